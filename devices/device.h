@@ -1,0 +1,169 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What a device is, and what it may ask of the machine around it.
+ *
+ * A device splits into a plain `struct x_state` (what the guest can see: no
+ * pointers, no host handles, no host time) inside its `struct x`, which adds
+ * descriptors, timers and the embedded `struct device`.
+ *
+ * Locking: the bus and the loop take device->lock before they call in, so
+ * device code is single-threaded and never locks; the ops below are called
+ * with the lock held too, except free(). Lock order: vm, then device. A device
+ * never calls another device or the VM, only the hooks of its device_env.
+ *
+ * Migration of a device's state is in two strict steps. Every section of the
+ * whole VM is decoded into temporaries and check()ed; only when all are valid
+ * does any commit() run. So check() must refuse each state that the device
+ * can't reach, and commit() can't fail.
+ */
+#ifndef GODWIT_DEVICE_H
+#define GODWIT_DEVICE_H
+
+#include <pthread.h>
+
+#include "migration/codec.h"
+#include "vmm/error.h"
+
+struct bus;
+struct irq;
+struct loop;
+struct memory;
+struct device;
+
+#define DEVICE_ID_MAX	   32
+#define DEVICE_TYPE_MAX	   16
+#define DEVICE_OPTIONS_MAX 256
+
+/* A peer must be able to hold every vector of every device. */
+#define DEVICE_VECTORS_MAX 32
+
+/* How a device takes part in a migration. */
+enum device_migrates {
+	DEVICE_MIGRATES_STATE, /* its state travels as a section */
+	DEVICE_MIGRATES_NONE, /* it has none worth moving */
+	DEVICE_MIGRATES_NEVER, /* a VM with it can't move; never_reason says why */
+};
+
+/*
+ * A device as data: what CONFIG carries and a target builds from. Text
+ * options are the device's own, "key=value,key=value".
+ */
+struct device_config {
+	char type[DEVICE_TYPE_MAX];
+	char id[DEVICE_ID_MAX];
+	uint32_t vectors; /* MSI-X, 0 when the device has none */
+	char options[DEVICE_OPTIONS_MAX];
+};
+
+/*
+ * What a device may ask of the VM it is in. Each may be called with the
+ * device's lock held, from any thread, and returns at once: the VM acts on it
+ * later, on its own thread.
+ */
+struct device_hooks {
+	void (*request_poweroff)(void *opaque);
+	void (*request_reset)(void *opaque);
+	void (*request_exit)(void *opaque, uint8_t status); /* debug-exit */
+};
+
+/*
+ * The machine as a device sees it while it is being made. All pointers outlive
+ * the device.
+ */
+struct device_env {
+	struct bus *pio;
+	struct bus *mmio;
+	struct irq *irq;
+	struct loop *loop;
+	struct memory *memory;
+	const struct device_hooks *hooks;
+	void *hooks_opaque;
+	int console_in; /* serial input, -1 for none */
+	int console_out; /* serial output, -1 to drop it */
+};
+
+struct device_ops {
+	const char *type;
+	enum device_migrates migrates;
+	const char *never_reason; /* for NEVER: a whole sentence for the user */
+	uint32_t version; /* of the section that visit() writes */
+	size_t state_size; /* of struct x_state; 0 with MIGRATES_NONE */
+
+	/*
+	 * Name each field once, in wire order. Runs on a copy, under no lock.
+	 */
+	void (*visit)(struct codec *c, void *state);
+
+	/* Copy the live state out. Only while paused, or to rehearse. */
+	void (*snapshot)(struct device *dev, void *state);
+
+	/*
+	 * Could this device, as it is configured here, be in this state?
+	 * Return 0, or -EINVAL with @err naming field and value.
+	 */
+	int (*check)(struct device *dev, const void *state, struct error *err);
+
+	/*
+	 * Take a checked state as the live one. Can't fail, writes no guest
+	 * memory, arms no timer, raises no interrupt: resume() does.
+	 */
+	void (*commit)(struct device *dev, const void *state);
+
+	/* Returns only when no request is in flight; nothing starts after. */
+	void (*pause)(struct device *dev);
+
+	/*
+	 * Run again: arm timers, kick every active queue, drive interrupt
+	 * lines to what the state says.
+	 */
+	void (*resume)(struct device *dev);
+
+	/* Power-on state; called paused. */
+	void (*reset)(struct device *dev);
+
+	/* Unhook from bus and loop, close, free. The VM is stopped. */
+	void (*free)(struct device *dev);
+};
+
+struct device {
+	const struct device_ops *ops;
+	char id[DEVICE_ID_MAX];
+	pthread_mutex_t lock;
+};
+
+/**
+ * device_init() - fill the embedded base; the id is copied.
+ */
+void device_init(struct device *dev, const struct device_ops *ops,
+		 const char *id);
+
+/**
+ * device_fini() - the counterpart of device_init(); call last in free().
+ */
+void device_fini(struct device *dev);
+
+/*
+ * The one list of devices that this build knows. @create makes a device from
+ * its configuration, registered with the bus and ready but paused; on failure
+ * it returns -errno with @err naming the option, and leaves nothing behind.
+ */
+struct device_type {
+	const struct device_ops *ops;
+	int (*create)(const struct device_env *env,
+		      const struct device_config *config, struct device **ret,
+		      struct error *err);
+};
+
+/**
+ * device_type_find() - look a type up by name.
+ *
+ * Return: the entry, or NULL when this build has no such device.
+ */
+const struct device_type *device_type_find(const char *type);
+
+/**
+ * device_type_at() - the @index-th entry of the table, NULL past its end.
+ */
+const struct device_type *device_type_at(unsigned int index);
+
+#endif

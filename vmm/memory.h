@@ -1,0 +1,135 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Guest memory: where it is, how the VMM touches it, and what it has dirtied.
+ *
+ * Memory is one private anonymous mapping a region (RAM below the PCI hole,
+ * and the rest from 4 GiB), aligned for transparent huge pages. All pages of
+ * a guest are numbered densely, region after region: a "page index" is the
+ * key of every bitmap, and region sizes are multiples of 64 pages so that
+ * KVM's per-slot log drops into place.
+ *
+ * KVM's dirty log does not see the VMM's own writes. So everyone writes
+ * through memory_write() or calls memory_mark_dirty() *after* the write and
+ * before the guest is told; the migration clears a bit by atomic exchange
+ * before it copies the page. Marking is always on: it costs one atomic OR.
+ *
+ * Threads: reads, writes and marks from any thread; the rest from the thread
+ * that owns the VM.
+ */
+#ifndef GODWIT_MEMORY_H
+#define GODWIT_MEMORY_H
+
+#include <stdatomic.h>
+
+#include "vmm/kvm.h"
+
+#define MEMORY_REGIONS_MAX 2
+#define MEMORY_MIN	   (16 * MIB)
+#define MEMORY_MAX	   (1024 * GIB)
+/* Sizes are whole multiples of this; it keeps bitmap words whole. */
+#define MEMORY_GRANULE	   (1 * MIB)
+
+struct memory_region {
+	uint64_t gpa;
+	uint64_t size; /* bytes */
+	uint8_t *hva;
+	uint64_t first_page; /* index of the region's first page */
+};
+
+struct memory {
+	uint64_t size; /* bytes of RAM in all */
+	uint64_t npages;
+	unsigned int nregions;
+	struct memory_region regions[MEMORY_REGIONS_MAX];
+	_Atomic uint64_t *dirty; /* what the VMM wrote, a bit a page index */
+	int pagemap_fd; /* /proc/self/pagemap, or -1 */
+};
+
+/**
+ * memory_create() - reserve @size bytes of guest RAM; nothing is populated.
+ * @size: multiple of MEMORY_GRANULE, MEMORY_MIN to MEMORY_MAX.
+ * @backed: false reserves address space that is never meant to be filled (for
+ *          a rehearsal's throwaway VM).
+ *
+ * Return: 0 or -errno; memory_free() gives it back.
+ */
+int __must_check memory_create(uint64_t size, bool backed, struct memory **ret,
+			       struct error *err);
+
+/**
+ * memory_free() - unmap all; NULL is fine.
+ */
+void memory_free(struct memory *mem);
+
+/**
+ * memory_attach() - give all regions to a KVM VM as memslots 0..n-1.
+ * @log: with KVM_MEM_LOG_DIRTY_PAGES; call again to switch logging.
+ *
+ * Return: 0 or -errno.
+ */
+int __must_check memory_attach(struct memory *mem, int vm_fd, bool log,
+			       struct error *err);
+
+/**
+ * memory_hva() - the host address of @len bytes at @gpa.
+ *
+ * The range must lie in one region. Reading through it is fine at any time;
+ * whoever writes calls memory_mark_dirty() afterwards.
+ *
+ * Return: the address, or NULL when the range is not all RAM.
+ */
+void *memory_hva(const struct memory *mem, uint64_t gpa, uint64_t len);
+
+/**
+ * memory_read() - copy guest memory out.
+ *
+ * Return: 0, or -EFAULT when the range is not all RAM (nothing is copied).
+ */
+int __must_check memory_read(const struct memory *mem, uint64_t gpa, void *buf,
+			     uint64_t len);
+
+/**
+ * memory_write() - copy into guest memory and mark it dirty.
+ *
+ * Return: 0, or -EFAULT when the range is not all RAM (nothing is copied).
+ */
+int __must_check memory_write(struct memory *mem, uint64_t gpa,
+			      const void *buf, uint64_t len);
+
+/**
+ * memory_mark_dirty() - the VMM has written @len bytes at @gpa.
+ */
+void memory_mark_dirty(struct memory *mem, uint64_t gpa, uint64_t len);
+
+/**
+ * memory_page_hva() - the host address of page @index (< npages).
+ */
+void *memory_page_hva(const struct memory *mem, uint64_t index);
+
+/**
+ * memory_page_gpa() - the guest address of page @index (< npages).
+ */
+uint64_t memory_page_gpa(const struct memory *mem, uint64_t index);
+
+/**
+ * memory_page_index() - the index of the page that holds @gpa.
+ *
+ * Return: 0, or -EFAULT when that is not RAM.
+ */
+int __must_check memory_page_index(const struct memory *mem, uint64_t gpa,
+				   uint64_t *ret_index);
+
+/**
+ * memory_run_length() - how many of the @npages from page @index on are
+ * contiguous in guest and host addresses: at least 1, up to the region's end.
+ */
+uint64_t memory_run_length(const struct memory *mem, uint64_t index,
+			   uint64_t npages);
+
+/**
+ * memory_zero() - make all guest memory zero and give it back to the host;
+ * for a reset. Every page is marked dirty.
+ */
+void memory_zero(struct memory *mem);
+
+#endif

@@ -1,0 +1,64 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The cage. After start-up, and before the first guest instruction or peer
+ * byte is acted on, the process has no capabilities and no_new_privs, and
+ * each thread has the seccomp filter of its kind: what that kind of thread
+ * needs and nothing else, ioctl numbers pinned. A forbidden call kills the
+ * process and is named in the host's audit log.
+ *
+ * Threads are started by thread_start(), which installs the filter as the
+ * thread's first act. Filters add up: a thread inherits its creator's filter,
+ * so whoever creates threads allows what they allow.
+ */
+#ifndef GODWIT_SANDBOX_H
+#define GODWIT_SANDBOX_H
+
+#include <pthread.h>
+
+#include "vmm/error.h"
+
+enum thread_kind {
+	THREAD_LOOP,
+	THREAD_VCPU,
+	THREAD_MIGRATION,
+	THREAD_KINDS,
+};
+
+struct sandbox;
+
+/**
+ * sandbox_create() - compile the filters of all kinds.
+ *
+ * Return: 0 or -errno.
+ */
+int __must_check sandbox_create(struct sandbox **ret, struct error *err);
+
+void sandbox_free(struct sandbox *sandbox);
+
+/**
+ * sandbox_drop() - give up every capability and set no_new_privs; for the
+ * whole process, before other threads exist.
+ */
+int __must_check sandbox_drop(struct sandbox *sandbox, struct error *err);
+
+/**
+ * sandbox_enter() - install the filter of @kind on the calling thread.
+ */
+int __must_check sandbox_enter(const struct sandbox *sandbox,
+			       enum thread_kind kind, struct error *err);
+
+/**
+ * thread_start() - create a thread that enters its filter, then runs @fn.
+ * @sandbox: NULL for none (tests that run many VMs in one process).
+ * @name: at most 15 bytes, shown by ps and gdb.
+ *
+ * Signals are blocked in the new thread, except the vCPU kick.
+ *
+ * Return: 0 or -errno. A thread that can't enter its filter ends the process.
+ */
+int __must_check thread_start(const struct sandbox *sandbox,
+			      enum thread_kind kind, const char *name,
+			      void *(*fn)(void *), void *arg,
+			      pthread_t *ret_thread, struct error *err);
+
+#endif

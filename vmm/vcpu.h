@@ -1,0 +1,98 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * One vCPU, one thread.
+ *
+ * The thread is either parked or in its run loop. vcpu_kick() tells it to
+ * park and returns at once; vcpu_wait_parked() waits. Stopping many is one
+ * broadcast and then one wait. While parked the thread takes errands
+ * (vcpu_errand()), so that state is read and written on the vCPU's own thread,
+ * all vCPUs at a time.
+ *
+ * The kick: immediate_exit in kvm_run, then a signal whose handler does
+ * nothing. The flag closes the window between the thread's last look and
+ * KVM_RUN; the signal gets it out of the guest. Before it parks, the thread
+ * re-enters once with immediate_exit so that a port or MMIO access that KVM
+ * has half done is complete and the registers mean something.
+ */
+#ifndef GODWIT_VCPU_H
+#define GODWIT_VCPU_H
+
+#include <pthread.h>
+
+#include "arch/arch.h"
+#include "vmm/bus.h"
+#include "vmm/sandbox.h"
+
+struct vcpu;
+
+/* Why a vCPU left the guest for good; told once, on its own thread. */
+enum vcpu_exit {
+	VCPU_EXIT_SHUTDOWN, /* triple fault */
+	VCPU_EXIT_RESET, /* the guest asked through KVM_SYSTEM_EVENT */
+	VCPU_EXIT_ERROR, /* KVM could not go on; the text says how */
+};
+
+typedef void vcpu_exit_fn(void *opaque, uint32_t index, enum vcpu_exit why,
+			  const char *text);
+typedef int vcpu_errand_fn(void *opaque, struct vcpu *vcpu, struct error *err);
+
+struct vcpu_env {
+	const struct kvm *kvm;
+	int vm_fd;
+	const struct arch_cpu_model *model;
+	struct bus *pio;
+	struct bus *mmio;
+	const struct sandbox *sandbox;
+	vcpu_exit_fn *on_exit; /* the vCPU parks itself after this */
+	void *opaque;
+};
+
+/**
+ * vcpu_signals_init() - install the handler of the kick signal; once a
+ * process, harmless when repeated.
+ */
+void vcpu_signals_init(void);
+
+/**
+ * vcpu_create() - make vCPU @index and its thread, parked.
+ */
+int __must_check vcpu_create(const struct vcpu_env *env, uint32_t index,
+			     struct vcpu **ret, struct error *err);
+
+/**
+ * vcpu_free() - end the thread (the vCPU is parked or gets parked) and close.
+ */
+void vcpu_free(struct vcpu *vcpu);
+
+int vcpu_fd(const struct vcpu *vcpu);
+uint32_t vcpu_index(const struct vcpu *vcpu);
+
+/**
+ * vcpu_kick() - ask the vCPU to park. Any thread; returns at once.
+ */
+void vcpu_kick(struct vcpu *vcpu);
+
+/**
+ * vcpu_wait_parked() - wait until it has. Not from the vCPU's own thread.
+ */
+void vcpu_wait_parked(struct vcpu *vcpu);
+
+/**
+ * vcpu_unpark() - let it run the guest.
+ */
+void vcpu_unpark(struct vcpu *vcpu);
+
+/**
+ * vcpu_errand_start() - have the parked vCPU's thread call @fn; returns at
+ * once. One errand at a time.
+ */
+void vcpu_errand_start(struct vcpu *vcpu, vcpu_errand_fn *fn, void *opaque);
+
+/**
+ * vcpu_errand_wait() - wait for it.
+ *
+ * Return: what @fn returned, with its @err.
+ */
+int __must_check vcpu_errand_wait(struct vcpu *vcpu, struct error *err);
+
+#endif

@@ -1,0 +1,148 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A virtual machine: memory, vCPUs, interrupt controllers, devices, and
+ * whether it runs.
+ *
+ * A VM runs when nobody holds it. Holds are bits, each owned by one party
+ * (the user's `stop`, a migration, a reset in progress …); vm_hold() returns
+ * when every vCPU is parked and every device paused, vm_release() lets go and
+ * the last release lets the VM run: devices resume first, vCPUs last. A new
+ * VM is born with VM_HOLD_BIRTH, so that nothing runs before its maker says
+ * so.
+ *
+ * Threads: vm_hold(), vm_release() and the state functions from any thread
+ * but a vCPU's or under a device's lock; one internal lock serialises them.
+ * Events are told on the loop's thread.
+ */
+#ifndef GODWIT_VM_H
+#define GODWIT_VM_H
+
+#include "vmm/irq.h"
+#include "vmm/loop.h"
+#include "vmm/machine.h"
+#include "vmm/vcpu.h"
+
+struct vm;
+
+enum vm_hold {
+	VM_HOLD_BIRTH = 1 << 0, /* made, not started */
+	VM_HOLD_USER = 1 << 1, /* `godwit pause`, listen --paused */
+	VM_HOLD_MIGRATION = 1 << 2, /* being moved away */
+	VM_HOLD_RESET = 1 << 3, /* reset in progress */
+	VM_HOLD_ENDED = 1 << 4, /* powered off, crashed or exited: for good */
+};
+
+enum vm_event {
+	VM_EVENT_STOP, /* ran, and does no longer */
+	VM_EVENT_RESUME, /* runs again */
+	VM_EVENT_RESET,
+	VM_EVENT_POWEROFF, /* the guest switched itself off */
+	VM_EVENT_EXIT, /* --debug-exit; @status is the guest's byte */
+	VM_EVENT_CRASHED, /* triple fault; @text */
+	VM_EVENT_FAILED, /* KVM can't go on; @text */
+};
+
+typedef void vm_event_fn(void *opaque, enum vm_event event, uint8_t status,
+			 const char *text);
+
+/*
+ * What a VM needs of its host. All pointers and descriptors outlive the VM
+ * and stay the caller's.
+ */
+struct vm_host {
+	const struct kvm *kvm;
+	struct loop *loop;
+	const struct sandbox *sandbox; /* NULL for none */
+	int console_in;
+	int console_out;
+	vm_event_fn *on_event; /* on the loop's thread */
+	void *opaque;
+};
+
+/*
+ * A boot image that can be booted again and carried to another host: read
+ * only, by position. Owned by the VM once given.
+ */
+struct vm_image {
+	int kernel_fd;
+	uint64_t kernel_size; /* bytes */
+	int initrd_fd; /* -1 for none */
+	uint64_t initrd_size;
+};
+
+/**
+ * vm_create() - build the whole machine, held by VM_HOLD_BIRTH.
+ *
+ * @machine is copied. Nothing later allocates, opens or can be missing.
+ *
+ * Return: 0 or -errno with @err naming what can't be had.
+ */
+int __must_check vm_create(const struct machine *machine,
+			   const struct vm_host *host, struct vm **ret,
+			   struct error *err);
+
+/**
+ * vm_free() - stop, end all threads, unmap, close. NULL is fine.
+ */
+void vm_free(struct vm *vm);
+
+/**
+ * vm_set_image() - hand the boot image over; its descriptors are the VM's.
+ */
+void vm_set_image(struct vm *vm, const struct vm_image *image);
+
+const struct vm_image *vm_image(const struct vm *vm);
+const struct machine *vm_machine(const struct vm *vm);
+struct memory *vm_memory(struct vm *vm);
+int vm_fd(const struct vm *vm);
+const struct vm_host *vm_host(const struct vm *vm);
+uint32_t vm_vcpu_count(const struct vm *vm);
+struct vcpu *vm_vcpu(struct vm *vm, uint32_t index);
+uint32_t vm_device_count(const struct vm *vm);
+struct device *vm_device(struct vm *vm, uint32_t index);
+
+/**
+ * vm_device_find() - a device by its id; NULL when there is none.
+ */
+struct device *vm_device_find(struct vm *vm, const char *id);
+
+/**
+ * vm_boot() - load the image into (zero) memory and set the entry registers.
+ *
+ * The VM is held. Return: 0 or -errno with @err naming file and fault.
+ */
+int __must_check vm_boot(struct vm *vm, struct error *err);
+
+/**
+ * vm_hold() - stop for @why; returns when nothing of the guest moves.
+ *
+ * Return: how long the vCPUs and devices took, in nanoseconds.
+ */
+uint64_t vm_hold(struct vm *vm, enum vm_hold why);
+
+/**
+ * vm_release() - the party @why has no objection any more.
+ */
+void vm_release(struct vm *vm, enum vm_hold why);
+
+/**
+ * vm_holds() - the holds now, a mask of enum vm_hold; 0 means it runs.
+ */
+unsigned int vm_holds(const struct vm *vm);
+
+/**
+ * vm_request_reset() - reset soon, on the loop's thread. From anywhere.
+ */
+void vm_request_reset(struct vm *vm);
+
+/**
+ * vm_press_power_button() - what `godwit poweroff` does: ask the guest.
+ */
+void vm_press_power_button(struct vm *vm);
+
+/**
+ * vm_never_migrates() - the reason why this VM can't move, NULL when it can.
+ */
+const char *vm_never_migrates(const struct vm *vm);
+
+#endif

@@ -1,0 +1,96 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The state of a whole VM as sections: one a vCPU, one for the VM's KVM part,
+ * one a device that has state. Saved in one walk; loaded in strict steps:
+ *
+ *   vm_state_decode()  each section into a temporary
+ *   vm_state_check()   all there, each possible on this machine and host
+ *   vm_state_load()    the KVM part, which may fail; then the devices'
+ *                      commit(), which can't
+ *
+ * A failure before the end of vm_state_load() leaves a VM that must never run.
+ */
+#ifndef GODWIT_VM_STATE_H
+#define GODWIT_VM_STATE_H
+
+#include "vmm/vm.h"
+
+#define VM_SECTION_MAX (1 * MIB)
+
+/* A section as it travels: who it is for, then the visited fields. */
+struct vm_section {
+	char type[DEVICE_TYPE_MAX]; /* "vcpu", "vm", or a device's type */
+	char id[DEVICE_ID_MAX]; /* "0".., "vm", or a device's id */
+	uint32_t version;
+	const void *data;
+	size_t len;
+};
+
+typedef int vm_section_fn(void *opaque, const struct vm_section *section,
+			  struct error *err);
+
+struct vm_state;
+
+/**
+ * vm_state_create() - temporaries for a VM's sections, all memory allocated.
+ */
+int __must_check vm_state_create(struct vm *vm, struct vm_state **ret,
+				 struct error *err);
+
+void vm_state_free(struct vm_state *state);
+
+/**
+ * vm_state_save() - read the held VM's state and emit each section.
+ *
+ * vCPUs are read on their own threads, all at once. Allocates nothing after
+ * the first call on the same @state.
+ */
+int __must_check vm_state_save(struct vm_state *state, vm_section_fn *emit,
+			       void *opaque, struct error *err);
+
+/**
+ * vm_state_peek() - as vm_state_save() on a VM that runs on: each vCPU in
+ * turn is held while its own state is read. The result is good for rehearsing
+ * a load, and for nothing else.
+ */
+int __must_check vm_state_peek(struct vm_state *state, vm_section_fn *emit,
+			       void *opaque, struct error *err);
+
+/**
+ * vm_state_reset() - forget all decoded sections.
+ */
+void vm_state_reset(struct vm_state *state);
+
+/**
+ * vm_state_decode() - one section into its temporary.
+ *
+ * Return: 0, -ENOENT (no such device here), -EEXIST (twice), -ENOTSUP
+ * (version), -EBADMSG and others from the codec; @err names the section.
+ */
+int __must_check vm_state_decode(struct vm_state *state,
+				 const struct vm_section *section,
+				 struct error *err);
+
+/**
+ * vm_state_check() - is every section there and possible?
+ */
+int __must_check vm_state_check(struct vm_state *state, struct error *err);
+
+/**
+ * vm_state_rehearse() - load the KVM part of a checked state into a throwaway
+ * VM of the same shape, then throw that away.
+ */
+int __must_check vm_state_rehearse(struct vm_state *state, struct error *err);
+
+/**
+ * vm_state_load() - make a checked state the VM's own. The VM is held and has
+ * never run.
+ */
+int __must_check vm_state_load(struct vm_state *state, struct error *err);
+
+/**
+ * vm_state_describe() - the schema of every section, as text.
+ */
+int __must_check vm_state_describe(struct vm *vm, struct buffer *out);
+
+#endif
