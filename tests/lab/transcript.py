@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: MIT
+"""What a guest's console must look like: the lab's judge.
+
+A Transcript takes the bytes of a console, those of a moved guest one VMM
+after the other, and holds every line against what init/guest says it prints.
+Whatever does not fit is a fault, in words. No VM is needed to judge: the
+selftest feeds doctored transcripts.
+"""
+
+import re
+
+# In the emulated host, the emulator's own doing: QEMU's guests see it too.
+EXCUSED = re.compile(r"Marking TSC unstable|Marking clocksource 'tsc' as"
+                     r"|clocksource: .*(tsc|watchdog)"
+                     r"|tsc: Fast TSC calibration failed")
+# While a kernel boots it warns about much that is none of the VMM's business;
+# these are never fine.
+ALARM = re.compile(r"WARNING:|BUG:|Oops|Call Trace|Kernel panic|lockup"
+                   r"|rcu.*(stall|detected)|blocked for more than"
+                   r"|general protection|unchecked MSR|nobody cared"
+                   r"|double fault|Hardware Error|clocksource.*unstable")
+
+TICK = re.compile(r"tick (\d+) (\d+) (\d{19}) (\d+) (\d+)\.")
+READY = re.compile(r"ready (\S+) cpus=(\d+) clock=(\S+) boot=([0-9a-f-]{36})")
+ANSWER = re.compile(r"(?:pong \d+|counted|checked|random(?: [0-9a-f]{32})?)")
+
+
+class Transcript:
+    """One guest's console, from its first byte to its last."""
+
+    def __init__(self):
+        self.text = bytearray()
+        self.faults = []
+        self.boots = []         # (release, vCPUs, clock source, boot id)
+        self.answers = []
+        self.ticks = {}         # counter -> how many lines, ever
+        self._last = {}         # counter -> (number, date, uptime)
+        self._line = bytearray()
+        # In these times the kernel and firmware may print what they like.
+        self._free = True
+
+    def feed(self, data):
+        """Takes the next bytes."""
+        self.text += data
+        *lines, rest = data.split(b"\n")
+        for line in lines:
+            self._line += line
+            self._judge(self._line.decode(errors="backslashreplace"))
+            self._line.clear()
+        self._line += rest
+
+    def restarting(self):
+        """The guest was told to reboot or to power off."""
+        self._free = True
+        self._last.clear()
+
+    def finish(self):
+        """There is no more; all faults."""
+        if self._line and not self._free:
+            self._fault(f"half a line at the end: {bytes(self._line)!r}")
+        return self.faults
+
+    def _fault(self, text):
+        self.faults.append(text)
+
+    def _judge(self, line):
+        if line.startswith("log "):
+            self._judge_log(line[4:])
+        elif match := READY.fullmatch(line):
+            self._judge_ready(match.groups())
+        elif self._free:
+            if ALARM.search(line) and not EXCUSED.search(line):
+                self._fault(f"the kernel says: {line.strip()}")
+        elif match := TICK.fullmatch(line):
+            self._judge_tick(*map(int, match.groups()))
+        elif ANSWER.fullmatch(line):
+            self.answers.append(line)
+            if line == "counted":
+                self._last.clear()
+        elif line.startswith("back "):
+            self._fault(f"the guest says that a clock stepped {line}")
+        else:
+            self._fault(f"not a line of the guest's: {line!r}")
+
+    def _judge_log(self, line):
+        # Booted, a guest has no reason for any warning at all.
+        alarming = ALARM.search(line) if self._free else True
+        if alarming and not EXCUSED.search(line):
+            self._fault(f"the kernel warns: {line}")
+
+    def _judge_ready(self, boot):
+        if not self._free:
+            self._fault("the guest booted again, unasked")
+        if boot[3] in [earlier[3] for earlier in self.boots]:
+            self._fault("two boots with one boot id")
+        self.boots.append(boot)
+        self._last.clear()
+        self._free = False
+
+    def _judge_tick(self, counter, number, date, uptime, again):
+        before, date_before, up_before = self._last.get(counter, (-1, 0, 0))
+        name = f"counter {counter}"
+        if number != again:
+            self._fault(f"{name}: a line begins as {number}, ends as {again}")
+        if number <= before:
+            self._fault(f"{name}: line {number} after {before}: doubled")
+        elif number != before + 1:
+            self._fault(f"{name}: line {number} after {before}: lost")
+        if date < date_before:
+            self._fault(f"{name}: date stepped back by "
+                        f"{date_before - date} ns at line {number}")
+        if uptime < up_before:
+            self._fault(f"{name}: uptime stepped back by "
+                        f"{up_before - uptime}0 ms at line {number}")
+        self._last[counter] = (number, date, uptime)
+        self.ticks[counter] = self.ticks.get(counter, 0) + 1
