@@ -22,9 +22,6 @@ struct kvm {
 	unsigned int max_memslots;
 	bool has_xsave2;
 	bool has_adjust_clock_realtime; /* KVM_CLOCK_REALTIME in GET/SET */
-	bool has_tsc_offset_attr;
-	bool has_immediate_exit;
-	bool has_signal_msi;
 };
 
 #define KVM_IOCTL(fd, cmd, arg, err)                                     \

@@ -42,7 +42,6 @@ struct memory {
 	unsigned int nregions;
 	struct memory_region regions[MEMORY_REGIONS_MAX];
 	_Atomic uint64_t *dirty; /* what the VMM wrote, a bit a page index */
-	int pagemap_fd; /* /proc/self/pagemap, or -1 */
 };
 
 /**

@@ -1,0 +1,246 @@
+// SPDX-License-Identifier: MIT
+/*
+ * Guest memory; see memory.h.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "arch/arch.h"
+#include "vmm/memory.h"
+
+#define HUGE_PAGE (2 * MIB)
+
+/*
+ * Reserve address space aligned to a huge page, so that the host can back
+ * guest memory with huge pages from its first byte on.
+ */
+static void *map_aligned(uint64_t size, bool backed)
+{
+	int prot = PROT_READ | PROT_WRITE;
+	int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
+	uint8_t *raw = mmap(NULL, size + HUGE_PAGE, prot, flags, -1, 0);
+	uint8_t *base;
+	size_t head;
+
+	if (raw == MAP_FAILED)
+		return NULL;
+	base = (uint8_t *)align_up((uintptr_t)raw, HUGE_PAGE);
+	head = (size_t)(base - raw);
+	if (head)
+		munmap(raw, head);
+	munmap(base + size, HUGE_PAGE - head);
+	/* Advice only: a host without huge pages runs guests too. */
+	if (backed)
+		(void)madvise(base, size, MADV_HUGEPAGE);
+	(void)madvise(base, size, MADV_DONTFORK);
+	(void)madvise(base, size, MADV_DONTDUMP);
+	return base;
+}
+
+static int add_region(struct memory *mem, uint64_t gpa, uint64_t size,
+		      bool backed, struct error *err)
+{
+	struct memory_region *region = &mem->regions[mem->nregions];
+
+	region->hva = map_aligned(size, backed);
+	if (!region->hva)
+		return error_set(
+			err, -ENOMEM, "memory: %llu MiB of address space: %s",
+			(unsigned long long)(size / MIB), strerror(errno));
+	region->gpa = gpa;
+	region->size = size;
+	region->first_page = mem->npages;
+	mem->npages += size >> GUEST_PAGE_SHIFT;
+	mem->size += size;
+	mem->nregions++;
+	return 0;
+}
+
+int memory_create(uint64_t size, bool backed, struct memory **ret,
+		  struct error *err)
+{
+	uint64_t low = MIN(size, ARCH_HOLE_START);
+	struct memory *mem;
+	int rc;
+
+	if (size < MEMORY_MIN || size > MEMORY_MAX || size % MEMORY_GRANULE)
+		return error_set(err, -EINVAL,
+				 "memory: %llu bytes; give a whole number of "
+				 "MiB from %llu to %llu",
+				 (unsigned long long)size, MEMORY_MIN / MIB,
+				 MEMORY_MAX / MIB);
+	mem = calloc(1, sizeof(*mem));
+	if (!mem)
+		return error_set(err, -ENOMEM, "memory: out of memory");
+	rc = add_region(mem, 0, low, backed, err);
+	if (!rc && size > low)
+		rc = add_region(mem, ARCH_HOLE_END, size - low, backed, err);
+	if (rc)
+		goto fail;
+	mem->dirty = calloc(mem->npages / 64, sizeof(*mem->dirty));
+	if (!mem->dirty) {
+		rc = error_set(err, -ENOMEM,
+			       "memory: dirty bitmap of %llu "
+			       "bytes",
+			       (unsigned long long)mem->npages / 8);
+		goto fail;
+	}
+	*ret = mem;
+	return 0;
+
+fail:
+	memory_free(mem);
+	return rc;
+}
+
+void memory_free(struct memory *mem)
+{
+	if (!mem)
+		return;
+	for (unsigned int i = 0; i < mem->nregions; i++)
+		munmap(mem->regions[i].hva, mem->regions[i].size);
+	free(mem->dirty);
+	free(mem);
+}
+
+int memory_attach(struct memory *mem, int vm_fd, bool log, struct error *err)
+{
+	for (unsigned int i = 0; i < mem->nregions; i++) {
+		const struct memory_region *region = &mem->regions[i];
+		struct kvm_userspace_memory_region slot = {
+			.slot = i,
+			.flags = log ? KVM_MEM_LOG_DIRTY_PAGES : 0,
+			.guest_phys_addr = region->gpa,
+			.memory_size = region->size,
+			.userspace_addr = (uintptr_t)region->hva,
+		};
+		int rc = KVM_IOCTL(vm_fd, KVM_SET_USER_MEMORY_REGION, &slot,
+				   err);
+
+		if (rc < 0)
+			return rc;
+	}
+	return 0;
+}
+
+static const struct memory_region *region_of(const struct memory *mem,
+					     uint64_t gpa)
+{
+	for (unsigned int i = 0; i < mem->nregions; i++) {
+		const struct memory_region *region = &mem->regions[i];
+
+		if (gpa - region->gpa < region->size && gpa >= region->gpa)
+			return region;
+	}
+	return NULL;
+}
+
+void *memory_hva(const struct memory *mem, uint64_t gpa, uint64_t len)
+{
+	const struct memory_region *region = region_of(mem, gpa);
+
+	if (!region || len > region->size - (gpa - region->gpa))
+		return NULL;
+	return region->hva + (gpa - region->gpa);
+}
+
+int memory_read(const struct memory *mem, uint64_t gpa, void *buf, uint64_t len)
+{
+	const void *from = memory_hva(mem, gpa, len);
+
+	if (!from)
+		return -EFAULT;
+	memcpy(buf, from, len);
+	return 0;
+}
+
+int memory_write(struct memory *mem, uint64_t gpa, const void *buf,
+		 uint64_t len)
+{
+	void *to = memory_hva(mem, gpa, len);
+
+	if (!to)
+		return -EFAULT;
+	memcpy(to, buf, len);
+	memory_mark_dirty(mem, gpa, len);
+	return 0;
+}
+
+void memory_mark_dirty(struct memory *mem, uint64_t gpa, uint64_t len)
+{
+	const struct memory_region *region = region_of(mem, gpa);
+	uint64_t first;
+	uint64_t last;
+
+	if (!region || !len)
+		return;
+	len = MIN(len, region->size - (gpa - region->gpa));
+	first = region->first_page + ((gpa - region->gpa) >> GUEST_PAGE_SHIFT);
+	last = region->first_page +
+	       ((gpa - region->gpa + len - 1) >> GUEST_PAGE_SHIFT);
+	for (uint64_t page = first; page <= last; page++)
+		atomic_fetch_or_explicit(&mem->dirty[page / 64],
+					 1ULL << (page % 64),
+					 memory_order_release);
+}
+
+static const struct memory_region *region_of_page(const struct memory *mem,
+						  uint64_t index)
+{
+	const struct memory_region *region = &mem->regions[0];
+
+	for (unsigned int i = 1; i < mem->nregions; i++) {
+		if (index >= mem->regions[i].first_page)
+			region = &mem->regions[i];
+	}
+	return region;
+}
+
+void *memory_page_hva(const struct memory *mem, uint64_t index)
+{
+	const struct memory_region *region = region_of_page(mem, index);
+
+	return region->hva + ((index - region->first_page) << GUEST_PAGE_SHIFT);
+}
+
+uint64_t memory_page_gpa(const struct memory *mem, uint64_t index)
+{
+	const struct memory_region *region = region_of_page(mem, index);
+
+	return region->gpa + ((index - region->first_page) << GUEST_PAGE_SHIFT);
+}
+
+int memory_page_index(const struct memory *mem, uint64_t gpa,
+		      uint64_t *ret_index)
+{
+	const struct memory_region *region = region_of(mem, gpa);
+
+	if (!region)
+		return -EFAULT;
+	*ret_index =
+		region->first_page + ((gpa - region->gpa) >> GUEST_PAGE_SHIFT);
+	return 0;
+}
+
+uint64_t memory_run_length(const struct memory *mem, uint64_t index,
+			   uint64_t npages)
+{
+	const struct memory_region *region = region_of_page(mem, index);
+	uint64_t end = region->first_page + (region->size >> GUEST_PAGE_SHIFT);
+
+	return MIN(npages, end - index);
+}
+
+void memory_zero(struct memory *mem)
+{
+	for (unsigned int i = 0; i < mem->nregions; i++) {
+		struct memory_region *region = &mem->regions[i];
+
+		/* Fails only for ranges that aren't ours; then write zeroes. */
+		if (madvise(region->hva, region->size, MADV_DONTNEED))
+			memset(region->hva, 0, region->size);
+		memory_mark_dirty(mem, region->gpa, region->size);
+	}
+}
