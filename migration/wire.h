@@ -133,7 +133,6 @@ struct wire_config {
 	struct wire_range ranges[MEMORY_REGIONS_MAX];
 	uint64_t kernel_size; /* bytes of IMAGE that are the kernel */
 	uint64_t initrd_size; /* and those that are the initrd, after it */
-	bool user_paused; /* the guest is held by its user and stays so */
 };
 
 /* A piece of the boot image, in order, without gaps: kernel, then initrd. */

@@ -14,8 +14,12 @@
 #define GODWIT_SANDBOX_H
 
 #include <pthread.h>
+#include <signal.h>
 
 #include "vmm/error.h"
+
+/* Interrupts KVM_RUN; the one signal that threads don't block. */
+#define VCPU_KICK_SIGNAL SIGUSR1
 
 enum thread_kind {
 	THREAD_LOOP,

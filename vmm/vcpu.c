@@ -1,0 +1,401 @@
+// SPDX-License-Identifier: MIT
+/*
+ * vCPU threads; see vcpu.h for the contract.
+ *
+ * Everything that others may touch is under vcpu->lock: whether a park is
+ * wanted, whether the thread is parked, and the errand it shall run. The one
+ * exception is kvm_run's immediate_exit, a byte shared with the kernel.
+ *
+ *	            kick                 thread gets there
+ *	RUNNING ──────────▶ (park wanted) ────────────────▶ PARKED ⇄ errand
+ *	   ▲                                                  │
+ *	   └──────────────────── unpark ──────────────────────┘
+ */
+#include <assert.h>
+#include <errno.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "vmm/log.h"
+#include "vmm/vcpu.h"
+
+struct vcpu {
+	struct vcpu_env env;
+	uint32_t index;
+	int fd;
+	struct kvm_run *run;
+	pthread_t thread;
+	bool started;
+	bool entered; /* the thread's own: KVM_RUN since it was last parked */
+
+	pthread_mutex_t lock;
+	pthread_cond_t wake;	  /* the thread waits here while it is parked */
+	pthread_cond_t told;	  /* others wait here for the thread */
+	_Atomic bool park_wanted; /* written under lock, read anywhere */
+	bool parked;
+	bool quit;
+	bool errand_busy;
+	vcpu_errand_fn *errand;
+	void *errand_opaque;
+	int errand_ret;
+	struct error errand_err;
+};
+
+static void kick_handler(int signal)
+{
+	(void)signal; /* only there to interrupt KVM_RUN */
+}
+
+void vcpu_signals_init(void)
+{
+	struct sigaction action = { .sa_handler = kick_handler };
+
+	sigemptyset(&action.sa_mask);
+	sigaction(VCPU_KICK_SIGNAL, &action, NULL);
+}
+
+int vcpu_fd(const struct vcpu *vcpu)
+{
+	return vcpu->fd;
+}
+
+uint32_t vcpu_index(const struct vcpu *vcpu)
+{
+	return vcpu->index;
+}
+
+static void set_immediate_exit(struct vcpu *vcpu, uint8_t value)
+{
+	__atomic_store_n(&vcpu->run->immediate_exit, value, __ATOMIC_SEQ_CST);
+}
+
+/* ---- the thread ---- */
+
+static void handle_io(struct vcpu *vcpu)
+{
+	struct kvm_run *run = vcpu->run;
+	uint8_t *data = (uint8_t *)run + run->io.data_offset;
+
+	for (uint32_t i = 0; i < run->io.count; i++, data += run->io.size) {
+		if (run->io.direction == KVM_EXIT_IO_OUT)
+			bus_write(vcpu->env.pio, run->io.port, data,
+				  run->io.size);
+		else
+			bus_read(vcpu->env.pio, run->io.port, data,
+				 run->io.size);
+	}
+}
+
+static void handle_mmio(struct vcpu *vcpu)
+{
+	struct kvm_run *run = vcpu->run;
+
+	if (run->mmio.is_write)
+		bus_write(vcpu->env.mmio, run->mmio.phys_addr, run->mmio.data,
+			  run->mmio.len);
+	else
+		bus_read(vcpu->env.mmio, run->mmio.phys_addr, run->mmio.data,
+			 run->mmio.len);
+}
+
+static void leave_guest(struct vcpu *vcpu, enum vcpu_exit why, const char *text)
+{
+	pthread_mutex_lock(&vcpu->lock);
+	vcpu->park_wanted = true;
+	pthread_mutex_unlock(&vcpu->lock);
+	vcpu->env.on_exit(vcpu->env.opaque, vcpu->index, why, text);
+}
+
+static void handle_system_event(struct vcpu *vcpu)
+{
+	char text[64];
+
+	if (vcpu->run->system_event.type == KVM_SYSTEM_EVENT_RESET) {
+		leave_guest(vcpu, VCPU_EXIT_RESET, "");
+		return;
+	}
+	snprintf(text, sizeof(text), "system event %u",
+		 vcpu->run->system_event.type);
+	leave_guest(vcpu, VCPU_EXIT_SHUTDOWN, text);
+}
+
+static void handle_failure(struct vcpu *vcpu)
+{
+	struct kvm_run *run = vcpu->run;
+	struct kvm_regs regs = { 0 };
+	struct error err;
+	char text[160];
+
+	(void)KVM_IOCTL(vcpu->fd, KVM_GET_REGS, &regs, &err);
+	if (run->exit_reason == KVM_EXIT_FAIL_ENTRY)
+		snprintf(text, sizeof(text),
+			 "KVM refuses to enter the guest: hardware reason "
+			 "0x%llx (rip 0x%llx)",
+			 run->fail_entry.hardware_entry_failure_reason,
+			 regs.rip);
+	else if (run->exit_reason == KVM_EXIT_INTERNAL_ERROR)
+		snprintf(text, sizeof(text),
+			 "KVM internal error %u, which for 1 means an "
+			 "instruction it can't emulate (rip 0x%llx)",
+			 run->internal.suberror, regs.rip);
+	else
+		snprintf(text, sizeof(text),
+			 "unexpected KVM exit %u (rip 0x%llx)",
+			 run->exit_reason, regs.rip);
+	leave_guest(vcpu, VCPU_EXIT_ERROR, text);
+}
+
+static void handle_exit(struct vcpu *vcpu)
+{
+	switch (vcpu->run->exit_reason) {
+	case KVM_EXIT_IO:
+		handle_io(vcpu);
+		break;
+	case KVM_EXIT_MMIO:
+		handle_mmio(vcpu);
+		break;
+	case KVM_EXIT_INTR:
+	case KVM_EXIT_IRQ_WINDOW_OPEN:
+		break;
+	case KVM_EXIT_SHUTDOWN:
+		leave_guest(vcpu, VCPU_EXIT_SHUTDOWN, "triple fault");
+		break;
+	case KVM_EXIT_SYSTEM_EVENT:
+		handle_system_event(vcpu);
+		break;
+	default:
+		handle_failure(vcpu);
+		break;
+	}
+}
+
+/* Kicked, and unparked before this thread got to look: go on running. */
+static void forget_stale_kick(struct vcpu *vcpu)
+{
+	pthread_mutex_lock(&vcpu->lock);
+	if (!vcpu->park_wanted)
+		set_immediate_exit(vcpu, 0);
+	pthread_mutex_unlock(&vcpu->lock);
+}
+
+/* Enter the guest once. */
+static void run_once(struct vcpu *vcpu)
+{
+	char text[96];
+	int code;
+
+	vcpu->entered = true;
+	if (ioctl(vcpu->fd, KVM_RUN, NULL) == 0) {
+		handle_exit(vcpu);
+		return;
+	}
+	code = errno;
+	/* EAGAIN: this vCPU waits to be started and was interrupted. */
+	if (code == EINTR || code == EAGAIN) {
+		forget_stale_kick(vcpu);
+		return;
+	}
+	snprintf(text, sizeof(text), "KVM_RUN: %s", strerror(code));
+	leave_guest(vcpu, VCPU_EXIT_ERROR, text);
+}
+
+/*
+ * An access that left the guest is only complete once KVM_RUN has been
+ * entered again; before that the registers show the instruction half done.
+ * The re-entry may itself produce an exit (the next item of a string
+ * instruction), so go on until it is the flag that ends it.
+ */
+static void complete_access(struct vcpu *vcpu)
+{
+	uint32_t reason;
+
+	if (!vcpu->entered)
+		return;
+	vcpu->entered = false;
+	set_immediate_exit(vcpu, 1);
+	while (ioctl(vcpu->fd, KVM_RUN, NULL) == 0) {
+		reason = vcpu->run->exit_reason;
+		handle_exit(vcpu);
+		if (reason != KVM_EXIT_IO && reason != KVM_EXIT_MMIO)
+			break;
+	}
+}
+
+static void run_errand(struct vcpu *vcpu)
+{
+	vcpu_errand_fn *errand = vcpu->errand;
+
+	vcpu->errand = NULL;
+	pthread_mutex_unlock(&vcpu->lock);
+	vcpu->errand_ret = errand(vcpu->errand_opaque, vcpu, &vcpu->errand_err);
+	pthread_mutex_lock(&vcpu->lock);
+	vcpu->errand_busy = false;
+	pthread_cond_broadcast(&vcpu->told);
+}
+
+/* Wait, running errands, until unparked. Returns false to end the thread. */
+static bool park(struct vcpu *vcpu)
+{
+	bool go_on;
+
+	complete_access(vcpu);
+	pthread_mutex_lock(&vcpu->lock);
+	vcpu->parked = true;
+	pthread_cond_broadcast(&vcpu->told);
+	while ((vcpu->park_wanted || vcpu->errand) && !vcpu->quit) {
+		if (vcpu->errand)
+			run_errand(vcpu);
+		else
+			pthread_cond_wait(&vcpu->wake, &vcpu->lock);
+	}
+	go_on = !vcpu->quit;
+	vcpu->parked = !go_on;
+	if (go_on)
+		set_immediate_exit(vcpu, 0);
+	pthread_mutex_unlock(&vcpu->lock);
+	return go_on;
+}
+
+static void *vcpu_thread(void *opaque)
+{
+	struct vcpu *vcpu = opaque;
+
+	for (;;) {
+		if (vcpu->park_wanted && !park(vcpu))
+			return NULL;
+		run_once(vcpu);
+	}
+}
+
+/* ---- everyone else ---- */
+
+void vcpu_kick(struct vcpu *vcpu)
+{
+	pthread_mutex_lock(&vcpu->lock);
+	vcpu->park_wanted = true;
+	if (!vcpu->parked) {
+		set_immediate_exit(vcpu, 1);
+		pthread_kill(vcpu->thread, VCPU_KICK_SIGNAL);
+	}
+	pthread_mutex_unlock(&vcpu->lock);
+}
+
+void vcpu_wait_parked(struct vcpu *vcpu)
+{
+	pthread_mutex_lock(&vcpu->lock);
+	while (!vcpu->parked)
+		pthread_cond_wait(&vcpu->told, &vcpu->lock);
+	pthread_mutex_unlock(&vcpu->lock);
+}
+
+void vcpu_unpark(struct vcpu *vcpu)
+{
+	pthread_mutex_lock(&vcpu->lock);
+	vcpu->park_wanted = false;
+	pthread_cond_signal(&vcpu->wake);
+	pthread_mutex_unlock(&vcpu->lock);
+}
+
+void vcpu_errand_start(struct vcpu *vcpu, vcpu_errand_fn *fn, void *opaque)
+{
+	pthread_mutex_lock(&vcpu->lock);
+	assert(vcpu->parked && !vcpu->errand_busy);
+	vcpu->errand = fn;
+	vcpu->errand_opaque = opaque;
+	vcpu->errand_busy = true;
+	pthread_cond_signal(&vcpu->wake);
+	pthread_mutex_unlock(&vcpu->lock);
+}
+
+int vcpu_errand_wait(struct vcpu *vcpu, struct error *err)
+{
+	int ret;
+
+	pthread_mutex_lock(&vcpu->lock);
+	while (vcpu->errand_busy)
+		pthread_cond_wait(&vcpu->told, &vcpu->lock);
+	ret = vcpu->errand_ret;
+	if (ret)
+		*err = vcpu->errand_err;
+	pthread_mutex_unlock(&vcpu->lock);
+	return ret;
+}
+
+static int open_vcpu(struct vcpu *vcpu, struct error *err)
+{
+	const struct vcpu_env *env = &vcpu->env;
+	int rc;
+
+	rc = KVM_IOCTL_NUM(env->vm_fd, KVM_CREATE_VCPU, vcpu->index, err);
+	if (rc < 0)
+		return rc;
+	vcpu->fd = rc;
+	vcpu->run = mmap(NULL, env->kvm->run_size, PROT_READ | PROT_WRITE,
+			 MAP_SHARED, vcpu->fd, 0);
+	if (vcpu->run == MAP_FAILED) {
+		vcpu->run = NULL;
+		return error_set(err, -errno, "mmap of kvm_run: %s",
+				 strerror(errno));
+	}
+	return arch_vcpu_init(env->kvm, vcpu->fd, vcpu->index, env->model, err);
+}
+
+int vcpu_create(const struct vcpu_env *env, uint32_t index, struct vcpu **ret,
+		struct error *err)
+{
+	struct vcpu *vcpu = calloc(1, sizeof(*vcpu));
+	char name[16];
+	int rc;
+
+	if (!vcpu)
+		return error_set(err, -ENOMEM, "vCPU %u: out of memory", index);
+	vcpu->env = *env;
+	vcpu->index = index;
+	vcpu->fd = -1;
+	vcpu->park_wanted = true;
+	pthread_mutex_init(&vcpu->lock, NULL);
+	pthread_cond_init(&vcpu->wake, NULL);
+	pthread_cond_init(&vcpu->told, NULL);
+	rc = open_vcpu(vcpu, err);
+	if (rc < 0)
+		goto fail;
+	snprintf(name, sizeof(name), "vcpu%u", index);
+	rc = thread_start(env->sandbox, THREAD_VCPU, name, vcpu_thread, vcpu,
+			  &vcpu->thread, err);
+	if (rc)
+		goto fail;
+	vcpu->started = true;
+	vcpu_wait_parked(vcpu);
+	*ret = vcpu;
+	return 0;
+
+fail:
+	error_prefix(err, "vCPU %u", index);
+	vcpu_free(vcpu);
+	return rc;
+}
+
+void vcpu_free(struct vcpu *vcpu)
+{
+	if (!vcpu)
+		return;
+	if (vcpu->started) {
+		vcpu_kick(vcpu);
+		pthread_mutex_lock(&vcpu->lock);
+		vcpu->quit = true;
+		pthread_cond_signal(&vcpu->wake);
+		pthread_mutex_unlock(&vcpu->lock);
+		pthread_join(vcpu->thread, NULL);
+	}
+	if (vcpu->run)
+		munmap(vcpu->run, vcpu->env.kvm->run_size);
+	close_fd(&vcpu->fd);
+	pthread_cond_destroy(&vcpu->told);
+	pthread_cond_destroy(&vcpu->wake);
+	pthread_mutex_destroy(&vcpu->lock);
+	free(vcpu);
+}
