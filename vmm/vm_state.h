@@ -79,8 +79,10 @@ int __must_check vm_state_check(struct vm_state *state, struct error *err);
 /**
  * vm_state_rehearse() - load the KVM part of a checked state into a throwaway
  * VM of the same shape, then throw that away.
+ * @ret_load_ns: how long the loading itself took, in nanoseconds.
  */
-int __must_check vm_state_rehearse(struct vm_state *state, struct error *err);
+int __must_check vm_state_rehearse(struct vm_state *state,
+				   uint64_t *ret_load_ns, struct error *err);
 
 /**
  * vm_state_load() - make a checked state the VM's own. The VM is held and has

@@ -1,0 +1,601 @@
+// SPDX-License-Identifier: MIT
+/*
+ * The VM's life; see vm.h.
+ *
+ * vm->lock serialises everything that changes whether the VM runs: holds,
+ * reset, saving and loading. What vCPU threads and devices ask for (reset,
+ * power-off, exit) is only noted, in vm->wanted, and the vCPUs are kicked; the
+ * loop's thread acts on it. While a migration holds the VM nothing is acted
+ * on: the notes are part of the state and travel, so a guest that reboots in
+ * the very moment of a move reboots at the target.
+ *
+ * Lock order: vm->lock, then a device's lock, then vcpu and note locks.
+ */
+#include <assert.h>
+#include <errno.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include "devices/power.h"
+#include "vmm/log.h"
+#include "vmm/vm_internal.h"
+
+static void wake_loop(struct vm *vm)
+{
+	uint64_t one = 1;
+
+	/* An eventfd that is full is an eventfd that wakes. */
+	if (write(vm->wake_fd, &one, sizeof(one)) < 0 && errno != EAGAIN)
+		log_error("VM wake-up: %s", strerror(errno));
+}
+
+static void tell(struct vm *vm, enum vm_event event, uint8_t status,
+		 const char *text)
+{
+	unsigned int room = ARRAY_SIZE(vm->told);
+
+	/* Stops and resumes may be many; they never crowd out an end. */
+	if (event == VM_EVENT_STOP || event == VM_EVENT_RESUME)
+		room /= 2;
+	pthread_mutex_lock(&vm->note_lock);
+	if (vm->ntold < room) {
+		struct vm_told *told = &vm->told[vm->ntold++];
+
+		told->event = event;
+		told->status = status;
+		snprintf(told->text, sizeof(told->text), "%s", text);
+	}
+	pthread_mutex_unlock(&vm->note_lock);
+	wake_loop(vm);
+}
+
+/*
+ * Note what the guest wants and get it out of the guest; any thread. The kick
+ * comes first: a kick after the note could park vCPUs that the loop, having
+ * acted on the note already, has just let go.
+ */
+static void want(struct vm *vm, uint32_t wanted, uint8_t status,
+		 const char *text)
+{
+	for (uint32_t i = 0; i < vm->nvcpus; i++)
+		vcpu_kick(vm->vcpus[i]);
+	pthread_mutex_lock(&vm->note_lock);
+	vm->wanted.what |= wanted;
+	if (wanted & VM_WANTS_EXIT)
+		vm->wanted.exit_status = status;
+	if (text[0])
+		snprintf(vm->wanted.text, sizeof(vm->wanted.text), "%s", text);
+	pthread_mutex_unlock(&vm->note_lock);
+	wake_loop(vm);
+}
+
+static void hook_poweroff(void *opaque)
+{
+	want(opaque, VM_WANTS_POWEROFF, 0, "");
+}
+
+static void hook_reset(void *opaque)
+{
+	want(opaque, VM_WANTS_RESET, 0, "");
+}
+
+static void hook_exit(void *opaque, uint8_t status)
+{
+	want(opaque, VM_WANTS_EXIT, status, "");
+}
+
+static const struct device_hooks hooks = {
+	.request_poweroff = hook_poweroff,
+	.request_reset = hook_reset,
+	.request_exit = hook_exit,
+};
+
+static void on_vcpu_exit(void *opaque, uint32_t index, enum vcpu_exit why,
+			 const char *text)
+{
+	static const uint32_t wants[] = {
+		[VCPU_EXIT_SHUTDOWN] = VM_WANTS_CRASHED,
+		[VCPU_EXIT_RESET] = VM_WANTS_RESET,
+		[VCPU_EXIT_ERROR] = VM_WANTS_FAILED,
+	};
+	char where[160];
+
+	snprintf(where, sizeof(where), "vCPU %u: %s", index, text);
+	want(opaque, wants[why], 0, where);
+}
+
+/* ---- holds ---- */
+
+/* All signalled first, then waited for once: the stop is one round trip. */
+static void stop(struct vm *vm)
+{
+	for (uint32_t i = 0; i < vm->nvcpus; i++)
+		vcpu_kick(vm->vcpus[i]);
+	for (uint32_t i = 0; i < vm->nvcpus; i++)
+		vcpu_wait_parked(vm->vcpus[i]);
+	for (uint32_t i = 0; i < vm->ndevices; i++) {
+		struct device *dev = vm->devices[i];
+
+		pthread_mutex_lock(&dev->lock);
+		dev->ops->pause(dev);
+		pthread_mutex_unlock(&dev->lock);
+	}
+}
+
+static void go(struct vm *vm)
+{
+	for (uint32_t i = 0; i < vm->nvcpus; i++)
+		arch_vcpu_resumed(vcpu_fd(vm->vcpus[i]));
+	for (uint32_t i = 0; i < vm->ndevices; i++) {
+		struct device *dev = vm->devices[i];
+
+		pthread_mutex_lock(&dev->lock);
+		dev->ops->resume(dev);
+		pthread_mutex_unlock(&dev->lock);
+	}
+	for (uint32_t i = 0; i < vm->nvcpus; i++)
+		vcpu_unpark(vm->vcpus[i]);
+}
+
+static void hold_locked(struct vm *vm, unsigned int why)
+{
+	bool ran = !vm->holds;
+
+	vm->holds |= why;
+	if (!ran)
+		return;
+	stop(vm);
+	tell(vm, VM_EVENT_STOP, 0, "");
+}
+
+static void release_locked(struct vm *vm, unsigned int why)
+{
+	bool held = vm->holds;
+
+	vm->holds &= ~why;
+	/* What was asked for in the meantime is acted on now. */
+	wake_loop(vm);
+	if (!held || vm->holds)
+		return;
+	go(vm);
+	tell(vm, VM_EVENT_RESUME, 0, "");
+}
+
+uint64_t vm_hold(struct vm *vm, enum vm_hold why)
+{
+	uint64_t start = clock_ns();
+
+	pthread_mutex_lock(&vm->lock);
+	hold_locked(vm, why);
+	pthread_mutex_unlock(&vm->lock);
+	return clock_ns() - start;
+}
+
+void vm_release(struct vm *vm, enum vm_hold why)
+{
+	pthread_mutex_lock(&vm->lock);
+	release_locked(vm, why);
+	pthread_mutex_unlock(&vm->lock);
+}
+
+unsigned int vm_holds(const struct vm *vm)
+{
+	return vm->holds;
+}
+
+void vm_request_reset(struct vm *vm)
+{
+	want(vm, VM_WANTS_RESET, 0, "");
+}
+
+void vm_press_power_button(struct vm *vm)
+{
+	struct device *dev = vm_device_find(vm, "power0");
+
+	if (!dev)
+		return;
+	pthread_mutex_lock(&dev->lock);
+	power_press_button(dev);
+	pthread_mutex_unlock(&dev->lock);
+}
+
+/* ---- boot and reset ---- */
+
+static int boot_errand(void *opaque, struct vcpu *vcpu, struct error *err)
+{
+	return arch_vcpu_boot(vcpu_fd(vcpu), vcpu_index(vcpu), opaque, err);
+}
+
+int vm_errand_all(struct vm *vm, vcpu_errand_fn *fn, void *opaque,
+		  struct error *err)
+{
+	int ret = 0;
+
+	for (uint32_t i = 0; i < vm->nvcpus; i++)
+		vcpu_errand_start(vm->vcpus[i], fn, opaque);
+	for (uint32_t i = 0; i < vm->nvcpus; i++) {
+		struct error one;
+		int rc = vcpu_errand_wait(vm->vcpus[i], &one);
+
+		if (rc && !ret) {
+			*err = one;
+			error_prefix(err, "vCPU %u", i);
+			ret = rc;
+		}
+	}
+	return ret;
+}
+
+int vm_boot(struct vm *vm, struct error *err)
+{
+	struct arch_boot boot = {
+		.kernel_fd = vm->image.kernel_fd,
+		.initrd_fd = vm->image.initrd_fd,
+		.cmdline = vm->machine.cmdline,
+	};
+	struct arch_boot_entry *entry = calloc(1, arch_boot_entry_size());
+	int rc;
+
+	assert(vm->holds);
+	if (!entry)
+		return error_set(err, -ENOMEM, "boot: out of memory");
+	rc = arch_boot_load(&boot, vm->mem, vm->machine.cpus, entry, err);
+	if (!rc)
+		rc = vm_errand_all(vm, boot_errand, entry, err);
+	free(entry);
+	return rc;
+}
+
+static int power_on_errand(void *opaque, struct vcpu *vcpu, struct error *err)
+{
+	struct vm *vm = opaque;
+	struct arch_clock_shift shift = { 0 };
+
+	return arch_vcpu_load(vm->host.kvm, vcpu_fd(vcpu),
+			      vm_power_on_state(vm, vcpu_index(vcpu)), &shift,
+			      err);
+}
+
+/* Back to the state in which the machine was made, then boot again. */
+static int reset_locked(struct vm *vm, struct error *err)
+{
+	int rc;
+
+	for (uint32_t i = 0; i < vm->ndevices; i++) {
+		struct device *dev = vm->devices[i];
+
+		pthread_mutex_lock(&dev->lock);
+		dev->ops->reset(dev);
+		pthread_mutex_unlock(&dev->lock);
+	}
+	memory_zero(vm->mem);
+	rc = vm_errand_all(vm, power_on_errand, vm, err);
+	if (!rc)
+		rc = arch_vm_load_finish(vm->host.kvm, vm->fd, vm->power_on_vm,
+					 err);
+	if (!rc)
+		rc = vm_boot(vm, err);
+	return rc;
+}
+
+static void reset(struct vm *vm)
+{
+	struct error err;
+
+	hold_locked(vm, VM_HOLD_RESET);
+	if (reset_locked(vm, &err)) {
+		vm->holds |= VM_HOLD_ENDED;
+		tell(vm, VM_EVENT_FAILED, 0, err.text);
+	} else {
+		tell(vm, VM_EVENT_RESET, 0, "");
+	}
+	release_locked(vm, VM_HOLD_RESET);
+}
+
+static void end(struct vm *vm, enum vm_event event, uint8_t status,
+		const char *text)
+{
+	hold_locked(vm, VM_HOLD_ENDED);
+	tell(vm, event, status, text);
+}
+
+/* Act on what the guest wants, unless a migration has it in its hands. */
+static void act(struct vm *vm)
+{
+	struct vm_wanted wanted;
+
+	pthread_mutex_lock(&vm->lock);
+	if (vm->holds & (VM_HOLD_MIGRATION | VM_HOLD_BIRTH | VM_HOLD_ENDED))
+		goto out;
+	pthread_mutex_lock(&vm->note_lock);
+	wanted = vm->wanted;
+	vm->wanted = (struct vm_wanted){ 0 };
+	pthread_mutex_unlock(&vm->note_lock);
+	if (wanted.what & VM_WANTS_EXIT)
+		end(vm, VM_EVENT_EXIT, wanted.exit_status, "");
+	else if (wanted.what & VM_WANTS_POWEROFF)
+		end(vm, VM_EVENT_POWEROFF, 0, "");
+	else if (wanted.what & VM_WANTS_FAILED)
+		end(vm, VM_EVENT_FAILED, 0, wanted.text);
+	else if (wanted.what & VM_WANTS_RESET)
+		reset(vm);
+	else if (wanted.what & VM_WANTS_CRASHED)
+		end(vm, VM_EVENT_CRASHED, 0, wanted.text);
+out:
+	pthread_mutex_unlock(&vm->lock);
+}
+
+static void on_wake(void *opaque, uint32_t events)
+{
+	struct vm *vm = opaque;
+	struct vm_told told[ARRAY_SIZE(vm->told)];
+	uint64_t count;
+	unsigned int n;
+
+	(void)events;
+	if (read(vm->wake_fd, &count, sizeof(count)) < 0)
+		return;
+	act(vm);
+	pthread_mutex_lock(&vm->note_lock);
+	n = vm->ntold;
+	memcpy(told, vm->told, n * sizeof(told[0]));
+	vm->ntold = 0;
+	pthread_mutex_unlock(&vm->note_lock);
+	for (unsigned int i = 0; i < n; i++)
+		vm->host.on_event(vm->host.opaque, told[i].event,
+				  told[i].status, told[i].text);
+}
+
+/* ---- making and unmaking ---- */
+
+static int create_devices(struct vm *vm, struct error *err)
+{
+	struct device_env env = {
+		.pio = &vm->pio,
+		.mmio = &vm->mmio,
+		.irq = &vm->irq,
+		.loop = vm->host.loop,
+		.memory = vm->mem,
+		.hooks = &hooks,
+		.hooks_opaque = vm,
+		.console_in = vm->host.console_in,
+		.console_out = vm->host.console_out,
+	};
+
+	for (uint32_t i = 0; i < vm->machine.ndevices; i++) {
+		const struct device_config *config = &vm->machine.devices[i];
+		const struct device_type *type = device_type_find(config->type);
+		int rc = type->create(&env, config, &vm->devices[i], err);
+
+		if (rc) {
+			error_prefix(err, "device %s", config->id);
+			return rc;
+		}
+		vm->ndevices++;
+	}
+	return 0;
+}
+
+static int create_vcpus(struct vm *vm, struct error *err)
+{
+	struct vcpu_env env = {
+		.kvm = vm->host.kvm,
+		.vm_fd = vm->fd,
+		.model = &vm->machine.cpu_model,
+		.pio = &vm->pio,
+		.mmio = &vm->mmio,
+		.sandbox = vm->host.sandbox,
+		.on_exit = on_vcpu_exit,
+		.opaque = vm,
+	};
+
+	vm->vcpus = calloc(vm->machine.cpus, sizeof(*vm->vcpus));
+	if (!vm->vcpus)
+		return error_set(err, -ENOMEM, "vCPUs: out of memory");
+	for (uint32_t i = 0; i < vm->machine.cpus; i++) {
+		int rc = vcpu_create(&env, i, &vm->vcpus[i], err);
+
+		if (rc)
+			return rc;
+		vm->nvcpus++;
+	}
+	return 0;
+}
+
+void *vm_power_on_state(struct vm *vm, uint32_t vcpu)
+{
+	return vm->power_on_vcpus + vcpu * arch_vcpu_state_size();
+}
+
+static int save_errand(void *opaque, struct vcpu *vcpu, struct error *err)
+{
+	struct vm *vm = opaque;
+
+	return arch_vcpu_save(vm->host.kvm, vcpu_fd(vcpu),
+			      vm_power_on_state(vm, vcpu_index(vcpu)), err);
+}
+
+/* Remember what the machine is like when it is switched on, for resets. */
+static int save_power_on(struct vm *vm, struct error *err)
+{
+	int rc;
+
+	vm->power_on_vcpus = calloc(vm->nvcpus, arch_vcpu_state_size());
+	vm->power_on_vm = calloc(1, arch_vm_state_size());
+	if (!vm->power_on_vcpus || !vm->power_on_vm)
+		return error_set(err, -ENOMEM, "VM state: out of memory");
+	rc = vm_errand_all(vm, save_errand, vm, err);
+	if (!rc)
+		rc = arch_vm_save(vm->host.kvm, vm->fd, vm->power_on_vm, err);
+	return rc;
+}
+
+static int create_kvm_vm(struct vm *vm, struct error *err)
+{
+	const struct kvm *kvm = vm->host.kvm;
+	int rc;
+
+	if (vm->machine.cpus > kvm->max_vcpus)
+		return error_set(err, -ENOTSUP,
+				 "%u vCPUs: this host's KVM allows %u",
+				 vm->machine.cpus, kvm->max_vcpus);
+	rc = KVM_IOCTL_NUM(kvm->fd, KVM_CREATE_VM, 0, err);
+	if (rc < 0)
+		return rc;
+	vm->fd = rc;
+	vm->irq.vm_fd = rc;
+	rc = memory_create(vm->machine.memory_size, true, &vm->mem, err);
+	if (!rc)
+		rc = memory_attach(vm->mem, vm->fd, false, err);
+	if (!rc)
+		rc = arch_vm_init(kvm, vm->fd, err);
+	return rc;
+}
+
+static int open_wake(struct vm *vm, struct error *err)
+{
+	vm->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (vm->wake_fd < 0)
+		return error_set(err, -errno, "eventfd: %s", strerror(errno));
+	return loop_fd_add(vm->host.loop, vm->wake_fd, EPOLLIN, on_wake, vm,
+			   NULL, &vm->wake, err);
+}
+
+int vm_create(const struct machine *machine, const struct vm_host *host,
+	      struct vm **ret, struct error *err)
+{
+	struct vm *vm;
+	int rc = machine_check(machine, err);
+
+	if (rc)
+		return rc;
+	vm = calloc(1, sizeof(*vm));
+	if (!vm)
+		return error_set(err, -ENOMEM, "VM: out of memory");
+	vm->machine = *machine;
+	vm->host = *host;
+	vm->fd = -1;
+	vm->wake_fd = -1;
+	vm->image = (struct vm_image){ .kernel_fd = -1, .initrd_fd = -1 };
+	vm->holds = VM_HOLD_BIRTH;
+	pthread_mutex_init(&vm->lock, NULL);
+	pthread_mutex_init(&vm->note_lock, NULL);
+	bus_init(&vm->pio, "port");
+	bus_init(&vm->mmio, "mmio");
+	rc = open_wake(vm, err);
+	if (!rc)
+		rc = create_kvm_vm(vm, err);
+	if (!rc)
+		rc = create_devices(vm, err);
+	if (!rc)
+		rc = create_vcpus(vm, err);
+	if (!rc)
+		rc = save_power_on(vm, err);
+	if (rc) {
+		vm_free(vm);
+		return rc;
+	}
+	*ret = vm;
+	return 0;
+}
+
+void vm_free(struct vm *vm)
+{
+	if (!vm)
+		return;
+	for (uint32_t i = 0; i < vm->nvcpus; i++)
+		vcpu_kick(vm->vcpus[i]);
+	/* Ends the threads, so that nobody is in a device any more. */
+	for (uint32_t i = 0; i < vm->nvcpus; i++)
+		vcpu_free(vm->vcpus[i]);
+	for (uint32_t i = vm->ndevices; i-- > 0;)
+		vm->devices[i]->ops->free(vm->devices[i]);
+	loop_fd_remove(vm->wake);
+	close_fd(&vm->wake_fd);
+	close_fd(&vm->fd);
+	memory_free(vm->mem);
+	close_fd(&vm->image.kernel_fd);
+	close_fd(&vm->image.initrd_fd);
+	free(vm->power_on_vcpus);
+	free(vm->power_on_vm);
+	free(vm->vcpus);
+	pthread_mutex_destroy(&vm->note_lock);
+	pthread_mutex_destroy(&vm->lock);
+	free(vm);
+}
+
+/* ---- looking ---- */
+
+void vm_set_image(struct vm *vm, const struct vm_image *image)
+{
+	vm->image = *image;
+}
+
+const struct vm_image *vm_image(const struct vm *vm)
+{
+	return &vm->image;
+}
+
+const struct machine *vm_machine(const struct vm *vm)
+{
+	return &vm->machine;
+}
+
+struct memory *vm_memory(struct vm *vm)
+{
+	return vm->mem;
+}
+
+int vm_fd(const struct vm *vm)
+{
+	return vm->fd;
+}
+
+const struct vm_host *vm_host(const struct vm *vm)
+{
+	return &vm->host;
+}
+
+uint32_t vm_vcpu_count(const struct vm *vm)
+{
+	return vm->nvcpus;
+}
+
+struct vcpu *vm_vcpu(struct vm *vm, uint32_t index)
+{
+	return vm->vcpus[index];
+}
+
+uint32_t vm_device_count(const struct vm *vm)
+{
+	return vm->ndevices;
+}
+
+struct device *vm_device(struct vm *vm, uint32_t index)
+{
+	return vm->devices[index];
+}
+
+struct device *vm_device_find(struct vm *vm, const char *id)
+{
+	for (uint32_t i = 0; i < vm->ndevices; i++) {
+		if (!strcmp(vm->devices[i]->id, id))
+			return vm->devices[i];
+	}
+	return NULL;
+}
+
+const char *vm_never_migrates(const struct vm *vm)
+{
+	for (uint32_t i = 0; i < vm->ndevices; i++) {
+		const struct device_ops *ops = vm->devices[i]->ops;
+
+		if (ops->migrates == DEVICE_MIGRATES_NEVER)
+			return ops->never_reason;
+	}
+	return NULL;
+}

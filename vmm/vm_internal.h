@@ -1,0 +1,75 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The inside of a VM, for vm.c and vm_state.c only.
+ */
+#ifndef GODWIT_VM_INTERNAL_H
+#define GODWIT_VM_INTERNAL_H
+
+#include <stdatomic.h>
+
+#include "vmm/vm.h"
+
+/* What the guest has asked for and nobody has done yet; travels with it. */
+enum vm_wants {
+	VM_WANTS_RESET = 1 << 0,
+	VM_WANTS_POWEROFF = 1 << 1,
+	VM_WANTS_EXIT = 1 << 2,
+	VM_WANTS_CRASHED = 1 << 3,
+	VM_WANTS_FAILED = 1 << 4,
+	VM_WANTS_ALL = (1 << 5) - 1,
+};
+
+struct vm_wanted {
+	uint32_t what; /* enum vm_wants */
+	uint8_t exit_status; /* for EXIT */
+	char text[160]; /* for CRASHED and FAILED */
+};
+
+/* An event on its way to the loop's thread. */
+struct vm_told {
+	enum vm_event event;
+	uint8_t status;
+	char text[160];
+};
+
+struct vm {
+	struct machine machine;
+	struct vm_host host;
+	int fd;
+	struct memory *mem;
+	struct bus pio;
+	struct bus mmio;
+	struct irq irq;
+	uint32_t nvcpus;
+	struct vcpu **vcpus;
+	uint32_t ndevices;
+	struct device *devices[MACHINE_DEVICES_MAX];
+	struct vm_image image;
+	uint8_t *power_on_vcpus; /* nvcpus arch states */
+	void *power_on_vm;
+
+	pthread_mutex_t lock; /* whether it runs */
+	_Atomic unsigned int holds; /* enum vm_hold; written under lock */
+
+	pthread_mutex_t note_lock; /* the rest; innermost */
+	struct vm_wanted wanted;
+	unsigned int ntold;
+	struct vm_told told[16];
+	int wake_fd; /* eventfd: the loop's thread has something to do */
+	struct loop_fd *wake;
+};
+
+/**
+ * vm_errand_all() - run @fn on every parked vCPU's own thread, all at once.
+ *
+ * Return: the first failure, or 0.
+ */
+int __must_check vm_errand_all(struct vm *vm, vcpu_errand_fn *fn, void *opaque,
+			       struct error *err);
+
+/**
+ * vm_power_on_state() - the state in which vCPU @vcpu was made.
+ */
+void *vm_power_on_state(struct vm *vm, uint32_t vcpu);
+
+#endif
