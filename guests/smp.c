@@ -12,14 +12,14 @@
  * seconds=N (end by itself), warp_ns=N (default: no limit).
  * Serial: 's' prints "stats …", 'q' ends.
  * Verdicts: 20 the sum is wrong, 21 a CPU saw the counter go back, 22 a clock
- * went back by more than warp_ns, 23 a CPU did not count at all.
+ * went back by more than warp_ns. A CPU that stands still shows in the counts
+ * of two 's', and keeps the guest from ending.
  */
 #include "lib/guest.h"
 
 #define VERDICT_SUM   (VERDICT_OWN + 0)
 #define VERDICT_ORDER (VERDICT_OWN + 1)
 #define VERDICT_WARP  (VERDICT_OWN + 2)
-#define VERDICT_IDLE  (VERDICT_OWN + 3)
 
 #define CPUS_MAX    256
 #define CLOCK_EVERY 64	/* additions between two looks at the clocks */
@@ -35,7 +35,7 @@ static struct counter shared, own[CPUS_MAX];
 static volatile uint64_t last_tsc __attribute__((aligned(64)));
 static volatile uint64_t last_ns __attribute__((aligned(64)));
 static uint64_t limit;
-static volatile bool stop;
+static volatile bool go, stop;
 
 static void look_at_clocks(struct counter *mine)
 {
@@ -60,7 +60,7 @@ static void count(struct counter *mine)
 	static volatile uint64_t *const counter = &shared.value;
 	uint64_t old;
 
-	while (!stop) {
+	do {
 		old = __atomic_fetch_add(counter, 1, __ATOMIC_SEQ_CST);
 		mine->value++;
 		if (old < mine->least)
@@ -75,11 +75,14 @@ static void count(struct counter *mine)
 		/* The first CPU goes to see to its other duties. */
 		if (mine == own && mine->value % 4096 == 0)
 			return;
-	}
+	} while (!stop);
 }
 
+/* Everyone begins together, and counts at least once. */
 static void work(void *arg)
 {
+	while (!go)
+		cpu_relax();
 	count(arg);
 }
 
@@ -112,11 +115,8 @@ static unsigned int judge(unsigned int cpus, uint64_t warp_limit)
 	uint64_t sum = 0, kvmclock, tsc = warp_ns(cpus, &kvmclock);
 
 	show("end", cpus);
-	for (unsigned int i = 0; i < cpus; i++) {
+	for (unsigned int i = 0; i < cpus; i++)
 		sum += own[i].value;
-		if (!own[i].value)
-			guest_fail(VERDICT_IDLE, "cpu=%u did not count\n", i);
-	}
 	if (sum != shared.value)
 		guest_fail(VERDICT_SUM, "sum=%lu but total=%lu\n", sum,
 			   shared.value);
@@ -144,7 +144,8 @@ unsigned int guest_main(void)
 		cpu_start(i, work, &own[i]);
 	print("smp: cpus=%u count=%lu\nready\n", cpus, limit);
 	start = rdtsc();
-	while (!stop) {
+	go = true;
+	do {
 		count(&own[0]);
 		c = serial_poll();
 		if (c == 's')
@@ -153,7 +154,7 @@ unsigned int guest_main(void)
 		    (seconds &&
 		     clock_tsc_ns(rdtsc() - start) >= seconds * NS_PER_S))
 			stop = true;
-	}
+	} while (!stop);
 	for (unsigned int i = 1; i < cpus; i++)
 		cpu_wait(i);
 	return judge(cpus, warp);
