@@ -4,7 +4,7 @@
 Two initramfs images are made for each run, from what Debian installed or
 unpacked here: the host's (busybox, the agent, kvm_amd, the VMMs under test
 with the libraries that ldd names, the guests' kernels) and the guests'
-(busybox, GNU date, virtio modules). They are newc archives, written without
+(busybox, virtio modules). They are newc archives, written without
 cpio and without compression: under emulation, unpacking is what costs.
 """
 
@@ -177,8 +177,6 @@ def _base(init, kernel, modules):
 def guest_image(path, kernel):
     """Writes the initrd that guests with this kernel boot."""
     archive = _base("guest", kernel, ("virtio_pci", "virtio_rng"))
-    # busybox's date has no nanoseconds; the name is taken before busybox's.
-    archive.program("bin/date", tool("date", "coreutils"))
     archive.busybox(tool("busybox", "busybox-static"))
     archive.write(path)
 

@@ -20,7 +20,7 @@ ALARM = re.compile(r"WARNING:|BUG:|Oops|Call Trace|Kernel panic|lockup"
                    r"|general protection|unchecked MSR|nobody cared"
                    r"|double fault|Hardware Error|clocksource.*unstable")
 
-TICK = re.compile(r"tick (\d+) (\d+) (\d{19}) (\d+) (\d+)\.")
+TICK = re.compile(r"tick (\d+) (\d+) (\d{16}) (\d{10}) (\d+) (\d+)\.")
 READY = re.compile(r"ready (\S+) cpus=(\d+) clock=(\S+) boot=([0-9a-f-]{36})")
 ANSWER = re.compile(r"(?:pong \d+|counted|checked|random(?: [0-9a-f]{32})?)")
 
@@ -34,7 +34,7 @@ class Transcript:
         self.boots = []         # (release, vCPUs, clock source, boot id)
         self.answers = []
         self.ticks = {}         # counter -> how many lines, ever
-        self._last = {}         # counter -> (number, date, uptime)
+        self._last = {}         # counter -> (number, time, uptime)
         self._line = bytearray()
         # In these times the kernel and firmware may print what they like.
         self._free = True
@@ -97,8 +97,8 @@ class Transcript:
         self._last.clear()
         self._free = False
 
-    def _judge_tick(self, counter, number, date, uptime, again):
-        before, date_before, up_before = self._last.get(counter, (-1, 0, 0))
+    def _judge_tick(self, counter, number, time, date, uptime, again):
+        before, time_before, up_before = self._last.get(counter, (-1, 0, 0))
         name = f"counter {counter}"
         if number != again:
             self._fault(f"{name}: a line begins as {number}, ends as {again}")
@@ -106,11 +106,15 @@ class Transcript:
             self._fault(f"{name}: line {number} after {before}: doubled")
         elif number != before + 1:
             self._fault(f"{name}: line {number} after {before}: lost")
-        if date < date_before:
-            self._fault(f"{name}: date stepped back by "
-                        f"{date_before - date} ns at line {number}")
+        if time < time_before:
+            self._fault(f"{name}: time stepped back by "
+                        f"{time_before - time} us at line {number}")
+        if (date + 1) * 1000000 <= time:
+            self._fault(f"{name}: date says {date} s after {time} us was read,"
+                        f" at line {number}")
         if uptime < up_before:
             self._fault(f"{name}: uptime stepped back by "
                         f"{up_before - uptime}0 ms at line {number}")
-        self._last[counter] = (number, date, uptime)
+        # date is read after time: the next time must not be before either.
+        self._last[counter] = (number, max(time, date * 1000000), uptime)
         self.ticks[counter] = self.ticks.get(counter, 0) + 1
