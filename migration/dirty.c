@@ -1,0 +1,161 @@
+// SPDX-License-Identifier: MIT
+/*
+ * Dirty tracking with KVM_GET_DIRTY_LOG; see dirty.h.
+ *
+ * KVM wants a bitmap a memslot, as long as the slot; regions begin at a
+ * multiple of 64 pages, so all slots' logs land in one dense bitmap of words.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "migration/dirty.h"
+
+struct dirty {
+	struct memory *mem;
+	int vm_fd;
+	bool logging;
+	uint64_t nwords;
+	uint64_t npending;
+	uint64_t *pending;
+	uint64_t *log; /* what KVM says, before it is merged */
+};
+
+int dirty_create(struct memory *mem, int vm_fd, struct dirty **ret,
+		 struct error *err)
+{
+	struct dirty *dirty = calloc(1, sizeof(*dirty));
+
+	if (!dirty)
+		goto no_memory;
+	dirty->mem = mem;
+	dirty->vm_fd = vm_fd;
+	dirty->nwords = mem->npages / 64;
+	dirty->pending = calloc(dirty->nwords, sizeof(uint64_t));
+	dirty->log = calloc(dirty->nwords, sizeof(uint64_t));
+	if (!dirty->pending || !dirty->log)
+		goto no_memory;
+	*ret = dirty;
+	return 0;
+
+no_memory:
+	dirty_free(dirty);
+	return error_set(err, -ENOMEM, "dirty bitmaps: out of memory");
+}
+
+void dirty_free(struct dirty *dirty)
+{
+	if (!dirty)
+		return;
+	free(dirty->pending);
+	free(dirty->log);
+	free(dirty);
+}
+
+int dirty_start(struct dirty *dirty, struct error *err)
+{
+	int rc = memory_attach(dirty->mem, dirty->vm_fd, true, err);
+
+	/* Half of the slots may be logging already. */
+	dirty->logging = true;
+	if (rc) {
+		dirty_stop(dirty);
+		return rc;
+	}
+	memset(dirty->pending, 0xff, dirty->nwords * sizeof(uint64_t));
+	dirty->npending = dirty->mem->npages;
+	return 0;
+}
+
+void dirty_stop(struct dirty *dirty)
+{
+	struct error err;
+
+	/*
+	 * It can't fail for slots that exist; if it did, the guest would be a
+	 * little slower and nothing else.
+	 */
+	if (dirty->logging)
+		(void)!memory_attach(dirty->mem, dirty->vm_fd, false, &err);
+	dirty->logging = false;
+}
+
+static int get_log(struct dirty *dirty, struct error *err)
+{
+	for (unsigned int i = 0; i < dirty->mem->nregions; i++) {
+		struct kvm_dirty_log log = {
+			.slot = i,
+			.dirty_bitmap = dirty->log +
+					dirty->mem->regions[i].first_page / 64,
+		};
+		int rc = KVM_IOCTL(dirty->vm_fd, KVM_GET_DIRTY_LOG, &log, err);
+
+		if (rc < 0)
+			return rc;
+	}
+	return 0;
+}
+
+int dirty_sync(struct dirty *dirty, struct error *err)
+{
+	_Atomic uint64_t *own = dirty->mem->dirty;
+	int rc = get_log(dirty, err);
+
+	if (rc)
+		return rc;
+	for (uint64_t i = 0; i < dirty->nwords; i++) {
+		uint64_t found = dirty->log[i];
+
+		/* Mostly nothing: look before the costlier exchange. */
+		if (atomic_load_explicit(&own[i], memory_order_relaxed))
+			found |= atomic_exchange(&own[i], 0);
+		found &= ~dirty->pending[i];
+		if (!found)
+			continue;
+		dirty->pending[i] |= found;
+		dirty->npending += (uint64_t)__builtin_popcountll(found);
+	}
+	return 0;
+}
+
+uint64_t dirty_pending(const struct dirty *dirty)
+{
+	return dirty->npending;
+}
+
+/* The first page at or after @index whose bit is @set; npages if none. */
+static uint64_t scan(const struct dirty *dirty, uint64_t index, bool set)
+{
+	uint64_t flip = set ? 0 : ~0ULL;
+	uint64_t word = index / 64;
+	uint64_t bits;
+
+	if (word >= dirty->nwords)
+		return dirty->mem->npages;
+	bits = (dirty->pending[word] ^ flip) & (~0ULL << (index % 64));
+	while (!bits) {
+		if (++word == dirty->nwords)
+			return dirty->mem->npages;
+		bits = dirty->pending[word] ^ flip;
+	}
+	return word * 64 + (uint64_t)__builtin_ctzll(bits);
+}
+
+uint64_t dirty_next(const struct dirty *dirty, uint64_t *index, uint64_t max)
+{
+	uint64_t first = scan(dirty, *index, true);
+	uint64_t end;
+
+	if (first == dirty->mem->npages)
+		return 0;
+	end = scan(dirty, first, false);
+	*index = first;
+	return memory_run_length(dirty->mem, first, MIN(end - first, max));
+}
+
+void dirty_take(struct dirty *dirty, uint64_t index, uint64_t npages)
+{
+	for (uint64_t page = index; page < index + npages; page++)
+		dirty->pending[page / 64] &= ~(1ULL << (page % 64));
+	dirty->npending -= npages;
+}

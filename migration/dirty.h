@@ -1,0 +1,68 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Which pages still have to be sent.
+ *
+ * While tracking is on, a page is in one of three places: unchanged since it
+ * was sent; in KVM's dirty log or the VMM's own bitmap (memory.h), not noticed
+ * yet; or pending here. dirty_sync() moves pages from the second place to the
+ * third, dirty_take() from the third to the first, just before the page is
+ * read. A page written after that is found by the next sync. So nothing is
+ * ever lost, and at most it is sent twice.
+ *
+ * Threads: one; the VM may run.
+ */
+#ifndef GODWIT_DIRTY_H
+#define GODWIT_DIRTY_H
+
+#include "vmm/memory.h"
+
+struct dirty;
+
+/**
+ * dirty_create() - bitmaps for a VM's memory; tracking is off.
+ */
+int __must_check dirty_create(struct memory *mem, int vm_fd, struct dirty **ret,
+			      struct error *err);
+
+/**
+ * dirty_free() - as it says; switch tracking off first. NULL is fine.
+ */
+void dirty_free(struct dirty *dirty);
+
+/**
+ * dirty_start() - switch tracking on; every page is pending.
+ */
+int __must_check dirty_start(struct dirty *dirty, struct error *err);
+
+/**
+ * dirty_stop() - switch KVM's logging off. On a big guest this takes tens of
+ * milliseconds: never inside the pause.
+ */
+void dirty_stop(struct dirty *dirty);
+
+/**
+ * dirty_sync() - gather what was written since the last sync.
+ */
+int __must_check dirty_sync(struct dirty *dirty, struct error *err);
+
+/**
+ * dirty_pending() - how many pages are pending.
+ */
+uint64_t dirty_pending(const struct dirty *dirty);
+
+/**
+ * dirty_next() - the first run of pending pages at or after page *@index.
+ * @max: longest run wanted, pages.
+ * @index: on return the run's first page.
+ *
+ * Return: the run's length, 0 when there is none. Runs never cross the end of
+ * a memory region.
+ */
+uint64_t dirty_next(const struct dirty *dirty, uint64_t *index, uint64_t max);
+
+/**
+ * dirty_take() - @npages from page @index on are about to be read and sent.
+ */
+void dirty_take(struct dirty *dirty, uint64_t index, uint64_t npages);
+
+#endif
