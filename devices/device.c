@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: MIT
+/*
+ * What all devices share: the embedded base, and the one explicit table of
+ * the types that this build knows. A type that isn't named here doesn't exist.
+ */
+#include <stdio.h>
+#include <string.h>
+
+#include "devices/debug_exit.h"
+#include "devices/device.h"
+#include "devices/serial.h"
+
+static const struct device_type device_types[] = {
+	{ &serial_ops, serial_create },
+	{ &debug_exit_ops, debug_exit_create },
+};
+
+void device_init(struct device *dev, const struct device_ops *ops,
+		 const char *id)
+{
+	dev->ops = ops;
+	snprintf(dev->id, sizeof(dev->id), "%s", id);
+	/* Can't fail with default attributes. */
+	pthread_mutex_init(&dev->lock, NULL);
+}
+
+void device_fini(struct device *dev)
+{
+	pthread_mutex_destroy(&dev->lock);
+}
+
+const struct device_type *device_type_find(const char *type)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(device_types); i++) {
+		if (!strcmp(device_types[i].ops->type, type))
+			return &device_types[i];
+	}
+	return NULL;
+}
+
+const struct device_type *device_type_at(unsigned int index)
+{
+	if (index >= ARRAY_SIZE(device_types))
+		return NULL;
+	return &device_types[index];
+}
