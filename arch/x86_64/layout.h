@@ -24,7 +24,8 @@
 #define LAYOUT_CMDLINE	     0x20000ULL
 #define LAYOUT_CMDLINE_SIZE  0x10000ULL /* with the NUL */
 
-#define LAYOUT_LOW_RAM_END 0x9fc00ULL  /* where an EBDA would begin */
+#define LAYOUT_LOW_RAM_END 0x9fc00ULL /* where an EBDA would begin */
+#define LAYOUT_VIDEO	   0xa0000ULL
 #define LAYOUT_BIOS	   0xe0000ULL  /* scanned for the RSDP */
 #define LAYOUT_ACPI	   LAYOUT_BIOS /* RSDP first, then the tables */
 #define LAYOUT_ACPI_SIZE   0x20000ULL
