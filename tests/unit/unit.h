@@ -18,7 +18,7 @@
 #define UNIT_SUITE(suite_name, ...)                                       \
 	int main(void)                                                    \
 	{                                                                 \
-		static const TTest *const tests[] = { __VA_ARGS__ };      \
+		const TTest *const tests[] = { __VA_ARGS__ };             \
 		Suite *suite = suite_create(suite_name);                  \
 		TCase *tcase = tcase_create(suite_name);                  \
 		SRunner *runner;                                          \
