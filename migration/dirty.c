@@ -62,6 +62,9 @@ int dirty_start(struct dirty *dirty, struct error *err)
 		dirty_stop(dirty);
 		return rc;
 	}
+	/* Older writes are in what is read from now on. */
+	for (uint64_t i = 0; i < dirty->nwords; i++)
+		atomic_store(&dirty->mem->dirty[i], 0);
 	memset(dirty->pending, 0xff, dirty->nwords * sizeof(uint64_t));
 	dirty->npending = dirty->mem->npages;
 	return 0;
@@ -123,34 +126,36 @@ uint64_t dirty_pending(const struct dirty *dirty)
 	return dirty->npending;
 }
 
-/* The first page at or after @index whose bit is @set; npages if none. */
-static uint64_t scan(const struct dirty *dirty, uint64_t index, bool set)
+/*
+ * The first page in [@index, @end) whose bit is @set; @end if there is none.
+ */
+static uint64_t scan(const struct dirty *dirty, uint64_t index, uint64_t end,
+		     bool set)
 {
 	uint64_t flip = set ? 0 : ~0ULL;
-	uint64_t word = index / 64;
-	uint64_t bits;
+	uint64_t mask = ~0ULL << (index % 64);
 
-	if (word >= dirty->nwords)
-		return dirty->mem->npages;
-	bits = (dirty->pending[word] ^ flip) & (~0ULL << (index % 64));
-	while (!bits) {
-		if (++word == dirty->nwords)
-			return dirty->mem->npages;
-		bits = dirty->pending[word] ^ flip;
+	for (uint64_t base = index & ~63ULL; base < end; base += 64) {
+		uint64_t bits = (dirty->pending[base / 64] ^ flip) & mask;
+
+		if (bits)
+			return MIN(base + (uint64_t)__builtin_ctzll(bits), end);
+		mask = ~0ULL;
 	}
-	return word * 64 + (uint64_t)__builtin_ctzll(bits);
+	return end;
 }
 
 uint64_t dirty_next(const struct dirty *dirty, uint64_t *index, uint64_t max)
 {
-	uint64_t first = scan(dirty, *index, true);
+	uint64_t npages = dirty->mem->npages;
+	uint64_t first = scan(dirty, *index, npages, true);
 	uint64_t end;
 
-	if (first == dirty->mem->npages)
+	if (first == npages)
 		return 0;
-	end = scan(dirty, first, false);
+	end = scan(dirty, first, MIN(first + max, npages), false);
 	*index = first;
-	return memory_run_length(dirty->mem, first, MIN(end - first, max));
+	return memory_run_length(dirty->mem, first, end - first);
 }
 
 void dirty_take(struct dirty *dirty, uint64_t index, uint64_t npages)

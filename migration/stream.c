@@ -13,7 +13,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/uio.h>
 #include <unistd.h>
 
 #include "migration/stream.h"
@@ -413,25 +412,33 @@ int stream_recv(struct stream *s, struct record *ret, uint64_t deadline_ns,
 	}
 }
 
-int stream_recv_data(struct stream *s, void *to, size_t len,
+/* What is in the buffer already goes first. */
+static void drain_buffer(struct stream *s, struct msghdr *msg)
+{
+	while (msg->msg_iovlen && buffered(s)) {
+		size_t n = MIN(msg->msg_iov->iov_len, buffered(s));
+
+		memcpy(msg->msg_iov->iov_base, s->in + s->in_start, n);
+		s->in_start += n;
+		s->data_left -= n;
+		consume(msg, n);
+	}
+}
+
+int stream_recv_data(struct stream *s, struct iovec *iov, size_t niov,
 		     uint64_t deadline_ns, struct error *err)
 {
-	size_t ready = MIN(len, buffered(s));
-	uint8_t *at = to;
+	struct msghdr msg = { .msg_iov = iov, .msg_iovlen = niov };
 
-	memcpy(at, s->in + s->in_start, ready);
-	s->in_start += ready;
-	s->data_left -= len;
-	at += ready;
-	len -= ready;
-	while (len) {
-		ssize_t n = recv(s->fd, at, len, 0);
+	drain_buffer(s, &msg);
+	while (msg.msg_iovlen) {
+		ssize_t n = recvmsg(s->fd, &msg, 0);
 		int rc = 0;
 
 		if (n > 0) {
-			at += n;
-			len -= (size_t)n;
 			s->bytes_received += (uint64_t)n;
+			s->data_left -= (size_t)n;
+			consume(&msg, (size_t)n);
 		} else if (n == 0) {
 			rc = ended(-EPIPE, err);
 		} else if (errno == EAGAIN) {

@@ -16,6 +16,8 @@
 #ifndef GODWIT_STREAM_H
 #define GODWIT_STREAM_H
 
+#include <sys/uio.h>
+
 #include "migration/wire.h"
 #include "vmm/memory.h"
 
@@ -121,10 +123,12 @@ int __must_check stream_try_recv(struct stream *s, struct record *ret,
 				 struct error *err);
 
 /**
- * stream_recv_data() - the next @len bytes of page data, to @to.
+ * stream_recv_data() - page data, scattered to @niov pieces of memory.
+ * @iov: together at most what the last PAGES record has left; changed.
  */
-int __must_check stream_recv_data(struct stream *s, void *to, size_t len,
-				  uint64_t deadline_ns, struct error *err);
+int __must_check stream_recv_data(struct stream *s, struct iovec *iov,
+				  size_t niov, uint64_t deadline_ns,
+				  struct error *err);
 
 /**
  * stream_unexpected() - the error for a record that has no place here.
