@@ -1,0 +1,138 @@
+// SPDX-License-Identifier: MIT
+/*
+ * Reports for programs and for people; see report.h.
+ */
+#include "migration/report.h"
+
+static const char *const status_names[] = {
+	[STATUS_NONE] = "none",		  [STATUS_SETUP] = "setup",
+	[STATUS_ACTIVE] = "active",	  [STATUS_DEVICE] = "device",
+	[STATUS_UNCERTAIN] = "uncertain", [STATUS_COMPLETED] = "completed",
+	[STATUS_FAILED] = "failed",	  [STATUS_CANCELLED] = "cancelled",
+};
+_Static_assert(ARRAY_SIZE(status_names) == REPORT_STATUSES,
+	       "every status has a name");
+
+static const char *const phase_names[] = {
+	[PHASE_HELLO] = "hello",	 [PHASE_CONFIG] = "config",
+	[PHASE_REHEARSAL] = "rehearsal", [PHASE_ROUNDS] = "rounds",
+	[PHASE_STOP] = "stop",		 [PHASE_SAVE] = "save",
+	[PHASE_SYNC] = "sync",		 [PHASE_FINAL] = "final",
+	[PHASE_LOADED] = "loaded",	 [PHASE_COMMIT] = "commit",
+};
+_Static_assert(ARRAY_SIZE(phase_names) == REPORT_PHASES,
+	       "every phase has a name");
+
+const char *report_status_name(enum report_status status)
+{
+	return status_names[status];
+}
+
+const char *report_phase_name(enum report_phase phase)
+{
+	return phase_names[phase];
+}
+
+/* Milliseconds with exactly three decimals' worth of precision. */
+static json_t *json_ms(uint64_t ns)
+{
+	return json_real((double)((ns + 500) / 1000) / 1000.0);
+}
+
+static json_t *json_count(uint64_t value)
+{
+	return json_integer((json_int_t)value);
+}
+
+static json_t *round_json(const struct report_round *round)
+{
+	return json_pack(
+		"{s:o,s:o,s:o,s:o,s:o}", "pages", json_count(round->pages),
+		"zero_pages", json_count(round->zero_pages), "bytes",
+		json_count(round->bytes), "ms", json_ms(round->ns),
+		"dirty_pages_per_s", json_count(round->dirty_pages_per_s));
+}
+
+static json_t *rounds_json(const struct report *report)
+{
+	json_t *rounds = json_array();
+
+	for (uint32_t i = 0; i < MIN(report->nrounds, REPORT_ROUNDS_MAX); i++)
+		json_array_append_new(rounds, round_json(&report->rounds[i]));
+	return rounds;
+}
+
+static json_t *phases_json(const struct report *report)
+{
+	json_t *phases = json_object();
+
+	for (int i = 0; i < REPORT_PHASES; i++)
+		json_object_set_new(phases, phase_names[i],
+				    json_ms(report->phase_ns[i]));
+	return phases;
+}
+
+json_t *report_json(const struct report *report)
+{
+	json_t *json =
+		json_pack("{s:s,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o}", "status",
+			  status_names[report->status], "total_ms",
+			  json_ms(report->total_ns), "downtime_ms",
+			  json_ms(report->downtime_ns), "predicted_downtime_ms",
+			  json_ms(report->predicted_ns), "phases",
+			  phases_json(report), "rounds", rounds_json(report),
+			  "pages", json_count(report->pages), "zero_pages",
+			  json_count(report->zero_pages), "bytes",
+			  json_count(report->bytes), "bandwidth_bytes_per_s",
+			  json_count(report->bandwidth));
+
+	if (json && report->error[0])
+		json_object_set_new(json, "error", json_string(report->error));
+	return json;
+}
+
+static double ms(uint64_t ns)
+{
+	return (double)ns / (double)NS_PER_MS;
+}
+
+static double mib(uint64_t bytes)
+{
+	return (double)bytes / (double)MIB;
+}
+
+static void print_phases(const struct report *report, FILE *to)
+{
+	fprintf(to, "  before the pause  ");
+	for (int i = PHASE_HELLO; i <= PHASE_ROUNDS; i++)
+		fprintf(to, " %s %.1f", phase_names[i],
+			ms(report->phase_ns[i]));
+	fprintf(to, " ms\n  in the pause      ");
+	for (int i = PHASE_STOP; i < REPORT_PHASES; i++)
+		fprintf(to, " %s %.3f", phase_names[i],
+			ms(report->phase_ns[i]));
+	fprintf(to, " ms\n");
+}
+
+void report_print(const struct report *report, FILE *to)
+{
+	if (report->status != STATUS_COMPLETED) {
+		fprintf(to, "%s in phase %s after %.1f ms: %s\n",
+			status_names[report->status],
+			phase_names[report->phase], ms(report->total_ns),
+			report->error);
+		return;
+	}
+	fprintf(to,
+		"moved in %.1f ms; the guest was paused for %.3f ms "
+		"(predicted %.3f ms)\n",
+		ms(report->total_ns), ms(report->downtime_ns),
+		ms(report->predicted_ns));
+	fprintf(to,
+		"  memory             %llu pages sent, %llu zero, %.1f MiB on "
+		"the wire, %u rounds, %.0f MiB/s\n",
+		(unsigned long long)report->pages,
+		(unsigned long long)report->zero_pages, mib(report->bytes),
+		report->nrounds, mib(report->bandwidth));
+	print_phases(report, to);
+}

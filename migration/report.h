@@ -1,0 +1,96 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What a migration did, in numbers: filled by the source as it goes, read by
+ * the control socket while it runs, printed at its end. Times are nanoseconds
+ * inside, milliseconds with three decimals outside.
+ */
+#ifndef GODWIT_REPORT_H
+#define GODWIT_REPORT_H
+
+#include <jansson.h>
+#include <stdio.h>
+
+#include "vmm/error.h"
+
+/* The phases of DESIGN, each with a name in log, table and JSON. */
+enum report_phase {
+	PHASE_HELLO,
+	PHASE_CONFIG,
+	PHASE_REHEARSAL,
+	PHASE_ROUNDS,
+	PHASE_STOP, /* the pause begins here: vCPUs stop, devices drain */
+	PHASE_SAVE, /* state into a buffer */
+	PHASE_SYNC, /* the last dirty log */
+	PHASE_FINAL, /* the last pages, then the state, into the socket */
+	PHASE_LOADED, /* waiting for the target to have it all, loaded */
+	PHASE_COMMIT, /* COMMIT to RUNNING; the pause ends here */
+	REPORT_PHASES,
+};
+
+/* QEMU's words wherever QEMU has the thing. */
+enum report_status {
+	STATUS_NONE,
+	STATUS_SETUP, /* HELLO to REHEARSAL */
+	STATUS_ACTIVE, /* ROUNDS */
+	STATUS_DEVICE, /* the pause */
+	STATUS_UNCERTAIN, /* COMMIT sent, and no answer */
+	STATUS_COMPLETED,
+	STATUS_FAILED,
+	STATUS_CANCELLED,
+	REPORT_STATUSES,
+};
+
+#define REPORT_ROUNDS_MAX 256
+
+struct report_round {
+	uint64_t pages;
+	uint64_t zero_pages;
+	uint64_t bytes;
+	uint64_t ns;
+	uint64_t dirty_pages_per_s; /* found dirty at its end, over its time */
+};
+
+struct report {
+	enum report_status status;
+	char error[ERROR_TEXT_MAX]; /* FAILED and CANCELLED */
+	enum report_phase phase; /* the one it is in, or ended in */
+	uint64_t phase_ns[REPORT_PHASES];
+	uint64_t start_ns; /* of clock_ns() */
+	uint64_t total_ns;
+	uint64_t downtime_ns; /* first kick to RUNNING received */
+	uint64_t predicted_ns; /* of the pause, when it was decided */
+	uint64_t expected_ns; /* of a pause taken now: progress */
+	uint64_t memory_size; /* bytes */
+	uint64_t remaining_pages;
+	uint64_t pages;
+	uint64_t zero_pages;
+	uint64_t bytes;
+	uint64_t bandwidth; /* bytes a second, as measured */
+	uint64_t dirty_pages_per_s;
+	uint32_t nrounds; /* in all; the first REPORT_ROUNDS_MAX are kept */
+	struct report_round rounds[REPORT_ROUNDS_MAX];
+};
+
+/**
+ * report_status_name() - "setup", "active", …; never NULL.
+ */
+const char *report_status_name(enum report_status status);
+
+/**
+ * report_phase_name() - "hello", "config", …; never NULL.
+ */
+const char *report_phase_name(enum report_phase phase);
+
+/**
+ * report_json() - the object that `migrate --json` prints.
+ *
+ * Return: a new reference, or NULL when out of memory.
+ */
+json_t *report_json(const struct report *report);
+
+/**
+ * report_print() - the same for people: what it cost, phase by phase.
+ */
+void report_print(const struct report *report, FILE *to);
+
+#endif

@@ -1,0 +1,78 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The target of a migration: takes one guest from a source, or leaves nothing
+ * behind. Who may run the guest is decided by handoff.h's table.
+ *
+ * Two parts. The *door* (door.h) answers whoever connects: it hands a source
+ * that says HELLO to the target and answers QUERY about sessions at any time,
+ * also while a migration is under way and after. The *target* is one attempt:
+ * target_run() takes one connection from HELLO to the end.
+ *
+ * Threads: target_run() belongs to one migration thread; target_query() comes
+ * from the door's.
+ */
+#ifndef GODWIT_TARGET_H
+#define GODWIT_TARGET_H
+
+#include "migration/stream.h"
+#include "vmm/vm.h"
+
+struct target;
+
+struct target_env {
+	struct vm_host host;
+	int interrupt_fd; /* readable: give up; or -1 */
+	bool paused; /* the guest stays paused after the move */
+	/*
+	 * The machine as the source describes it, before it is built: refuse
+	 * it (-errno and @err), or change its name to one that is free here.
+	 */
+	int (*on_config)(void *opaque, struct machine *machine,
+			 struct error *err);
+	void *opaque;
+};
+
+/**
+ * target_create() - an attempt for the session that @hello names.
+ */
+int __must_check target_create(const struct target_env *env,
+			       const struct wire_hello *hello,
+			       struct target **ret, struct error *err);
+
+/**
+ * target_free() - forget the session. The VM, if any, is freed.
+ */
+void target_free(struct target *target);
+
+/**
+ * target_run() - receive the guest on @stream, from WELCOME on.
+ *
+ * Return: 0: the guest runs here (or is here, paused), see target_vm().
+ * -errno with @err: there is no guest, and there will be none from this
+ * session; the source has been told why, if it could be.
+ */
+int __must_check target_run(struct target *target, struct stream *stream,
+			    struct error *err);
+
+/**
+ * target_take_vm() - the VM, after target_run() gave 0; the caller's now.
+ */
+struct vm *target_take_vm(struct target *target);
+
+/**
+ * target_query() - a source asks on another connection what became of @session.
+ *
+ * A session that is not committed is destroyed by the question; waits until
+ * the answer is true.
+ *
+ * Return: the verdict; UNKNOWN when it is another session.
+ */
+enum wire_verdict_kind
+target_query(struct target *target, const uint8_t session[WIRE_SESSION_SIZE]);
+
+/**
+ * target_must_answer() - may the source of this session still have to ask?
+ */
+bool target_must_answer(struct target *target);
+
+#endif
