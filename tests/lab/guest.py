@@ -8,6 +8,7 @@ not do as it must.
 """
 
 import collections
+import re
 
 from host import LabError
 from transcript import Transcript
@@ -16,6 +17,7 @@ from vmm import END_S
 BOOT_S = 240
 ANSWER_S = 90
 
+RANDOM = re.compile("random [0-9a-f]{32}")
 Move = collections.namedtuple("Move", "total_ms downtime_ms silence_ms")
 
 
@@ -88,26 +90,36 @@ class Guest:
     def _say(self, line):
         self.machine.console.write(line.encode() + b"\n")
 
-    def _ask(self, line, answer, seconds=ANSWER_S):
+    def _ask(self, line, answer):
         before = len(self.transcript.answers)
         self._say(line)
         self._wait(lambda: answer in self.transcript.answers[before:],
-                   seconds, f"the answer to {line!r}")
+                   ANSWER_S, f"the answer to {line!r}")
 
-    def ping(self):
-        """The guest hears its console, and answers."""
+    def _ping(self):
         self._pings += 1
         self._ask(f"ping {self._pings}", f"pong {self._pings}")
 
-    def random(self):
-        """The virtio-rng device still gives bytes."""
-        def given():
-            return any(len(answer) == len("random ") + 32
-                       for answer in self.transcript.answers[before:])
+    def _prove_alive(self):
+        """It hears its console, virtio-rng gives bytes, every counter counts.
 
-        before = len(self.transcript.answers)
-        self._say("random")
-        self._wait(given, ANSWER_S, "bytes of virtio-rng")
+        All at once: what is waited for was caused after this was called.
+        """
+        self._pings += 1
+        pong = f"pong {self._pings}"
+        answers, ticks = self.transcript.answers, self.transcript.ticks
+        with self.host.changed:
+            before, answered = dict(ticks), len(answers)
+        self._say(f"ping {self._pings}\nrandom")
+
+        def alive():
+            new = answers[answered:]
+            # Without a device, the word comes alone.
+            return (pong in new and any(RANDOM.fullmatch(a) for a in new)
+                    and all(ticks.get(counter, 0) > before.get(counter, 0)
+                            for counter in range(self.spec.cpus)))
+
+        self._wait(alive, ANSWER_S, "console, virtio-rng and all counters")
 
     def boot(self):
         """Starts a VMM and waits until the guest obeys."""
@@ -122,23 +134,14 @@ class Guest:
             raise LabError(f"it is {release} that booted")
         if int(cpus) != self.spec.cpus:
             raise LabError(f"the guest has {cpus} vCPUs")
-        self.ping()
-
-    def _counted(self):
-        """Every counter printed a line after this was called."""
-        ticks = self.transcript.ticks
-        with self.host.changed:
-            before = dict(ticks)
-        self._wait(lambda: all(ticks.get(c, 0) > before.get(c, 0)
-                               for c in range(self.spec.cpus)),
-                   ANSWER_S, "every counter to count on")
+        self._ping()
 
     def count_and_move(self, times, progress):
         """Moves the guest while it counts; then the kernel is asked."""
         if self._next is None:
             self._next = self.vmm.listen(self.spec)
         self._say("count")
-        self._counted()
+        self._prove_alive()
         for number in range(times):
             source, target = self.machine, self._next
             report = self.vmm.move(source, target)
@@ -146,9 +149,7 @@ class Guest:
             # The next target starts while this one proves itself.
             if number + 1 < times:
                 self._next = self.vmm.listen(self.spec)
-            self.ping()
-            self._counted()
-            self.random()
+            self._prove_alive()
             self.moves.append(Move(report.total_ms, report.downtime_ms,
                                    self._silence_ns / 1e6))
             progress(number + 1)

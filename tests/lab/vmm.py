@@ -153,6 +153,10 @@ class Qemu:
         if end["status"] != "completed":
             raise LabError(f"migration {end['status']}: "
                            f"{result.get('error-desc')}")
+        # The event comes a moment before the sums are done, and nothing
+        # comes after it.
+        while not result.get("total-time"):
+            result = qmp.command("query-migrate")
         qmp.command("quit")
         status = source.console.wait(END_S)
         if status:
