@@ -21,7 +21,6 @@ struct target;
 
 struct target_env {
 	struct vm_host host;
-	int interrupt_fd; /* readable: give up; or -1 */
 	bool paused; /* the guest stays paused after the move */
 	/*
 	 * The machine as the source describes it, before it is built: refuse
@@ -29,6 +28,8 @@ struct target_env {
 	 */
 	int (*on_config)(void *opaque, struct machine *machine,
 			 struct error *err);
+	/* The guest runs here, and the source has been told; take the VM. */
+	void (*on_running)(void *opaque, struct vm *vm);
 	void *opaque;
 };
 
@@ -40,24 +41,26 @@ int __must_check target_create(const struct target_env *env,
 			       struct target **ret, struct error *err);
 
 /**
- * target_free() - forget the session. The VM, if any, is freed.
+ * target_free() - forget the session. The VM that on_running() took lives on.
  */
 void target_free(struct target *target);
 
 /**
  * target_run() - receive the guest on @stream, from WELCOME on.
  *
- * Return: 0: the guest runs here (or is here, paused), see target_vm().
- * -errno with @err: there is no guest, and there will be none from this
- * session; the source has been told why, if it could be.
+ * Return: 0: the guest runs here (or is here, paused), on_running() has been
+ * called, and the source knows or its connection is lost. -errno with @err:
+ * there is no guest, and there will be none from this session; the source has
+ * been told why, if it could be.
  */
 int __must_check target_run(struct target *target, struct stream *stream,
 			    struct error *err);
 
 /**
- * target_take_vm() - the VM, after target_run() gave 0; the caller's now.
+ * target_cancel() - give the attempt up. Any thread; no effect once the guest
+ * runs here.
  */
-struct vm *target_take_vm(struct target *target);
+void target_cancel(struct target *target);
 
 /**
  * target_query() - a source asks on another connection what became of @session.

@@ -266,29 +266,32 @@ static int save_rest(struct vm_state *state, struct error *err)
 	return rc;
 }
 
-static int emit_all(struct vm_state *state, vm_section_fn *emit, void *opaque,
-		    struct error *err)
+uint32_t vm_state_count(const struct vm_state *state)
 {
-	for (uint32_t i = 0; i < state->nslots; i++) {
+	return state->nslots;
+}
+
+int vm_state_emit(struct vm_state *state, vm_section_fn *emit, void *opaque,
+		  struct error *err)
+{
+	int rc = 0;
+
+	for (uint32_t i = 0; !rc && i < state->nslots; i++) {
 		struct slot *slot = &state->slots[i];
 		struct vm_section section = {
 			.version = slot->version,
 			.data = slot->encoded.data,
 			.len = slot->encoded.len,
 		};
-		int rc;
 
 		memcpy(section.type, slot->type, sizeof(section.type));
 		memcpy(section.id, slot->id, sizeof(section.id));
 		rc = emit(opaque, &section, err);
-		if (rc)
-			return rc;
 	}
-	return 0;
+	return rc;
 }
 
-int vm_state_save(struct vm_state *state, vm_section_fn *emit, void *opaque,
-		  struct error *err)
+int vm_state_save(struct vm_state *state, struct error *err)
 {
 	struct vm *vm = state->vm;
 	int rc;
@@ -298,43 +301,52 @@ int vm_state_save(struct vm_state *state, vm_section_fn *emit, void *opaque,
 	if (!rc)
 		rc = save_rest(state, err);
 	pthread_mutex_unlock(&vm->lock);
-	return rc ? rc : emit_all(state, emit, opaque, err);
+	return rc;
 }
 
 /* Hold one vCPU for as long as it takes to read it. */
 static int peek_vcpu(struct vm_state *state, struct vcpu *vcpu,
-		     struct error *err)
+		     struct vm_state_times *times, struct error *err)
 {
 	struct vm *vm = state->vm;
+	uint64_t start;
 	int rc;
 
 	pthread_mutex_lock(&vm->lock);
+	start = clock_ns();
 	if (!vm->holds) {
 		vcpu_kick(vcpu);
 		vcpu_wait_parked(vcpu);
 	}
+	times->stop_ns = MAX(times->stop_ns, clock_ns() - start);
+	start = clock_ns();
 	vcpu_errand_start(vcpu, save_vcpu, state);
 	rc = vcpu_errand_wait(vcpu, err);
+	times->save_ns = MAX(times->save_ns, clock_ns() - start);
 	if (!vm->holds)
 		vcpu_unpark(vcpu);
 	pthread_mutex_unlock(&vm->lock);
 	return rc;
 }
 
-int vm_state_peek(struct vm_state *state, vm_section_fn *emit, void *opaque,
+int vm_state_peek(struct vm_state *state, struct vm_state_times *ret,
 		  struct error *err)
 {
 	struct vm *vm = state->vm;
+	uint64_t start;
 	int rc = 0;
 
+	*ret = (struct vm_state_times){ 0 };
 	for (uint32_t i = 0; !rc && i < vm->nvcpus; i++)
-		rc = peek_vcpu(state, vm->vcpus[i], err);
-	if (!rc) {
-		pthread_mutex_lock(&vm->lock);
-		rc = save_rest(state, err);
-		pthread_mutex_unlock(&vm->lock);
-	}
-	return rc ? rc : emit_all(state, emit, opaque, err);
+		rc = peek_vcpu(state, vm->vcpus[i], ret, err);
+	if (rc)
+		return rc;
+	pthread_mutex_lock(&vm->lock);
+	start = clock_ns();
+	rc = save_rest(state, err);
+	ret->save_ns += clock_ns() - start;
+	pthread_mutex_unlock(&vm->lock);
+	return rc;
 }
 
 /* ---- loading ---- */

@@ -39,22 +39,38 @@ int __must_check vm_state_create(struct vm *vm, struct vm_state **ret,
 
 void vm_state_free(struct vm_state *state);
 
+/* What reading the state took, in nanoseconds. */
+struct vm_state_times {
+	uint64_t stop_ns; /* the slowest vCPU, from kick to parked */
+	uint64_t save_ns; /* all of it, as it would be with vCPUs in parallel */
+};
+
 /**
- * vm_state_save() - read the held VM's state and emit each section.
+ * vm_state_save() - read and encode the held VM's state.
  *
  * vCPUs are read on their own threads, all at once. Allocates nothing after
- * the first call on the same @state.
+ * the first save or peek on the same @state.
  */
-int __must_check vm_state_save(struct vm_state *state, vm_section_fn *emit,
-			       void *opaque, struct error *err);
+int __must_check vm_state_save(struct vm_state *state, struct error *err);
 
 /**
  * vm_state_peek() - as vm_state_save() on a VM that runs on: each vCPU in
  * turn is held while its own state is read. The result is good for rehearsing
  * a load, and for nothing else.
  */
-int __must_check vm_state_peek(struct vm_state *state, vm_section_fn *emit,
+int __must_check vm_state_peek(struct vm_state *state,
+			       struct vm_state_times *ret, struct error *err);
+
+/**
+ * vm_state_emit() - hand every section of the last save or peek to @emit.
+ */
+int __must_check vm_state_emit(struct vm_state *state, vm_section_fn *emit,
 			       void *opaque, struct error *err);
+
+/**
+ * vm_state_count() - how many sections that are.
+ */
+uint32_t vm_state_count(const struct vm_state *state);
 
 /**
  * vm_state_reset() - forget all decoded sections.
