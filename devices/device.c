@@ -9,10 +9,12 @@
 #include "devices/debug_exit.h"
 #include "devices/device.h"
 #include "devices/power.h"
+#include "devices/rtc.h"
 #include "devices/serial.h"
 
 static const struct device_type device_types[] = {
 	{ &serial_ops, serial_create },
+	{ &rtc_ops, rtc_create },
 	{ &power_ops, power_create },
 	{ &debug_exit_ops, debug_exit_create },
 };
