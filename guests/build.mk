@@ -9,19 +9,23 @@
 GUEST_OUT := build/guests
 GUEST_OBJ := $(GUEST_OUT)/obj
 
-GUEST_NAMES := hello heartbeat dirty smp timer crash
+GUEST_NAMES := hello heartbeat dirty smp timer sync crash
 
 GUEST_LIB := $(patsubst %,$(GUEST_OBJ)/lib/%.o,boot trap_entry trap mem acpi \
 	smp clock lapic start cmdline print serial string)
 
-# One guest is its own .c file, plus what is listed here.
+# One guest is its own .c file, unless it is listed here, plus its extras.
+GUEST_MAIN_sync := $(GUEST_OBJ)/sync/main.o
 GUEST_EXTRA_dirty := $(GUEST_OBJ)/page.o
+GUEST_EXTRA_sync := $(GUEST_OBJ)/page.o $(patsubst %,$(GUEST_OBJ)/sync/%.o, \
+	registers registers_wait vector msr interrupt timer legacy uart cpus \
+	memory)
 
 GUEST_CFLAGS := -std=gnu11 -O2 -g -m64 -march=x86-64 -ffreestanding \
 	-fno-pic -fno-pie -mcmodel=small -mno-red-zone -fcf-protection=none \
 	-fno-stack-protector -fno-asynchronous-unwind-tables \
 	-fno-strict-aliasing -fno-delete-null-pointer-checks \
-	-ffile-prefix-map=$(CURDIR)=. -Iguests/lib \
+	-ffile-prefix-map=$(CURDIR)=. -Iguests \
 	-Wall -Wextra -Werror -Wconversion -Wsign-conversion -Wshadow \
 	-Wstrict-prototypes -Wmissing-prototypes -Wvla -Wundef -Wformat=2 \
 	-Wimplicit-fallthrough -Wswitch-enum
@@ -32,6 +36,10 @@ GUEST_LDFLAGS := -nostdlib -static -no-pie -Wl,--build-id=none \
 # here lists instead runs in ring 3 only.
 GUEST_FP := -mgeneral-regs-only
 GUEST_FP_page := -msse2
+
+$(foreach name,$(GUEST_NAMES),$(eval GUEST_OBJECTS_$(name) := \
+	$(or $(GUEST_MAIN_$(name)),$(GUEST_OBJ)/$(name).o) \
+	$(GUEST_EXTRA_$(name))))
 
 GUEST_ELFS := $(GUEST_NAMES:%=$(GUEST_OUT)/%.elf)
 
@@ -50,13 +58,11 @@ $(GUEST_OBJ)/%.o: guests/%.S guests/build.mk
 	$(Q)$(CC) $(GUEST_CFLAGS) -MMD -MP -c -o $@ $<
 
 define guest_rule
-$(GUEST_OUT)/$(1).elf: $(GUEST_OBJ)/$(1).o $(GUEST_EXTRA_$(1)) $(GUEST_LIB) \
-		guests/lib/guest.ld
+$(GUEST_OUT)/$(1).elf: $(GUEST_OBJECTS_$(1)) $(GUEST_LIB) guests/lib/guest.ld
 	@echo "  LD      $$@"
 	$$(Q)$$(CC) $(GUEST_LDFLAGS) -o $$@ $$(filter %.o,$$^)
 endef
 $(foreach name,$(GUEST_NAMES),$(eval $(call guest_rule,$(name))))
 
--include $(GUEST_ELFS:$(GUEST_OUT)/%.elf=$(GUEST_OBJ)/%.d) \
-	$(GUEST_LIB:.o=.d) \
-	$(foreach name,$(GUEST_NAMES),$(GUEST_EXTRA_$(name):.o=.d))
+-include $(GUEST_LIB:.o=.d) \
+	$(foreach name,$(GUEST_NAMES),$(GUEST_OBJECTS_$(name):.o=.d))

@@ -3,7 +3,8 @@
  * Time: the TSC, how fast it runs, and kvmclock, all read in ring 3.
  *
  * The rate comes from the first of these that exists: kvmclock (which holds
- * it as a multiplier), CPUID 0x40000010, CPUID 0x15, the PIT. It is the rate
+ * it as a multiplier), CPUID 0x40000010, CPUID 0x15, the PIT; without any of
+ * them it is taken to be 1 GHz, which is what QEMU emulates. It is the rate
  * at boot; a move to a host whose TSC is not scaled shows as a difference
  * between the two clocks.
  */
@@ -50,7 +51,7 @@ static uint64_t khz_from_cpuid(void)
 	return (uint64_t)reg[2] * reg[1] / reg[0] / 1000;
 }
 
-/* Channel 2, one shot of 50 ms; its output is bit 5 of port 0x61. */
+/* Channel 2, one shot of 50 ms; its output is bit 5 of port 0x61, or 0. */
 static uint64_t khz_from_pit(void)
 {
 	const uint64_t count = PIT_HZ / 20;
@@ -61,8 +62,10 @@ static uint64_t khz_from_pit(void)
 	outb(PIT_CONTROL, 0xb0);
 	outb(PIT_2, (uint8_t)count);
 	outb(PIT_2, (uint8_t)(count >> 8));
-	start = rdtsc();
 	outb(PIT_GATE, gate | 1);
+	if ((inb(PIT_GATE) & 3) != 1)
+		return 0;
+	start = rdtsc();
 	while (!(inb(PIT_GATE) & 0x20))
 		;
 	return (rdtsc() - start) * PIT_HZ / count / 1000;
@@ -84,6 +87,8 @@ void clock_init(void)
 		tsc_khz = khz_from_cpuid();
 	if (!tsc_khz)
 		tsc_khz = khz_from_pit();
+	if (!tsc_khz)
+		tsc_khz = 1000000;
 }
 
 uint64_t clock_tsc_khz(void)
