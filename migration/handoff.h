@@ -18,8 +18,12 @@
  *  3. The target looks at its deadline before it reads what has come since.
  *  4. A source that steps out of COMMITTED by FAIL or LOST shuts the old
  *     connection before it asks on a new one, and never reads it again.
- *  5. A target that has said LOADED keeps answering QUERY for that session,
- *     --once or not, until ABORT or DONE came or NACK was delivered.
+ *  5. Whoever asks must find an answer: a target that has said LOADED keeps
+ *     answering QUERY for that session, with --once too, until ABORT or DONE
+ *     came; so the source says DONE after RUNNING, NACK and a VERDICT alike.
+ *  6. The target's log says that it takes the guest before the guest is let
+ *     go: without an answer that line is what the operator goes by. A process
+ *     that is found dead proves nothing without it.
  *
  * Threads: plain functions; a state belongs to whoever owns it. At the target
  * two connections may step one state, so there a lock is held from the step

@@ -23,3 +23,4 @@ check-unit: $(UNIT_BINS)
 	$(Q)for t in $^; do CK_VERBOSITY=normal $$t || exit 1; done
 
 -include $(UNIT_BINS:%=%.d)
+-include tests/model/build.mk
