@@ -1,0 +1,335 @@
+// SPDX-License-Identifier: MIT
+/*
+ * Who knocks, and what for; see door.h.
+ *
+ * Strangers are connections whose first record has not come yet. There are
+ * few places for them; the oldest makes room, and nobody may stand there for
+ * long, so silent or noisy peers cost nothing but a descriptor for a moment.
+ */
+#include <arpa/inet.h>
+#include <errno.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include "migration/door.h"
+#include "vmm/log.h"
+
+#define STRANGERS_MAX	  8
+#define STRANGER_PATIENCE (5 * NS_PER_S)
+#define REPLY_PATIENCE	  (1 * NS_PER_S)
+#define SILENCE_MS	  30000
+#define NEVER_MAX	  64
+
+struct stranger {
+	struct stream *stream; /* NULL: the place is free */
+	uint64_t since_ns;
+};
+
+struct door {
+	struct door_params params;
+	int wake_fd;
+	struct stranger strangers[STRANGERS_MAX]; /* the door thread's own */
+
+	pthread_mutex_t lock;
+	pthread_cond_t changed;
+	bool closed;
+	bool waiting;	       /* somebody is in door_wait() */
+	struct stream *handed; /* a source on its way to them */
+	struct wire_hello hello;
+	char refusal[128]; /* why HELLO is refused; empty: it is not */
+	struct target *target;
+	/* Sessions that were destroyed; the oldest is overwritten. */
+	uint8_t never[NEVER_MAX][WIRE_SESSION_SIZE];
+	unsigned int nnever;
+};
+
+int door_create(const struct door_params *params, struct door **ret,
+		struct error *err)
+{
+	struct door *door = calloc(1, sizeof(*door));
+
+	if (!door)
+		return error_set(err, -ENOMEM, "listener: out of memory");
+	door->params = *params;
+	pthread_mutex_init(&door->lock, NULL);
+	pthread_cond_init(&door->changed, NULL);
+	door->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (door->wake_fd < 0) {
+		int code = -errno;
+
+		door->params.listen_fd = -1;
+		door_free(door);
+		return error_set(err, code, "eventfd: %s", strerror(-code));
+	}
+	*ret = door;
+	return 0;
+}
+
+void door_free(struct door *door)
+{
+	if (!door)
+		return;
+	for (size_t i = 0; i < STRANGERS_MAX; i++)
+		stream_close(door->strangers[i].stream);
+	stream_close(door->handed);
+	close_fd(&door->params.listen_fd);
+	close_fd(&door->wake_fd);
+	pthread_cond_destroy(&door->changed);
+	pthread_mutex_destroy(&door->lock);
+	free(door);
+}
+
+void door_close(struct door *door)
+{
+	uint64_t one = 1;
+
+	pthread_mutex_lock(&door->lock);
+	door->closed = true;
+	pthread_cond_broadcast(&door->changed);
+	pthread_mutex_unlock(&door->lock);
+	if (write(door->wake_fd, &one, sizeof(one)) < 0 && errno != EAGAIN)
+		log_error("listener wake-up: %s", strerror(errno));
+}
+
+int door_wait(struct door *door, struct stream **ret_stream,
+	      struct wire_hello *ret_hello, struct error *err)
+{
+	int rc = 0;
+
+	pthread_mutex_lock(&door->lock);
+	door->waiting = true;
+	while (!door->handed && !door->closed)
+		pthread_cond_wait(&door->changed, &door->lock);
+	door->waiting = false;
+	if (door->closed)
+		rc = error_set(err, -ECANCELED, "the listener is closed");
+	else
+		*ret_hello = door->hello;
+	if (!rc) {
+		*ret_stream = door->handed;
+		door->handed = NULL;
+	}
+	pthread_mutex_unlock(&door->lock);
+	return rc;
+}
+
+void door_attend(struct door *door, struct target *target)
+{
+	pthread_mutex_lock(&door->lock);
+	/* A query in progress holds the target; wait until it has its answer.
+	 */
+	door->target = target;
+	pthread_mutex_unlock(&door->lock);
+}
+
+void door_remember_never(struct door *door,
+			 const uint8_t session[WIRE_SESSION_SIZE])
+{
+	pthread_mutex_lock(&door->lock);
+	memcpy(door->never[door->nnever % NEVER_MAX], session,
+	       WIRE_SESSION_SIZE);
+	door->nnever++;
+	pthread_mutex_unlock(&door->lock);
+}
+
+void door_refuse_guests(struct door *door, const char *reason)
+{
+	pthread_mutex_lock(&door->lock);
+	snprintf(door->refusal, sizeof(door->refusal), "%s", reason);
+	pthread_mutex_unlock(&door->lock);
+}
+
+/* ---- answering ---- */
+
+static void refuse(struct stream *stream, const char *why)
+{
+	struct error err;
+
+	(void)!stream_send_reason(stream, WIRE_REFUSE, 0, why,
+				  clock_ns() + REPLY_PATIENCE, &err);
+	stream_close(stream);
+}
+
+static void hand_in(struct door *door, struct stream *stream,
+		    const struct wire_hello *hello)
+{
+	char why[sizeof(door->refusal)] = "";
+
+	pthread_mutex_lock(&door->lock);
+	if (door->refusal[0]) {
+		memcpy(why, door->refusal, sizeof(why));
+	} else if (!door->waiting || door->handed) {
+		snprintf(why, sizeof(why), "busy with another migration");
+	} else {
+		door->handed = stream;
+		door->hello = *hello;
+		pthread_cond_broadcast(&door->changed);
+	}
+	pthread_mutex_unlock(&door->lock);
+	if (why[0])
+		refuse(stream, why);
+}
+
+static enum wire_verdict_kind verdict_on(struct door *door,
+					 const uint8_t *session)
+{
+	enum wire_verdict_kind kind = WIRE_VERDICT_UNKNOWN;
+
+	pthread_mutex_lock(&door->lock);
+	for (unsigned int i = 0; i < MIN(door->nnever, NEVER_MAX); i++) {
+		if (!memcmp(door->never[i], session, WIRE_SESSION_SIZE))
+			kind = WIRE_VERDICT_NEVER;
+	}
+	if (kind == WIRE_VERDICT_UNKNOWN && door->target)
+		kind = target_query(door->target, session);
+	pthread_mutex_unlock(&door->lock);
+	return kind;
+}
+
+static void answer_query(struct door *door, struct stream *stream,
+			 const struct wire_hello *query)
+{
+	struct wire_verdict verdict = { 0 };
+	struct error err;
+
+	memcpy(verdict.session, query->session, sizeof(verdict.session));
+	verdict.kind = verdict_on(door, query->session);
+	if (stream_send_struct(stream, WIRE_VERDICT, wire_verdict_visit,
+			       &verdict, clock_ns() + REPLY_PATIENCE, &err))
+		log_info("listener: answering a query: %s", err.text);
+	stream_close(stream);
+}
+
+/* The first record of a stranger is here, or will never be. */
+static void serve(struct door *door, struct stream *stream, int rc,
+		  const struct record *record, struct error *err)
+{
+	struct wire_hello hello = { 0 };
+
+	if (!rc && record->type != WIRE_HELLO && record->type != WIRE_QUERY)
+		rc = stream_unexpected(record, "HELLO", err);
+	if (!rc)
+		rc = stream_decode(record, wire_hello_visit, &hello, err);
+	if (!rc && hello.magic != WIRE_MAGIC)
+		rc = error_set(err, -EBADMSG, "HELLO has the wrong magic");
+	if (rc) {
+		log_info("listener: a connection was dropped: %s", err->text);
+		stream_close(stream);
+	} else if (record->type == WIRE_QUERY) {
+		answer_query(door, stream, &hello);
+	} else {
+		hand_in(door, stream, &hello);
+	}
+}
+
+/* ---- strangers ---- */
+
+static struct stranger *place_for_stranger(struct door *door)
+{
+	struct stranger *oldest = &door->strangers[0];
+
+	for (size_t i = 0; i < STRANGERS_MAX; i++) {
+		struct stranger *stranger = &door->strangers[i];
+
+		if (!stranger->stream)
+			return stranger;
+		if (stranger->since_ns < oldest->since_ns)
+			oldest = stranger;
+	}
+	stream_close(oldest->stream);
+	oldest->stream = NULL;
+	return oldest;
+}
+
+static void let_in(struct door *door)
+{
+	char peer[INET6_ADDRSTRLEN];
+	struct stranger *stranger;
+	struct error err;
+	int fd = accept4(door->params.listen_fd, NULL, NULL,
+			 SOCK_CLOEXEC | SOCK_NONBLOCK);
+
+	if (fd < 0)
+		return;
+	if (!transport_allows(&door->params.allow, fd, peer)) {
+		log_warn("listener: %s is not in --allow; turned away", peer);
+		close(fd);
+		return;
+	}
+	transport_tune(fd, SILENCE_MS);
+	stranger = place_for_stranger(door);
+	if (stream_open(fd, -1, &stranger->stream, &err))
+		log_warn("listener: %s", err.text);
+	stranger->since_ns = clock_ns();
+}
+
+static void look_at(struct door *door, struct stranger *stranger, bool ready)
+{
+	struct stream *stream = stranger->stream;
+	struct record record = { 0 };
+	struct error err;
+	int rc = -EAGAIN;
+
+	if (ready)
+		rc = stream_try_recv(stream, &record, &err);
+	if (rc == -EAGAIN &&
+	    clock_ns() - stranger->since_ns > STRANGER_PATIENCE)
+		rc = error_set(&err, -ETIMEDOUT, "it says nothing");
+	if (rc == -EAGAIN)
+		return;
+	stranger->stream = NULL;
+	serve(door, stream, rc, &record, &err);
+}
+
+/* Milliseconds until the first stranger has stood there for too long. */
+static int next_timeout(const struct door *door)
+{
+	uint64_t now = clock_ns();
+	uint64_t left = UINT64_MAX;
+
+	for (size_t i = 0; i < STRANGERS_MAX; i++) {
+		uint64_t age = now - door->strangers[i].since_ns;
+
+		if (door->strangers[i].stream)
+			left = MIN(left, age > STRANGER_PATIENCE
+						 ? 0
+						 : STRANGER_PATIENCE - age);
+	}
+	return left == UINT64_MAX ? -1 : (int)(left / NS_PER_MS) + 1;
+}
+
+void door_serve(struct door *door)
+{
+	struct pollfd fds[2 + STRANGERS_MAX];
+	bool closed = false;
+
+	fds[0] = (struct pollfd){ .fd = door->wake_fd, .events = POLLIN };
+	fds[1] = (struct pollfd){ .fd = door->params.listen_fd,
+				  .events = POLLIN };
+	while (!closed) {
+		for (size_t i = 0; i < STRANGERS_MAX; i++) {
+			struct stream *stream = door->strangers[i].stream;
+
+			fds[2 + i] = (struct pollfd){
+				.fd = stream ? stream->fd : -1,
+				.events = POLLIN,
+			};
+		}
+		if (poll(fds, ARRAY_SIZE(fds), next_timeout(door)) < 0)
+			continue;
+		for (size_t i = 0; i < STRANGERS_MAX; i++) {
+			if (door->strangers[i].stream)
+				look_at(door, &door->strangers[i],
+					fds[2 + i].revents);
+		}
+		if (fds[1].revents)
+			let_in(door);
+		pthread_mutex_lock(&door->lock);
+		closed = door->closed;
+		pthread_mutex_unlock(&door->lock);
+	}
+}

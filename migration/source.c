@@ -1,0 +1,732 @@
+// SPDX-License-Identifier: MIT
+/*
+ * The source's life: from HELLO to the decision who has the guest; see
+ * source.h. Pre-copy itself is in precopy.c.
+ *
+ * The handoff state changes through step() and nowhere else. What is true in
+ * which state:
+ *
+ *   RUNS       the guest runs here; any failure just ends the attempt
+ *   PAUSED     it is held here; any failure lets it go on at once
+ *   COMMITTED  it is held here and may run there; only NACK brings it back
+ *   ASKING     as COMMITTED, without a connection
+ *   MOVED/KEPT decided
+ *
+ * Cancelling is a wish noted under the lock: it is granted as long as COMMIT
+ * was not sent, and the step to COMMITTED looks for it under the same lock, so
+ * a cancel that was granted is never overtaken by a COMMIT.
+ */
+#include <errno.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/random.h>
+#include <unistd.h>
+
+#include "migration/source_internal.h"
+#include "vmm/log.h"
+
+/* How long LOADED waits for COMMIT at the target. */
+#define COMMIT_DEADLINE_MS 5000
+/* A peer that says nothing for so long, when it is its turn, is gone. */
+#define SILENCE_MS 30000
+/* COMMIT to RUNNING takes a round trip; after this we go and ask. */
+#define RUNNING_PATIENCE (5 * NS_PER_S)
+#define CONNECT_PATIENCE (10 * NS_PER_S)
+#define ASK_PATIENCE	 (2 * NS_PER_S)
+#define ASK_INTERVAL_MS	 500
+#define GOODBYE_PATIENCE (1 * NS_PER_S)
+#define IMAGE_PIECE	 (128 * KIB)
+#define PINGS		 5
+
+const struct source_params source_params_default = {
+	.max_downtime_ns = 10 * NS_PER_MS,
+	.on_timeout = SOURCE_TIMEOUT_CANCEL,
+};
+
+uint64_t source_patience(void)
+{
+	return clock_ns() + SILENCE_MS * NS_PER_MS;
+}
+
+/* ---- making ---- */
+
+int source_create(const struct source_env *env,
+		  const struct source_params *params, struct source **ret,
+		  struct error *err)
+{
+	struct source *s = calloc(1, sizeof(*s));
+	int rc;
+
+	if (!s)
+		return error_set(err, -ENOMEM, "migration: out of memory");
+	s->env = *env;
+	s->params = *params;
+	s->vm = env->vm;
+	s->max_downtime_ns = params->max_downtime_ns;
+	s->bandwidth_cap = params->bandwidth;
+	s->report.memory_size = vm_machine(s->vm)->memory_size;
+	pthread_mutex_init(&s->lock, NULL);
+	s->interrupt_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (s->interrupt_fd < 0) {
+		rc = error_set(err, -errno, "eventfd: %s", strerror(errno));
+		goto fail;
+	}
+	if (getrandom(s->session, sizeof(s->session), 0) !=
+	    (ssize_t)sizeof(s->session)) {
+		rc = error_set(err, -EIO, "getrandom: %s", strerror(errno));
+		goto fail;
+	}
+	rc = dirty_create(vm_memory(s->vm), vm_fd(s->vm), &s->dirty, err);
+	if (!rc)
+		rc = vm_state_create(s->vm, &s->vm_state, err);
+	if (rc)
+		goto fail;
+	*ret = s;
+	return 0;
+
+fail:
+	source_free(s);
+	return rc;
+}
+
+void source_free(struct source *s)
+{
+	if (!s)
+		return;
+	stream_close(s->stream);
+	page_sender_free(s->sender);
+	vm_state_free(s->vm_state);
+	dirty_free(s->dirty);
+	close_fd(&s->interrupt_fd);
+	pthread_mutex_destroy(&s->lock);
+	free(s);
+}
+
+/* ---- states and status ---- */
+
+static int step(struct source *s, enum source_event event)
+{
+	int rc;
+
+	pthread_mutex_lock(&s->lock);
+	rc = handoff_source_step(&s->state, event);
+	pthread_mutex_unlock(&s->lock);
+	return rc;
+}
+
+static enum source_state state_now(struct source *s)
+{
+	enum source_state state;
+
+	pthread_mutex_lock(&s->lock);
+	state = s->state;
+	pthread_mutex_unlock(&s->lock);
+	return state;
+}
+
+static void set_status(struct source *s, enum report_status status)
+{
+	pthread_mutex_lock(&s->lock);
+	s->report.status = status;
+	pthread_mutex_unlock(&s->lock);
+	if (s->env.on_status)
+		s->env.on_status(s->env.opaque, status);
+}
+
+void source_enter_phase(struct source *s, enum report_phase phase)
+{
+	uint64_t now = clock_ns();
+
+	pthread_mutex_lock(&s->lock);
+	s->report.phase_ns[s->report.phase] += now - s->phase_start_ns;
+	s->report.phase = phase;
+	s->phase_start_ns = now;
+	pthread_mutex_unlock(&s->lock);
+}
+
+static void finish_report(struct source *s, const char *error)
+{
+	source_enter_phase(s, s->report.phase);
+	pthread_mutex_lock(&s->lock);
+	s->report.total_ns = clock_ns() - s->report.start_ns;
+	snprintf(s->report.error, sizeof(s->report.error), "%s", error);
+	pthread_mutex_unlock(&s->lock);
+}
+
+void source_report(struct source *s, struct report *ret)
+{
+	pthread_mutex_lock(&s->lock);
+	*ret = s->report;
+	if (!ret->total_ns && ret->start_ns) {
+		ret->total_ns = clock_ns() - ret->start_ns;
+		ret->phase_ns[ret->phase] += clock_ns() - s->phase_start_ns;
+	}
+	pthread_mutex_unlock(&s->lock);
+}
+
+static void interrupt(struct source *s)
+{
+	uint64_t one = 1;
+
+	if (write(s->interrupt_fd, &one, sizeof(one)) < 0 && errno != EAGAIN)
+		log_error("migration wake-up: %s", strerror(errno));
+}
+
+int source_cancel(struct source *s)
+{
+	enum source_state state;
+	int rc;
+
+	pthread_mutex_lock(&s->lock);
+	/* Try the step on a copy: the thread takes it when it gets there. */
+	state = s->state;
+	rc = handoff_source_step(&state, SOURCE_ON_CANCEL);
+	if (!rc)
+		s->cancel_wanted = true;
+	pthread_mutex_unlock(&s->lock);
+	if (!rc)
+		interrupt(s);
+	return rc;
+}
+
+int source_resolve(struct source *s, bool resume)
+{
+	enum source_event event =
+		resume ? SOURCE_ON_OPERATOR_RESUME : SOURCE_ON_OPERATOR_DISCARD;
+	int rc;
+
+	pthread_mutex_lock(&s->lock);
+	rc = handoff_source_step(&s->state, event);
+	s->resolved = s->resolved || !rc;
+	pthread_mutex_unlock(&s->lock);
+	if (!rc)
+		interrupt(s);
+	return rc;
+}
+
+void source_set_max_downtime(struct source *s, uint64_t ns)
+{
+	s->max_downtime_ns = ns;
+}
+
+void source_set_bandwidth(struct source *s, uint64_t bytes_per_s)
+{
+	s->bandwidth_cap = bytes_per_s;
+}
+
+/* ---- talking ---- */
+
+int source_expect(struct source *s, enum wire_type type, struct record *ret,
+		  uint64_t deadline_ns, struct error *err)
+{
+	struct wire_reason reason = { 0 };
+	int rc = stream_recv(s->stream, ret, deadline_ns, err);
+
+	if (rc || ret->type == type)
+		return rc;
+	if (ret->type != WIRE_REFUSE)
+		return stream_unexpected(ret, wire_type_name(type), err);
+	rc = stream_decode(ret, wire_reason_visit, &reason, err);
+	if (rc)
+		return rc;
+	return error_set(err, -ECONNREFUSED, "the target refuses: %s",
+			 reason.text);
+}
+
+static void fill_hello(const struct source *s, struct wire_hello *hello)
+{
+	*hello = (struct wire_hello){
+		.magic = WIRE_MAGIC,
+		.version_min = WIRE_VERSION_MIN,
+		.version_max = WIRE_VERSION_MAX,
+		.commit_deadline_ms = COMMIT_DEADLINE_MS,
+		.silence_deadline_ms = SILENCE_MS,
+		.software = "godwit " GODWIT_VERSION,
+	};
+	memcpy(hello->session, s->session, sizeof(hello->session));
+}
+
+static int connect_to_target(struct source *s, uint64_t deadline_ns,
+			     struct stream **ret, struct error *err)
+{
+	int fd = transport_connect(&s->params.to, s->interrupt_fd, deadline_ns,
+				   err);
+
+	if (fd < 0)
+		return fd;
+	transport_tune(fd, SILENCE_MS);
+	return stream_open(fd, s->interrupt_fd, ret, err);
+}
+
+static int say_hello(struct source *s, struct error *err)
+{
+	struct wire_welcome welcome = { 0 };
+	struct wire_hello hello;
+	struct record record;
+	int rc;
+
+	rc = connect_to_target(s, clock_ns() + CONNECT_PATIENCE, &s->stream,
+			       err);
+	if (rc)
+		return rc;
+	fill_hello(s, &hello);
+	rc = stream_send_struct(s->stream, WIRE_HELLO, wire_hello_visit, &hello,
+				source_patience(), err);
+	if (!rc)
+		rc = source_expect(s, WIRE_WELCOME, &record, source_patience(),
+				   err);
+	if (!rc)
+		rc = stream_decode(&record, wire_welcome_visit, &welcome, err);
+	if (rc)
+		return rc;
+	if (welcome.magic != WIRE_MAGIC ||
+	    memcmp(welcome.session, s->session, sizeof(s->session)) ||
+	    welcome.version < WIRE_VERSION_MIN ||
+	    welcome.version > WIRE_VERSION_MAX)
+		return error_set(err, -EPROTO,
+				 "the peer's WELCOME is not an "
+				 "answer to our HELLO");
+	log_info("migration: hello: the target is %s", welcome.software);
+	return page_sender_create(s->stream, vm_memory(s->vm), &s->sender, err);
+}
+
+static int send_config(struct source *s, struct error *err)
+{
+	struct wire_config *config = calloc(1, sizeof(*config));
+	const struct memory *mem = vm_memory(s->vm);
+	struct record record;
+	int rc;
+
+	if (!config)
+		return error_set(err, -ENOMEM, "CONFIG: out of memory");
+	config->machine = *vm_machine(s->vm);
+	config->page_size = GUEST_PAGE_SIZE;
+	config->nranges = mem->nregions;
+	for (unsigned int i = 0; i < mem->nregions; i++) {
+		config->ranges[i].gpa = mem->regions[i].gpa;
+		config->ranges[i].size = mem->regions[i].size;
+	}
+	config->kernel_size = vm_image(s->vm)->kernel_size;
+	config->initrd_size = vm_image(s->vm)->initrd_size;
+	rc = stream_send_struct(s->stream, WIRE_CONFIG, wire_config_visit,
+				config, source_patience(), err);
+	free(config);
+	if (rc)
+		return rc;
+	return source_expect(s, WIRE_ACCEPT, &record, source_patience(), err);
+}
+
+/* One file of the boot image, from @offset of the image on. */
+static int send_image_file(struct source *s, int fd, uint64_t size,
+			   uint64_t offset, uint8_t *piece, struct error *err)
+{
+	for (uint64_t at = 0; at < size;) {
+		size_t len = MIN(size - at, IMAGE_PIECE);
+		int rc = pread_full(fd, piece, len, at);
+
+		if (rc)
+			return error_set(err, rc, "boot image at %llu: %s",
+					 (unsigned long long)at, strerror(-rc));
+		rc = stream_send_image(s->stream, offset + at, piece, len,
+				       source_patience(), err);
+		if (rc)
+			return rc;
+		at += len;
+	}
+	return 0;
+}
+
+static int send_image(struct source *s, struct error *err)
+{
+	const struct vm_image *image = vm_image(s->vm);
+	uint8_t *piece = malloc(IMAGE_PIECE);
+	int rc;
+
+	if (!piece)
+		return error_set(err, -ENOMEM, "boot image: out of memory");
+	rc = send_image_file(s, image->kernel_fd, image->kernel_size, 0, piece,
+			     err);
+	if (!rc)
+		rc = send_image_file(s, image->initrd_fd, image->initrd_size,
+				     image->kernel_size, piece, err);
+	free(piece);
+	return rc;
+}
+
+static int emit_section(void *opaque, const struct vm_section *section,
+			struct error *err)
+{
+	struct source *s = opaque;
+	struct wire_section front = { .version = section->version };
+
+	memcpy(front.type, section->type, sizeof(front.type));
+	memcpy(front.id, section->id, sizeof(front.id));
+	return stream_send_section(s->stream, &front, section->data,
+				   section->len, s->state_deadline_ns, err);
+}
+
+static int send_state(struct source *s, uint64_t deadline_ns, struct error *err)
+{
+	struct wire_state_end end = { .nsections =
+					      vm_state_count(s->vm_state) };
+	int rc;
+
+	s->state_deadline_ns = deadline_ns;
+	rc = vm_state_emit(s->vm_state, emit_section, s, err);
+	if (rc)
+		return rc;
+	return stream_send_struct(s->stream, WIRE_STATE_END,
+				  wire_state_end_visit, &end, deadline_ns, err);
+}
+
+/* The median would take sorting; the least is what the network can do. */
+static int measure_round_trip(struct source *s, struct error *err)
+{
+	struct record record;
+	uint64_t best = UINT64_MAX;
+	int rc = 0;
+
+	for (int i = 0; !rc && i < PINGS; i++) {
+		uint64_t start = clock_ns();
+
+		rc = stream_send(s->stream, WIRE_PING, NULL, 0,
+				 source_patience(), err);
+		if (!rc)
+			rc = source_expect(s, WIRE_PONG, &record,
+					   source_patience(), err);
+		best = MIN(best, clock_ns() - start);
+	}
+	s->costs.round_trip_ns = best;
+	return rc;
+}
+
+static int rehearse(struct source *s, struct error *err)
+{
+	struct wire_load_times times = { 0 };
+	struct vm_state_times peek;
+	struct record record;
+	int rc;
+
+	rc = vm_state_peek(s->vm_state, &peek, err);
+	if (!rc)
+		rc = stream_send(s->stream, WIRE_REHEARSE, NULL, 0,
+				 source_patience(), err);
+	if (!rc)
+		rc = send_state(s, source_patience(), err);
+	if (!rc)
+		rc = source_expect(s, WIRE_REHEARSED, &record,
+				   source_patience(), err);
+	if (!rc)
+		rc = stream_decode(&record, wire_load_times_visit, &times, err);
+	if (rc)
+		return rc;
+	s->costs.stop_ns = peek.stop_ns;
+	s->costs.save_ns = peek.save_ns;
+	s->costs.load_ns = times.decode_ns + times.check_ns + times.load_ns;
+	return measure_round_trip(s, err);
+}
+
+static int before_the_pause(struct source *s, struct error *err)
+{
+	const char *never = vm_never_migrates(s->vm);
+	int rc;
+
+	if (never)
+		return error_set(err, -ENOTSUP, "%s", never);
+	rc = say_hello(s, err);
+	if (rc)
+		return rc;
+	source_enter_phase(s, PHASE_CONFIG);
+	rc = send_config(s, err);
+	if (!rc)
+		rc = send_image(s, err);
+	if (rc)
+		return rc;
+	source_enter_phase(s, PHASE_REHEARSAL);
+	rc = rehearse(s, err);
+	if (rc)
+		return rc;
+	set_status(s, STATUS_ACTIVE);
+	source_enter_phase(s, PHASE_ROUNDS);
+	rc = dirty_start(s->dirty, err);
+	if (rc || s->params.offline)
+		return rc;
+	return precopy_run(s, err);
+}
+
+/* ---- the pause ---- */
+
+static int final_pace(void *opaque, size_t bytes, struct error *err)
+{
+	struct source *s = opaque;
+
+	(void)bytes;
+	if (clock_ns() < s->abort_ns)
+		return 0;
+	return error_set(err, STREAM_DEADLINE,
+			 "the pause takes longer than --abort-after allows");
+}
+
+/* The source waits no longer than this for LOADED, and then goes on. */
+static uint64_t abort_deadline(const struct source *s, uint64_t pause_ns)
+{
+	uint64_t after = s->params.abort_after_ns;
+
+	if (!after && (s->params.offline || s->forced))
+		return STREAM_NO_DEADLINE;
+	return pause_ns + (after ? after : 30 * s->max_downtime_ns);
+}
+
+static uint64_t pause_patience(const struct source *s)
+{
+	return MIN(s->abort_ns, source_patience());
+}
+
+static int send_final(struct source *s, struct error *err)
+{
+	struct page_counts counts = { 0 };
+	uint64_t now = clock_ns();
+	int rc;
+
+	source_enter_phase(s, PHASE_FINAL);
+	rc = stream_send(s->stream, WIRE_PAUSED, NULL, 0, pause_patience(s),
+			 err);
+	if (!rc)
+		rc = page_sender_send(s->sender, s->dirty,
+				      pause_patience(s) - now, final_pace, s,
+				      &counts, err);
+	if (!rc)
+		rc = send_state(s, pause_patience(s), err);
+	pthread_mutex_lock(&s->lock);
+	s->report.pages += counts.pages;
+	s->report.zero_pages += counts.zero_pages;
+	s->report.remaining_pages = dirty_pending(s->dirty);
+	pthread_mutex_unlock(&s->lock);
+	return rc;
+}
+
+/*
+ * Stop the guest and bring the target to LOADED. State is saved before the
+ * last log is taken, for KVM writes guest memory as its state is read.
+ */
+static int pause_and_load(struct source *s, struct error *err)
+{
+	struct record record;
+	int rc;
+
+	set_status(s, STATUS_DEVICE);
+	source_enter_phase(s, PHASE_STOP);
+	s->pause_ns = clock_ns();
+	s->abort_ns = abort_deadline(s, s->pause_ns);
+	vm_hold(s->vm, VM_HOLD_MIGRATION);
+	rc = step(s, SOURCE_ON_PAUSE);
+	if (rc)
+		return error_set(err, rc, "the guest can't be paused now");
+	if (vm_holds(s->vm) & VM_HOLD_ENDED)
+		return error_set(err, -ESHUTDOWN, "the guest has ended");
+	source_enter_phase(s, PHASE_SAVE);
+	rc = vm_state_save(s->vm_state, err);
+	if (rc)
+		return rc;
+	source_enter_phase(s, PHASE_SYNC);
+	rc = dirty_sync(s->dirty, err);
+	if (!rc)
+		rc = send_final(s, err);
+	if (rc)
+		return rc;
+	source_enter_phase(s, PHASE_LOADED);
+	rc = source_expect(s, WIRE_LOADED, &record, pause_patience(s), err);
+	if (rc == STREAM_DEADLINE)
+		return error_set(err, rc,
+				 "the target was not ready within "
+				 "--abort-after");
+	return rc;
+}
+
+/* The point of no return. A cancel that was granted comes first. */
+static int commit_step(struct source *s, struct error *err)
+{
+	int rc;
+
+	pthread_mutex_lock(&s->lock);
+	if (s->cancel_wanted)
+		rc = error_set(err, STREAM_CANCELLED, "cancelled");
+	else
+		rc = handoff_source_step(&s->state, SOURCE_ON_LOADED);
+	pthread_mutex_unlock(&s->lock);
+	return rc;
+}
+
+/* COMMIT has been decided on; whatever fails here is LOST, never FAIL. */
+static void hand_over(struct source *s, struct error *err)
+{
+	struct wire_reason reason = { 0 };
+	struct record record;
+	int rc;
+
+	source_enter_phase(s, PHASE_COMMIT);
+	s->stream->interrupt_fd = -1;
+	rc = stream_send(s->stream, WIRE_COMMIT, NULL, 0,
+			 clock_ns() + RUNNING_PATIENCE, err);
+	if (!rc)
+		rc = stream_recv(s->stream, &record,
+				 clock_ns() + RUNNING_PATIENCE, err);
+	if (!rc && record.type == WIRE_RUNNING && !step(s, SOURCE_ON_RUNNING))
+		return;
+	if (!rc && record.type == WIRE_NACK &&
+	    !stream_decode(&record, wire_reason_visit, &reason, err) &&
+	    !step(s, SOURCE_ON_NACK)) {
+		error_set(err, -ECONNREFUSED, "the target gave up: %s",
+			  reason.text);
+		return;
+	}
+	(void)!step(s, SOURCE_ON_LOST);
+}
+
+/* ---- asking ---- */
+
+static enum source_event verdict_event(const struct wire_verdict *verdict)
+{
+	switch (verdict->kind) {
+	case WIRE_VERDICT_RUNNING:
+		return SOURCE_ON_VERDICT_RUNNING;
+	case WIRE_VERDICT_NEVER:
+		return SOURCE_ON_VERDICT_NEVER;
+	default:
+		return SOURCE_ON_VERDICT_UNKNOWN;
+	}
+}
+
+/* One attempt to learn what became of the session. */
+static void ask_once(struct source *s)
+{
+	struct wire_verdict verdict = { 0 };
+	uint64_t deadline = clock_ns() + ASK_PATIENCE;
+	struct stream *stream = NULL;
+	struct wire_hello query;
+	struct record record;
+	struct error err;
+	int rc;
+
+	fill_hello(s, &query);
+	rc = connect_to_target(s, deadline, &stream, &err);
+	if (!rc)
+		rc = stream_send_struct(stream, WIRE_QUERY, wire_hello_visit,
+					&query, deadline, &err);
+	if (!rc)
+		rc = stream_recv(stream, &record, deadline, &err);
+	if (!rc && record.type == WIRE_VERDICT)
+		rc = stream_decode(&record, wire_verdict_visit, &verdict, &err);
+	stream_close(stream);
+	if (rc) {
+		log_info("migration: asking: %s", err.text);
+		return;
+	}
+	if (!memcmp(verdict.session, s->session, sizeof(s->session)))
+		/* The operator may have been faster; his word stands. */
+		(void)!step(s, verdict_event(&verdict));
+}
+
+static void ask(struct source *s)
+{
+	struct pollfd wake = { .fd = s->interrupt_fd, .events = POLLIN };
+	uint64_t count;
+
+	log_warn("migration: the connection was lost after COMMIT; the guest "
+		 "stays paused here until the target says what became of it");
+	set_status(s, STATUS_UNCERTAIN);
+	stream_close(s->stream);
+	s->stream = NULL;
+	while (state_now(s) == SOURCE_ASKING) {
+		/* fd:N can't be connected to again: the operator decides. */
+		if (s->params.to.kind != ADDRESS_FD)
+			ask_once(s);
+		if (state_now(s) != SOURCE_ASKING)
+			break;
+		(void)poll(&wake, 1, ASK_INTERVAL_MS);
+		(void)!read(s->interrupt_fd, &count, sizeof(count));
+	}
+}
+
+/* ---- the whole ---- */
+
+static void say_goodbye(struct source *s, int rc, const char *why)
+{
+	uint64_t deadline = clock_ns() + GOODBYE_PATIENCE;
+	struct error err;
+
+	if (!s->stream)
+		return;
+	s->stream->interrupt_fd = -1;
+	/* Courtesy only: the target acts the same when the line goes dead. */
+	(void)!stream_send_reason(s->stream, WIRE_ABORT,
+				  rc == STREAM_CANCELLED ? WIRE_ABORT_CANCELLED
+							 : WIRE_ABORT_FAILED,
+				  why, deadline, &err);
+	stream_close(s->stream);
+	s->stream = NULL;
+}
+
+/* It runs on here. The guest first, manners and cleaning up after. */
+static int keep(struct source *s, int rc, struct error *err)
+{
+	vm_release(s->vm, VM_HOLD_MIGRATION);
+	finish_report(s, err->text);
+	say_goodbye(s, rc, err->text);
+	dirty_stop(s->dirty);
+	set_status(s,
+		   rc == STREAM_CANCELLED ? STATUS_CANCELLED : STATUS_FAILED);
+	return rc;
+}
+
+static int moved(struct source *s)
+{
+	struct error err;
+
+	s->report.downtime_ns = clock_ns() - s->pause_ns;
+	finish_report(s, s->resolved ? "discarded at the operator's word" : "");
+	if (s->stream)
+		(void)!stream_send(s->stream, WIRE_DONE, NULL, 0,
+				   clock_ns() + GOODBYE_PATIENCE, &err);
+	set_status(s, STATUS_COMPLETED);
+	return 0;
+}
+
+static enum source_event fail_event(int rc)
+{
+	if (rc == STREAM_CANCELLED)
+		return SOURCE_ON_CANCEL;
+	if (rc == STREAM_ENDED)
+		return SOURCE_ON_LOST;
+	return SOURCE_ON_FAIL;
+}
+
+int source_run(struct source *s, struct error *err)
+{
+	int rc;
+
+	s->report.start_ns = clock_ns();
+	s->phase_start_ns = s->report.start_ns;
+	set_status(s, STATUS_SETUP);
+	rc = before_the_pause(s, err);
+	if (!rc)
+		rc = pause_and_load(s, err);
+	if (!rc)
+		rc = commit_step(s, err);
+	if (rc) {
+		(void)!step(s, fail_event(rc));
+		return keep(s, rc, err);
+	}
+	hand_over(s, err);
+	if (state_now(s) == SOURCE_ASKING) {
+		ask(s);
+		error_set(err, -ECONNABORTED, "%s",
+			  s->resolved ? "resumed at the operator's word"
+				      : "the target never ran the guest");
+	}
+	return state_now(s) == SOURCE_MOVED ? moved(s)
+					    : keep(s, -ECONNREFUSED, err);
+}

@@ -1,0 +1,82 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The inside of a source, for source.c and precopy.c only.
+ */
+#ifndef GODWIT_SOURCE_INTERNAL_H
+#define GODWIT_SOURCE_INTERNAL_H
+
+#include <stdatomic.h>
+
+#include "migration/dirty.h"
+#include "migration/handoff.h"
+#include "migration/pages.h"
+#include "migration/source.h"
+#include "migration/stream.h"
+#include "vmm/vm_state.h"
+
+/* Costs of a pause, each measured in this very migration; nanoseconds. */
+struct source_costs {
+	uint64_t stop_ns;
+	uint64_t save_ns;
+	uint64_t sync_ns;
+	uint64_t load_ns;
+	uint64_t round_trip_ns;
+};
+
+struct source {
+	struct source_env env;
+	struct source_params params;
+	struct vm *vm;
+	uint8_t session[WIRE_SESSION_SIZE];
+	int interrupt_fd; /* eventfd: cancel, or the operator's word */
+
+	/* the migration thread's own */
+	struct stream *stream;
+	struct page_sender *sender;
+	struct dirty *dirty;
+	struct vm_state *vm_state;
+	struct source_costs costs;
+	uint64_t state_deadline_ns;
+	uint64_t phase_start_ns;
+	uint64_t pause_ns; /* when the pause began */
+	uint64_t abort_ns; /* when it is called off */
+	bool forced;	   /* switched over at the timeout, whatever it costs */
+
+	_Atomic uint64_t max_downtime_ns;
+	_Atomic uint64_t bandwidth_cap; /* bytes a second; 0: none */
+
+	pthread_mutex_t lock;		 /* of what follows */
+	enum source_state state;
+	bool cancel_wanted;
+	bool resolved; /* by the operator */
+	struct report report;
+};
+
+/**
+ * source_patience() - the deadline of a step in which the peer's answer, or
+ * its taking what we send, is due.
+ */
+uint64_t source_patience(void);
+
+/**
+ * source_enter_phase() - the phase before ends here.
+ */
+void source_enter_phase(struct source *s, enum report_phase phase);
+
+/**
+ * source_expect() - receive a record of @type; REFUSE becomes an error with
+ * the target's own words.
+ */
+int __must_check source_expect(struct source *s, enum wire_type type,
+			       struct record *ret, uint64_t deadline_ns,
+			       struct error *err);
+
+/**
+ * precopy_run() - ROUNDS: send memory while the guest runs, until the pause is
+ * predicted to be short enough.
+ *
+ * Return: 0: switch over now. -errno: give up.
+ */
+int __must_check precopy_run(struct source *s, struct error *err);
+
+#endif

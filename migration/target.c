@@ -1,0 +1,720 @@
+// SPDX-License-Identifier: MIT
+/*
+ * One attempt to take a guest; see target.h.
+ *
+ * The handoff state (handoff.h) is changed under target->lock, by this thread
+ * or by a QUERY that comes through the door, and nowhere but in step(). The
+ * lock is held from the step to COMMIT's consequence, the guest being let go,
+ * so that whoever asks gets an answer that is true.
+ *
+ * Which record may come when is a table, below; the handoff machine does not
+ * know about rounds and sections. Everything the peer sends is checked before
+ * it has an effect, and nothing is committed before everything is checked.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "migration/handoff.h"
+#include "migration/pages.h"
+#include "migration/target.h"
+#include "vmm/log.h"
+#include "vmm/vm_state.h"
+
+#define SILENCE_MIN_MS	 1000
+#define SILENCE_MAX_MS	 600000
+#define DEADLINE_MAX_MS	 600000
+#define REPLY_PATIENCE	 (30 * NS_PER_S)
+#define GOODBYE_PATIENCE (1 * NS_PER_S)
+#define DONE_PATIENCE	 (5 * NS_PER_S)
+#define KERNEL_MAX	 (1 * GIB)
+
+/* What is expected next on the connection. */
+enum stage {
+	STAGE_CONFIG,
+	STAGE_IMAGE, /* IMAGE pieces, until all are here */
+	STAGE_REHEARSE,
+	STAGE_REHEARSING, /* sections */
+	STAGE_BETWEEN,	  /* ROUND, or PAUSED */
+	STAGE_ROUND,
+	STAGE_FINAL, /* the last pages, or the first section */
+	STAGE_STATE, /* sections */
+	STAGE_COMMIT,
+	STAGE_RUNNING,
+	STAGES,
+};
+
+static const char *const stage_wants[] = {
+	[STAGE_CONFIG] = "CONFIG",
+	[STAGE_IMAGE] = "IMAGE",
+	[STAGE_REHEARSE] = "REHEARSE",
+	[STAGE_REHEARSING] = "SECTION or STATE_END",
+	[STAGE_BETWEEN] = "ROUND or PAUSED",
+	[STAGE_ROUND] = "PAGES, ZERO or ROUND_END",
+	[STAGE_FINAL] = "PAGES, ZERO or SECTION",
+	[STAGE_STATE] = "SECTION or STATE_END",
+	[STAGE_COMMIT] = "COMMIT",
+	[STAGE_RUNNING] = "DONE",
+};
+_Static_assert(ARRAY_SIZE(stage_wants) == STAGES,
+	       "every stage wants something");
+
+struct target {
+	struct target_env env;
+	struct wire_hello hello;
+	int wake_fd; /* eventfd: the attempt is given up from elsewhere */
+
+	/* the migration thread's own */
+	struct stream *stream;
+	enum stage stage;
+	struct vm *vm;
+	struct vm_state *vm_state;
+	struct page_receiver *receiver;
+	struct vm_image image;
+	uint64_t image_got;
+	uint32_t round;
+	uint64_t round_pages;
+	uint32_t nsections;
+	struct wire_load_times times;
+	uint64_t commit_deadline_ns;
+
+	pthread_mutex_t lock;
+	pthread_cond_t changed;
+	enum target_state state;
+	bool reached_loaded;
+	bool gone; /* DESTROYED, and the VM is no more */
+	bool done; /* the source knows that it runs here */
+};
+
+/* ---- making ---- */
+
+int target_create(const struct target_env *env, const struct wire_hello *hello,
+		  struct target **ret, struct error *err)
+{
+	struct target *t = calloc(1, sizeof(*t));
+
+	if (!t)
+		return error_set(err, -ENOMEM, "target: out of memory");
+	t->env = *env;
+	t->hello = *hello;
+	t->image = (struct vm_image){ .kernel_fd = -1, .initrd_fd = -1 };
+	pthread_mutex_init(&t->lock, NULL);
+	pthread_cond_init(&t->changed, NULL);
+	t->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (t->wake_fd < 0) {
+		int code = -errno;
+
+		target_free(t);
+		return error_set(err, code, "eventfd: %s", strerror(-code));
+	}
+	*ret = t;
+	return 0;
+}
+
+/* The machine is unmade; without a VM in our hands there is nothing to do. */
+static void destroy(struct target *t)
+{
+	page_receiver_free(t->receiver);
+	t->receiver = NULL;
+	vm_state_free(t->vm_state);
+	t->vm_state = NULL;
+	vm_free(t->vm);
+	t->vm = NULL;
+	close_fd(&t->image.kernel_fd);
+	close_fd(&t->image.initrd_fd);
+}
+
+void target_free(struct target *t)
+{
+	if (!t)
+		return;
+	destroy(t);
+	close_fd(&t->wake_fd);
+	pthread_cond_destroy(&t->changed);
+	pthread_mutex_destroy(&t->lock);
+	free(t);
+}
+
+static void wake(struct target *t)
+{
+	uint64_t one = 1;
+
+	if (write(t->wake_fd, &one, sizeof(one)) < 0 && errno != EAGAIN)
+		log_error("target wake-up: %s", strerror(errno));
+}
+
+void target_cancel(struct target *t)
+{
+	wake(t);
+}
+
+static enum target_state step(struct target *t, enum target_event event)
+{
+	enum target_state state;
+
+	pthread_mutex_lock(&t->lock);
+	/* An event that is refused changes nothing; the state tells. */
+	(void)!handoff_target_step(&t->state, event);
+	state = t->state;
+	pthread_mutex_unlock(&t->lock);
+	return state;
+}
+
+enum wire_verdict_kind target_query(struct target *t,
+				    const uint8_t session[WIRE_SESSION_SIZE])
+{
+	enum wire_verdict_kind kind = WIRE_VERDICT_NEVER;
+
+	if (memcmp(session, t->hello.session, sizeof(t->hello.session)))
+		return WIRE_VERDICT_UNKNOWN;
+	pthread_mutex_lock(&t->lock);
+	(void)!handoff_target_step(&t->state, TARGET_ON_QUERY);
+	if (t->state == TARGET_RUNNING)
+		kind = WIRE_VERDICT_RUNNING;
+	else
+		wake(t);
+	while (kind == WIRE_VERDICT_NEVER && !t->gone)
+		pthread_cond_wait(&t->changed, &t->lock);
+	pthread_mutex_unlock(&t->lock);
+	return kind;
+}
+
+bool target_must_answer(struct target *t)
+{
+	bool must;
+
+	pthread_mutex_lock(&t->lock);
+	must = t->reached_loaded && !t->done;
+	pthread_mutex_unlock(&t->lock);
+	return must;
+}
+
+/* ---- CONFIG ---- */
+
+static int check_layout(const struct wire_config *config,
+			const struct memory *mem, struct error *err)
+{
+	if (config->page_size != GUEST_PAGE_SIZE)
+		return error_set(err, -ENOTSUP,
+				 "page size %u; this host has "
+				 "%llu",
+				 config->page_size, GUEST_PAGE_SIZE);
+	for (unsigned int i = 0; i < mem->nregions; i++) {
+		if (config->nranges == mem->nregions &&
+		    config->ranges[i].gpa == mem->regions[i].gpa &&
+		    config->ranges[i].size == mem->regions[i].size)
+			continue;
+		return error_set(err, -ENOTSUP,
+				 "memory is laid out in "
+				 "another way than this godwit does it; update "
+				 "it");
+	}
+	return 0;
+}
+
+static int make_file(const char *name, uint64_t size, int *ret_fd,
+		     struct error *err)
+{
+	*ret_fd = memfd_create(name, MFD_CLOEXEC);
+	if (*ret_fd < 0 || ftruncate(*ret_fd, (off_t)size))
+		return error_set(err, -errno, "%s of %llu bytes: %s", name,
+				 (unsigned long long)size, strerror(errno));
+	return 0;
+}
+
+static int make_image(struct target *t, const struct wire_config *config,
+		      struct error *err)
+{
+	int rc;
+
+	if (config->kernel_size > KERNEL_MAX ||
+	    config->initrd_size > config->machine.memory_size)
+		return error_set(err, -E2BIG,
+				 "boot image of %llu + %llu "
+				 "bytes",
+				 (unsigned long long)config->kernel_size,
+				 (unsigned long long)config->initrd_size);
+	t->image.kernel_size = config->kernel_size;
+	t->image.initrd_size = config->initrd_size;
+	rc = make_file("kernel", config->kernel_size, &t->image.kernel_fd, err);
+	if (!rc && config->initrd_size)
+		rc = make_file("initrd", config->initrd_size,
+			       &t->image.initrd_fd, err);
+	return rc;
+}
+
+/* Build the whole machine, or say what can't be had here. */
+static int build(struct target *t, struct wire_config *config,
+		 struct error *err)
+{
+	int rc = machine_check(&config->machine, err);
+
+	if (!rc)
+		rc = arch_cpu_model_check(t->env.host.kvm,
+					  &config->machine.cpu_model, err);
+	if (!rc)
+		rc = t->env.on_config(t->env.opaque, &config->machine, err);
+	if (!rc)
+		rc = vm_create(&config->machine, &t->env.host, &t->vm, err);
+	if (!rc)
+		rc = check_layout(config, vm_memory(t->vm), err);
+	if (!rc)
+		rc = make_image(t, config, err);
+	if (!rc)
+		rc = vm_state_create(t->vm, &t->vm_state, err);
+	if (!rc)
+		rc = page_receiver_create(vm_memory(t->vm), &t->receiver, err);
+	return rc;
+}
+
+static int on_config(struct target *t, const struct record *record,
+		     struct error *err)
+{
+	struct wire_config *config = calloc(1, sizeof(*config));
+	struct wire_accept accept = { 0 };
+	uint64_t start = clock_ns();
+	int rc;
+
+	if (!config)
+		return error_set(err, -ENOMEM, "CONFIG: out of memory");
+	rc = stream_decode(record, wire_config_visit, config, err);
+	if (!rc)
+		rc = build(t, config, err);
+	if (!rc && !config->kernel_size && !config->initrd_size)
+		t->stage = STAGE_REHEARSE;
+	free(config);
+	if (rc)
+		return rc;
+	if (step(t, TARGET_ON_CONFIG) != TARGET_BUILT)
+		return error_set(err, STREAM_CANCELLED, "cancelled");
+	accept.build_ns = clock_ns() - start;
+	return stream_send_struct(t->stream, WIRE_ACCEPT, wire_accept_visit,
+				  &accept, clock_ns() + REPLY_PATIENCE, err);
+}
+
+static int write_piece(int fd, uint64_t at, const uint8_t *data, size_t len,
+		       struct error *err)
+{
+	while (len) {
+		ssize_t n = pwrite(fd, data, len, (off_t)at);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0)
+			return error_set(err, n ? -errno : -EIO,
+					 "boot image: %s", strerror(errno));
+		data += n;
+		at += (uint64_t)n;
+		len -= (size_t)n;
+	}
+	return 0;
+}
+
+static int on_image(struct target *t, const struct record *record,
+		    struct error *err)
+{
+	struct wire_image image = { 0 };
+	uint64_t kernel = t->image.kernel_size;
+	uint64_t total = kernel + t->image.initrd_size;
+	const uint8_t *data;
+	size_t len;
+	size_t head;
+	int rc = stream_decode_front(record, wire_image_visit, &image, &data,
+				     &len, err);
+
+	if (rc)
+		return rc;
+	if (image.offset != t->image_got || !len || len > total - t->image_got)
+		return error_set(err, -EBADMSG,
+				 "boot image: a piece of %zu "
+				 "bytes at %llu, %llu of %llu are here",
+				 len, (unsigned long long)image.offset,
+				 (unsigned long long)t->image_got,
+				 (unsigned long long)total);
+	head = image.offset < kernel ? MIN(len, kernel - image.offset) : 0;
+	rc = write_piece(t->image.kernel_fd, image.offset, data, head, err);
+	if (!rc)
+		rc = write_piece(t->image.initrd_fd,
+				 image.offset + head - kernel, data + head,
+				 len - head, err);
+	t->image_got += len;
+	if (t->image_got == total)
+		t->stage = STAGE_REHEARSE;
+	return rc;
+}
+
+/* ---- state ---- */
+
+static int on_rehearse(struct target *t, const struct record *record,
+		       struct error *err)
+{
+	(void)record;
+	(void)err;
+	/* The image is complete; from here on it is the VM's. */
+	vm_set_image(t->vm, &t->image);
+	t->image.kernel_fd = -1;
+	t->image.initrd_fd = -1;
+	vm_state_reset(t->vm_state);
+	t->nsections = 0;
+	return 0;
+}
+
+static int on_section(struct target *t, const struct record *record,
+		      struct error *err)
+{
+	struct wire_section front = { 0 };
+	struct vm_section section;
+	uint64_t start = clock_ns();
+	const uint8_t *rest;
+	int rc = stream_decode_front(record, wire_section_visit, &front, &rest,
+				     &section.len, err);
+
+	if (rc)
+		return rc;
+	memcpy(section.type, front.type, sizeof(section.type));
+	memcpy(section.id, front.id, sizeof(section.id));
+	section.version = front.version;
+	section.data = rest;
+	rc = vm_state_decode(t->vm_state, &section, err);
+	t->nsections++;
+	t->times.decode_ns += clock_ns() - start;
+	return rc;
+}
+
+/* All sections are here: are they all, and all possible? */
+static int check_state(struct target *t, const struct record *record,
+		       struct error *err)
+{
+	struct wire_state_end end = { 0 };
+	uint64_t start = clock_ns();
+	int rc = stream_decode(record, wire_state_end_visit, &end, err);
+
+	if (!rc && end.nsections != t->nsections)
+		rc = error_set(err, -EBADMSG,
+			       "%u sections of state, said to "
+			       "be %u",
+			       t->nsections, end.nsections);
+	if (!rc)
+		rc = vm_state_check(t->vm_state, err);
+	t->times.check_ns = clock_ns() - start;
+	return rc;
+}
+
+static int send_times(struct target *t, enum wire_type type, struct error *err)
+{
+	struct wire_load_times times = t->times;
+
+	t->times = (struct wire_load_times){ 0 };
+	t->nsections = 0;
+	return stream_send_struct(t->stream, type, wire_load_times_visit,
+				  &times, clock_ns() + REPLY_PATIENCE, err);
+}
+
+static int on_rehearsal_end(struct target *t, const struct record *record,
+			    struct error *err)
+{
+	int rc = check_state(t, record, err);
+
+	if (!rc)
+		rc = vm_state_rehearse(t->vm_state, &t->times.load_ns, err);
+	vm_state_reset(t->vm_state);
+	return rc ? rc : send_times(t, WIRE_REHEARSED, err);
+}
+
+static int on_state_end(struct target *t, const struct record *record,
+			struct error *err)
+{
+	uint64_t start;
+	int rc = check_state(t, record, err);
+
+	start = clock_ns();
+	if (!rc)
+		rc = vm_state_load(t->vm_state, err);
+	t->times.load_ns = clock_ns() - start;
+	if (rc)
+		return rc;
+	pthread_mutex_lock(&t->lock);
+	(void)!handoff_target_step(&t->state, TARGET_ON_LOADED);
+	t->reached_loaded = t->state == TARGET_LOADED;
+	pthread_mutex_unlock(&t->lock);
+	if (!t->reached_loaded)
+		return error_set(err, STREAM_CANCELLED, "cancelled");
+	t->commit_deadline_ns =
+		clock_ns() + t->hello.commit_deadline_ms * NS_PER_MS;
+	return send_times(t, WIRE_LOADED, err);
+}
+
+/* ---- rounds ---- */
+
+static int on_round(struct target *t, const struct record *record,
+		    struct error *err)
+{
+	struct wire_round round = { 0 };
+	int rc = stream_decode(record, wire_round_visit, &round, err);
+
+	if (!rc && round.number != t->round)
+		return error_set(err, -EPROTO, "round %u instead of %u",
+				 round.number, t->round);
+	t->round_pages = 0;
+	return rc;
+}
+
+static int on_runs(struct target *t, const struct record *record,
+		   struct error *err)
+{
+	struct wire_runs_header front = { 0 };
+
+	memcpy(&front, record->payload, MIN(sizeof(front), record->length));
+	t->round_pages += front.npages;
+	return page_receiver_take(
+		t->receiver, t->stream, record,
+		clock_ns() + t->hello.silence_deadline_ms * NS_PER_MS, err);
+}
+
+static int on_round_end(struct target *t, const struct record *record,
+			struct error *err)
+{
+	struct wire_round ack = { .number = t->round };
+	struct wire_round_end end = { 0 };
+	int rc = stream_decode(record, wire_round_end_visit, &end, err);
+
+	if (rc)
+		return rc;
+	if (end.number != t->round || end.pages != t->round_pages)
+		return error_set(err, -EPROTO,
+				 "round %u ends as round %u, "
+				 "with %llu of %llu pages",
+				 t->round, end.number,
+				 (unsigned long long)t->round_pages,
+				 (unsigned long long)end.pages);
+	t->round++;
+	return stream_send_struct(t->stream, WIRE_ROUND_ACK, wire_round_visit,
+				  &ack, clock_ns() + REPLY_PATIENCE, err);
+}
+
+static int on_paused(struct target *t, const struct record *record,
+		     struct error *err)
+{
+	(void)t;
+	(void)record;
+	(void)err;
+	return 0;
+}
+
+/* ---- COMMIT ---- */
+
+/*
+ * The guest is let go under the lock, so that a QUERY never gets an answer
+ * that is not true yet. Nothing here can fail.
+ */
+static int on_commit(struct target *t, const struct record *record,
+		     struct error *err)
+{
+	struct wire_running running = { 0 };
+	uint64_t start = clock_ns();
+	struct vm *vm = t->vm;
+
+	(void)record;
+	if (t->env.paused)
+		vm_hold(vm, VM_HOLD_USER);
+	pthread_mutex_lock(&t->lock);
+	(void)!handoff_target_step(&t->state, TARGET_ON_COMMIT);
+	if (t->state == TARGET_RUNNING) {
+		vm_release(vm, VM_HOLD_BIRTH);
+		t->vm = NULL;
+	}
+	pthread_mutex_unlock(&t->lock);
+	if (t->vm)
+		return error_set(err, STREAM_CANCELLED, "cancelled");
+	running.resume_ns = clock_ns() - start;
+	t->stream->interrupt_fd = -1;
+	/* If this doesn't arrive the source asks, and is told. */
+	if (stream_send_struct(t->stream, WIRE_RUNNING, wire_running_visit,
+			       &running, clock_ns() + GOODBYE_PATIENCE, err))
+		log_info("migration: telling the source: %s", err->text);
+	t->env.on_running(t->env.opaque, vm);
+	return 0;
+}
+
+static int on_done(struct target *t, const struct record *record,
+		   struct error *err)
+{
+	(void)record;
+	(void)err;
+	pthread_mutex_lock(&t->lock);
+	(void)!handoff_target_step(&t->state, TARGET_ON_DONE);
+	t->done = true;
+	pthread_mutex_unlock(&t->lock);
+	return 0;
+}
+
+/* ---- the table ---- */
+
+static const struct rule {
+	enum stage stage;
+	enum wire_type type;
+	enum stage next; /* set before the action, which may change it */
+	int (*act)(struct target *t, const struct record *record,
+		   struct error *err);
+} rules[] = {
+	{ STAGE_CONFIG, WIRE_CONFIG, STAGE_IMAGE, on_config },
+	{ STAGE_IMAGE, WIRE_IMAGE, STAGE_IMAGE, on_image },
+	{ STAGE_REHEARSE, WIRE_REHEARSE, STAGE_REHEARSING, on_rehearse },
+	{ STAGE_REHEARSING, WIRE_SECTION, STAGE_REHEARSING, on_section },
+	{ STAGE_REHEARSING, WIRE_STATE_END, STAGE_BETWEEN, on_rehearsal_end },
+	{ STAGE_BETWEEN, WIRE_ROUND, STAGE_ROUND, on_round },
+	{ STAGE_ROUND, WIRE_PAGES, STAGE_ROUND, on_runs },
+	{ STAGE_ROUND, WIRE_ZERO, STAGE_ROUND, on_runs },
+	{ STAGE_ROUND, WIRE_ROUND_END, STAGE_BETWEEN, on_round_end },
+	{ STAGE_BETWEEN, WIRE_PAUSED, STAGE_FINAL, on_paused },
+	{ STAGE_FINAL, WIRE_PAGES, STAGE_FINAL, on_runs },
+	{ STAGE_FINAL, WIRE_ZERO, STAGE_FINAL, on_runs },
+	{ STAGE_FINAL, WIRE_SECTION, STAGE_STATE, on_section },
+	{ STAGE_STATE, WIRE_SECTION, STAGE_STATE, on_section },
+	{ STAGE_STATE, WIRE_STATE_END, STAGE_COMMIT, on_state_end },
+	{ STAGE_COMMIT, WIRE_COMMIT, STAGE_RUNNING, on_commit },
+	{ STAGE_RUNNING, WIRE_DONE, STAGE_RUNNING, on_done },
+};
+
+static int aborted(const struct record *record, struct error *err)
+{
+	struct wire_reason reason = { 0 };
+	int rc = stream_decode(record, wire_reason_visit, &reason, err);
+
+	if (rc)
+		return rc;
+	return error_set(err, -ECONNABORTED, "the source called it off: %s",
+			 reason.text);
+}
+
+static int dispatch(struct target *t, const struct record *record,
+		    struct error *err)
+{
+	if (record->type == WIRE_PING && t->stage < STAGE_COMMIT)
+		return stream_send(t->stream, WIRE_PONG, NULL, 0,
+				   clock_ns() + REPLY_PATIENCE, err);
+	if (record->type == WIRE_ABORT && t->stage <= STAGE_COMMIT)
+		return aborted(record, err);
+	for (size_t i = 0; i < ARRAY_SIZE(rules); i++) {
+		if (rules[i].stage != t->stage || rules[i].type != record->type)
+			continue;
+		t->stage = rules[i].next;
+		return rules[i].act(t, record, err);
+	}
+	return stream_unexpected(record, stage_wants[t->stage], err);
+}
+
+/* ---- the whole ---- */
+
+static int negotiate(struct target *t, struct error *err)
+{
+	struct wire_hello *hello = &t->hello;
+	struct wire_welcome welcome = {
+		.magic = WIRE_MAGIC,
+		.version = WIRE_VERSION_MAX,
+		.capabilities = hello->capabilities & WIRE_CAPS_KNOWN,
+		.software = "godwit " GODWIT_VERSION,
+	};
+
+	if (hello->version_min > WIRE_VERSION_MAX ||
+	    hello->version_max < WIRE_VERSION_MIN)
+		return error_set(err, -ENOTSUP,
+				 "%s speaks versions %u to %u of the "
+				 "migration format, this godwit %u to %u; "
+				 "update the older one",
+				 hello->software, hello->version_min,
+				 hello->version_max, WIRE_VERSION_MIN,
+				 WIRE_VERSION_MAX);
+	hello->commit_deadline_ms =
+		MIN(hello->commit_deadline_ms, DEADLINE_MAX_MS);
+	hello->silence_deadline_ms =
+		MIN(MAX(hello->silence_deadline_ms, SILENCE_MIN_MS),
+		    SILENCE_MAX_MS);
+	welcome.version = MIN(welcome.version, hello->version_max);
+	memcpy(welcome.session, hello->session, sizeof(welcome.session));
+	return stream_send_struct(t->stream, WIRE_WELCOME, wire_welcome_visit,
+				  &welcome, clock_ns() + REPLY_PATIENCE, err);
+}
+
+static uint64_t next_deadline(const struct target *t)
+{
+	if (t->stage == STAGE_COMMIT)
+		return t->commit_deadline_ns;
+	if (t->stage == STAGE_RUNNING)
+		return clock_ns() + DONE_PATIENCE;
+	return clock_ns() + t->hello.silence_deadline_ms * NS_PER_MS;
+}
+
+/* Receive until the guest runs here or the attempt has failed. */
+static int receive(struct target *t, struct error *err)
+{
+	struct record record;
+	int rc = negotiate(t, err);
+
+	while (!rc && t->stage != STAGE_RUNNING) {
+		rc = stream_recv(t->stream, &record, next_deadline(t), err);
+		/* Looked at before what has come since: FORMAT.md. */
+		if (t->stage == STAGE_COMMIT &&
+		    clock_ns() >= t->commit_deadline_ns) {
+			(void)step(t, TARGET_ON_DEADLINE);
+			return error_set(err, STREAM_DEADLINE,
+					 "COMMIT did not come in time");
+		}
+		if (!rc)
+			rc = dispatch(t, &record, err);
+	}
+	return rc;
+}
+
+/* The guest is ours; the source may still want to say that it knows. */
+static void await_done(struct target *t)
+{
+	struct record record;
+	struct error err;
+
+	if (!stream_recv(t->stream, &record, next_deadline(t), &err))
+		(void)!dispatch(t, &record, &err);
+}
+
+/*
+ * It did not work. Destroy first, then say so: NACK and REFUSE are promises
+ * that the guest never ran here and never will.
+ */
+static void give_up(struct target *t, int rc, const char *why)
+{
+	struct error err;
+
+	(void)step(t, rc == STREAM_ENDED ? TARGET_ON_LOST : TARGET_ON_FAIL);
+	destroy(t);
+	pthread_mutex_lock(&t->lock);
+	t->gone = true;
+	pthread_cond_broadcast(&t->changed);
+	pthread_mutex_unlock(&t->lock);
+	t->stream->interrupt_fd = -1;
+	(void)!stream_send_reason(t->stream,
+				  t->reached_loaded ? WIRE_NACK : WIRE_REFUSE,
+				  0, why, clock_ns() + GOODBYE_PATIENCE, &err);
+}
+
+int target_run(struct target *t, struct stream *stream, struct error *err)
+{
+	int rc;
+
+	t->stream = stream;
+	stream->interrupt_fd = t->wake_fd;
+	rc = receive(t, err);
+	if (rc)
+		give_up(t, rc, err->text);
+	else
+		await_done(t);
+	t->stream = NULL;
+	page_receiver_free(t->receiver);
+	t->receiver = NULL;
+	vm_state_free(t->vm_state);
+	t->vm_state = NULL;
+	return rc;
+}
