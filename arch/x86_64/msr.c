@@ -1,0 +1,410 @@
+// SPDX-License-Identifier: MIT
+/*
+ * Which MSRs are state.
+ *
+ * The list is KVM's own (KVM_GET_MSR_INDEX_LIST), less those of `not_state`
+ * below, plus those of `unlisted`, which KVM holds but doesn't list. So a
+ * kernel that learns to hold more has more of it moved, and two hosts may
+ * differ in what they list: a register that the other side doesn't have is
+ * fine as long as it is 0, which is what it reads as there.
+ *
+ * Reading and writing fail closed. KVM stops at the first MSR that it refuses
+ * and says how many it did, which names the culprit. Passed over are only
+ * those of value 0 and those of `may_refuse`, each for its reason.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "arch/x86_64/msr.h"
+
+#define LIST_MAX 1024 /* KVM's own lists are below 400 */
+
+/* ---- tables ---- */
+
+static const struct {
+	uint32_t first, last;
+	const char *why;
+} not_state[] = {
+	/* Held elsewhere. */
+	{ 0x1b, 0x1b, "APIC base: in the special registers" },
+	{ 0x800, 0x8ff, "x2APIC: in the local APIC's state" },
+	{ 0xc0000080, 0xc0000080, "EFER: in the special registers" },
+	{ 0xc0000100, 0xc0000101, "FS and GS base: in the segments" },
+	/* Fixed by godwit or by KVM, the same on every host. */
+	{ 0xce, 0xce, "PLATFORM_INFO: constant" },
+	{ 0xfe, 0xfe, "MTRRcap: constant" },
+	{ 0x179, 0x179, "MCG_CAP: set when the vCPU is made" },
+	/*
+	 * Commands, not state: KVM acts when they are written. The wall clock
+	 * is written into guest memory at once, where by now there may be
+	 * something else; a guest asks for it anew whenever it wants to know.
+	 */
+	{ 0x11, 0x11, "kvmclock wall clock (old number)" },
+	{ 0x4b564d00, 0x4b564d00, "kvmclock wall clock" },
+	{ 0x4b564d07, 0x4b564d07, "acknowledges an async page fault" },
+	{ 0x49, 0x49, "PRED_CMD" },
+	{ 0x10b, 0x10b, "FLUSH_CMD" },
+	/* Another number for 0x4b564d01. */
+	{ 0x12, 0x12, "kvmclock system time (old number)" },
+	/* Performance counters: CPUID 0xa says there are none. */
+	{ 0xc1, 0xc8, "performance counters" },
+	{ 0x186, 0x18d, "performance event selectors" },
+	{ 0x309, 0x30c, "fixed counters" },
+	{ 0x329, 0x329, "PERF_METRICS" },
+	{ 0x345, 0x345, "PERF_CAPABILITIES" },
+	{ 0x38d, 0x391, "performance global control" },
+	{ 0x3f1, 0x3f2, "PEBS" },
+	{ 0x600, 0x600, "DS_AREA" },
+	{ 0x4c1, 0x4c8, "full-width performance counters" },
+	{ 0x14ce, 0x14cf, "LBR control" },
+	{ 0xc0000300, 0xc0000303, "performance global control, AMD" },
+	{ 0xc0010000, 0xc0010007, "performance counters, AMD" },
+	{ 0xc0010200, 0xc001020b, "performance counters, AMD" },
+	/* Nested virtualisation is not offered. */
+	{ 0x3a, 0x3a, "FEATURE_CONTROL" },
+	{ 0x480, 0x4ff, "VMX capabilities" },
+	{ 0xc0010114, 0xc0010118, "VM_CR, VM_HSAVE_PA and their like" },
+	{ 0xc0000104, 0xc0000104, "TSC ratio, for nested guests" },
+	/* Processor trace, SGX, AMX, CET: not offered. */
+	{ 0x560, 0x587, "processor trace" },
+	{ 0x8c, 0x8f, "SGX launch keys" },
+	{ 0x1c4, 0x1c5, "XFD: no component is left out on demand" },
+	{ 0x6a0, 0x6a8, "CET" },
+	/* Hyper-V's interfaces are not offered. */
+	{ 0x40000000, 0x400000ff, "Hyper-V" },
+};
+
+/* State that KVM_GET_MSR_INDEX_LIST leaves out. */
+static const struct {
+	uint32_t first, last;
+} unlisted[] = {
+	{ 0x200, 0x20f }, /* MTRR variable ranges: KVM has 8 pairs */
+	{ 0x250, 0x250 }, /* MTRR fixed ranges */
+	{ 0x258, 0x259 },
+	{ 0x268, 0x26f },
+	{ MSR_MTRR_DEF_TYPE, MSR_MTRR_DEF_TYPE },
+	{ 0x400, 0x403 }, /* the one machine check bank */
+};
+
+/*
+ * A host may refuse these though they aren't 0. What the guest loses is said
+ * beside each.
+ */
+static const struct {
+	uint32_t index;
+	const char *why;
+} may_refuse[] = {
+	{ MSR_ARCH_CAPABILITIES,
+	  "read-only for a guest; some kernels let it be read but not "
+	  "written. msr_check() has made sure that this host has no weakness "
+	  "that the guest believes absent" },
+	{ 0x8b, "microcode revision: reported, never acted upon after boot" },
+};
+
+static const struct {
+	uint32_t index;
+	const char *name;
+} names[] = {
+	{ 0x10, "TSC" },
+	{ 0x34, "SMI_COUNT" },
+	{ 0x3b, "TSC_ADJUST" },
+	{ 0x48, "SPEC_CTRL" },
+	{ 0x8b, "microcode revision" },
+	{ 0x9e, "SMBASE" },
+	{ 0xe1, "UMWAIT_CONTROL" },
+	{ 0x10a, "ARCH_CAPABILITIES" },
+	{ 0x122, "TSX_CTRL" },
+	{ 0x140, "MISC_FEATURES_ENABLES" },
+	{ 0x174, "SYSENTER_CS" },
+	{ 0x175, "SYSENTER_ESP" },
+	{ 0x176, "SYSENTER_EIP" },
+	{ 0x17a, "MCG_STATUS" },
+	{ 0x17b, "MCG_CTL" },
+	{ 0x1a0, "MISC_ENABLE" },
+	{ 0x1d9, "DEBUGCTL" },
+	{ 0x1fc, "POWER_CTL" },
+	{ 0x277, "PAT" },
+	{ 0x2ff, "MTRRdefType" },
+	{ 0x6e0, "TSC_DEADLINE" },
+	{ 0xda0, "XSS" },
+	{ 0x4b564d01, "kvmclock" },
+	{ 0x4b564d02, "KVM async page faults" },
+	{ 0x4b564d03, "KVM steal time" },
+	{ 0x4b564d04, "KVM PV EOI" },
+	{ 0x4b564d05, "KVM poll control" },
+	{ 0x4b564d06, "KVM async page fault vector" },
+	{ 0x4b564d08, "KVM migration control" },
+	{ 0xc0000081, "STAR" },
+	{ 0xc0000082, "LSTAR" },
+	{ 0xc0000083, "CSTAR" },
+	{ 0xc0000084, "SYSCALL_MASK" },
+	{ 0xc0000102, "KERNEL_GS_BASE" },
+	{ 0xc0000103, "TSC_AUX" },
+	{ 0xc0010015, "HWCR" },
+	{ 0xc001011f, "VIRT_SPEC_CTRL" },
+};
+
+const char *msr_name(uint32_t index)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(names); i++)
+		if (names[i].index == index)
+			return names[i].name;
+	if (index >= 0x200 && index <= 0x26f)
+		return "MTRR";
+	if (index >= 0x400 && index <= 0x403)
+		return "machine check bank";
+	return "MSR";
+}
+
+bool msr_is_state(uint32_t index)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(not_state); i++)
+		if (index >= not_state[i].first && index <= not_state[i].last)
+			return false;
+	return true;
+}
+
+static bool refusal_is_fine(uint32_t index, uint64_t value)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(may_refuse); i++)
+		if (may_refuse[i].index == index)
+			return true;
+	return value == 0;
+}
+
+/* ---- the list ---- */
+
+static bool listed(const uint32_t *list, uint32_t n, uint32_t index)
+{
+	for (uint32_t i = 0; i < n; i++)
+		if (list[i] == index)
+			return true;
+	return false;
+}
+
+static int list_add(uint32_t *list, uint32_t *n, uint32_t index,
+		    struct error *err)
+{
+	if (!msr_is_state(index) || listed(list, *n, index))
+		return 0;
+	if (*n == X86_MSRS_MAX)
+		return error_set(err, -ENOTSUP,
+				 "this host's KVM has more than %d MSRs of "
+				 "state; that many can't be moved",
+				 X86_MSRS_MAX);
+	list[(*n)++] = index;
+	return 0;
+}
+
+int msr_list(const struct kvm *kvm, uint32_t *ret_index, uint32_t *ret_n,
+	     struct error *err)
+{
+	struct {
+		struct kvm_msr_list head;
+		uint32_t indices[LIST_MAX];
+	} list;
+	int rc;
+
+	list.head.nmsrs = LIST_MAX;
+	rc = KVM_IOCTL_VAR(kvm->fd, KVM_GET_MSR_INDEX_LIST, &list, err);
+	*ret_n = 0;
+	for (uint32_t i = 0; rc >= 0 && i < list.head.nmsrs; i++)
+		rc = list_add(ret_index, ret_n, list.indices[i], err);
+	for (size_t i = 0; i < ARRAY_SIZE(unlisted); i++)
+		for (uint32_t m = unlisted[i].first;
+		     rc >= 0 && m <= unlisted[i].last; m++)
+			rc = list_add(ret_index, ret_n, m, err);
+	return MIN(rc, 0);
+}
+
+/* ---- reading and writing ---- */
+
+struct msr_batch {
+	struct kvm_msrs head;
+	struct kvm_msr_entry entries[X86_MSRS_MAX];
+};
+
+static int refused(const char *verb, const struct kvm_msr_entry *e,
+		   struct error *err)
+{
+	return error_set(err, -EIO, "KVM %s %s (0x%x)", verb,
+			 msr_name(e->index), e->index);
+}
+
+/* Drop entry @at. */
+static void batch_drop(struct msr_batch *batch, uint32_t at)
+{
+	batch->head.nmsrs--;
+	memmove(&batch->entries[at], &batch->entries[at + 1],
+		(batch->head.nmsrs - at) * sizeof(batch->entries[0]));
+}
+
+int msr_save(const struct kvm *kvm, int vcpu_fd, struct x86_vcpu_state *state,
+	     struct error *err)
+{
+	struct msr_batch batch = { 0 };
+	int rc = msr_list(kvm, state->msr_index, &state->nmsrs, err);
+
+	if (rc)
+		return rc;
+	batch.head.nmsrs = state->nmsrs;
+	for (uint32_t i = 0; i < state->nmsrs; i++)
+		batch.entries[i].index = state->msr_index[i];
+	for (;;) {
+		rc = KVM_IOCTL_VAR(vcpu_fd, KVM_GET_MSRS, &batch, err);
+		if (rc < 0)
+			return rc;
+		if ((uint32_t)rc == batch.head.nmsrs)
+			break;
+		/* A value that can't be read may well not be 0. */
+		if (!refusal_is_fine(batch.entries[rc].index, 1))
+			return refused("can't read", &batch.entries[rc], err);
+		batch_drop(&batch, (uint32_t)rc);
+	}
+	state->nmsrs = batch.head.nmsrs;
+	for (uint32_t i = 0; i < state->nmsrs; i++) {
+		state->msr_index[i] = batch.entries[i].index;
+		state->msr_value[i] = batch.entries[i].data;
+	}
+	return 0;
+}
+
+static int batch_write(int vcpu_fd, struct msr_batch *batch, struct error *err)
+{
+	while (batch->head.nmsrs) {
+		int rc = KVM_IOCTL_VAR(vcpu_fd, KVM_SET_MSRS, batch, err);
+		const struct kvm_msr_entry *e;
+
+		if (rc < 0)
+			return rc;
+		if ((uint32_t)rc == batch->head.nmsrs)
+			return 0;
+		e = &batch->entries[rc];
+		if (!refusal_is_fine(e->index, e->data))
+			return error_set(err, -EIO,
+					 "KVM can't set %s (0x%x) to 0x%llx",
+					 msr_name(e->index), e->index,
+					 (unsigned long long)e->data);
+		/* Those before it are written; go on after it. */
+		batch->head.nmsrs -= (uint32_t)rc + 1;
+		memmove(batch->entries, e + 1,
+			batch->head.nmsrs * sizeof(batch->entries[0]));
+	}
+	return 0;
+}
+
+int msr_load(int vcpu_fd, const struct x86_vcpu_state *state, bool tsc,
+	     uint64_t tsc_advance, struct error *err)
+{
+	struct msr_batch batch = { 0 };
+	uint64_t deadline = 0;
+	int rc;
+
+	for (uint32_t i = 0; i < state->nmsrs; i++) {
+		struct kvm_msr_entry e = { .index = state->msr_index[i],
+					   .data = state->msr_value[i] };
+
+		if (e.index == MSR_TSC_DEADLINE) {
+			deadline = e.data;
+			continue;
+		}
+		if (e.index == MSR_TSC) {
+			if (!tsc)
+				continue;
+			e.data += tsc_advance;
+		}
+		batch.entries[batch.head.nmsrs++] = e;
+	}
+	rc = batch_write(vcpu_fd, &batch, err);
+	if (rc)
+		return rc;
+	/*
+	 * The deadline is armed against the TSC as it is then, and only when
+	 * the local APIC's timer is in deadline mode already.
+	 */
+	batch.head.nmsrs = 1;
+	batch.entries[0] = (struct kvm_msr_entry){ .index = MSR_TSC_DEADLINE,
+						   .data = deadline };
+	return batch_write(vcpu_fd, &batch, err);
+}
+
+int msr_set_one(int vcpu_fd, uint32_t index, uint64_t value, struct error *err)
+{
+	struct {
+		struct kvm_msrs head;
+		struct kvm_msr_entry entry;
+	} one = { .head.nmsrs = 1, .entry = { .index = index, .data = value } };
+	int rc = KVM_IOCTL_VAR(vcpu_fd, KVM_SET_MSRS, &one, err);
+
+	if (rc == 1)
+		return 0;
+	if (rc < 0)
+		return rc;
+	return error_set(err, -EIO, "KVM can't set %s (0x%x) to 0x%llx",
+			 msr_name(index), index, (unsigned long long)value);
+}
+
+/* ---- checking ---- */
+
+/*
+ * Bits of ARCH_CAPABILITIES say that a weakness is absent or a mitigation
+ * there. The guest has acted on them, so this host must have them too; when
+ * KVM doesn't tell what it has, the write will.
+ */
+static int check_arch_capabilities(const struct kvm *kvm, uint64_t value,
+				   struct error *err)
+{
+	struct {
+		struct kvm_msrs head;
+		struct kvm_msr_entry entry;
+	} one = { .head.nmsrs = 1, .entry.index = MSR_ARCH_CAPABILITIES };
+	struct error ignored;
+
+	if (KVM_IOCTL_VAR(kvm->fd, KVM_GET_MSRS, &one, &ignored) != 1)
+		return 0;
+	if (value & ~one.entry.data)
+		return error_set(err, -ENOTSUP,
+				 "the guest counts on ARCH_CAPABILITIES bits "
+				 "0x%llx, which this host's processor lacks",
+				 (unsigned long long)(value & ~one.entry.data));
+	return 0;
+}
+
+int msr_check(const struct kvm *kvm, const struct x86_vcpu_state *state,
+	      struct error *err)
+{
+	uint32_t here[X86_MSRS_MAX], n;
+	int rc;
+
+	if (state->nmsrs > X86_MSRS_MAX)
+		return error_set(err, -EINVAL, "%u MSRs, more than %d",
+				 state->nmsrs, X86_MSRS_MAX);
+	rc = msr_list(kvm, here, &n, err);
+	for (uint32_t i = 0; !rc && i < state->nmsrs; i++) {
+		uint32_t index = state->msr_index[i];
+		uint64_t value = state->msr_value[i];
+
+		if (!msr_is_state(index))
+			rc = error_set(err, -EINVAL,
+				       "MSR 0x%x is not part of a state",
+				       index);
+		else if (listed(state->msr_index, i, index))
+			rc = error_set(err, -EINVAL, "%s (0x%x) is there twice",
+				       msr_name(index), index);
+		else if (value && !listed(here, n, index))
+			rc = error_set(err, -ENOTSUP,
+				       "%s (0x%x) is 0x%llx, and this host's "
+				       "KVM doesn't have it",
+				       msr_name(index), index,
+				       (unsigned long long)value);
+		else if (index == MSR_ARCH_CAPABILITIES)
+			rc = check_arch_capabilities(kvm, value, err);
+		else if (index == MSR_XSS && value)
+			rc = error_set(err, -EINVAL,
+				       "XSS is 0x%llx, and no guest is "
+				       "offered any of it",
+				       (unsigned long long)value);
+	}
+	return rc;
+}
