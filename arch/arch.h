@@ -108,11 +108,14 @@ int __must_check arch_vcpu_check(const struct kvm *kvm,
 
 /*
  * What arch_vcpu_load() needs to know of the clock: how far TSC offsets shift
- * between the two hosts. Filled by arch_vm_load_begin().
+ * between the two hosts or, when not valid (KVM can't tell, or scales), how
+ * far the TSC itself went on. Filled by arch_vm_load_begin(); all zero sets
+ * the TSC to what was saved, which is what a reset wants.
  */
 struct arch_clock_shift {
 	bool valid;
 	int64_t tsc_delta; /* to add to each saved TSC offset */
+	uint64_t tsc_advance; /* to add to each saved TSC, when not valid */
 };
 
 int __must_check arch_vcpu_load(const struct kvm *kvm, int vcpu_fd,
