@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 /*
  * The source's life: from HELLO to the decision who has the guest; see
- * source.h. Pre-copy itself is in precopy.c.
+ * source.h. What comes before the first page is in source_setup.c, pre-copy in
+ * precopy.c.
  *
  * The handoff state changes through step() and nowhere else. What is true in
  * which state:
@@ -28,13 +29,8 @@
 #include "migration/source_internal.h"
 #include "vmm/log.h"
 
-/* How long LOADED waits for COMMIT at the target. */
-#define COMMIT_DEADLINE_MS 5000
-/* A peer that says nothing for so long, when it is its turn, is gone. */
-#define SILENCE_MS 30000
 /* COMMIT to RUNNING takes a round trip; after this we go and ask. */
 #define RUNNING_PATIENCE (5 * NS_PER_S)
-#define CONNECT_PATIENCE (10 * NS_PER_S)
 #define ASK_PATIENCE	 (2 * NS_PER_S)
 #define ASK_INTERVAL_MS	 500
 #define GOODBYE_PATIENCE (1 * NS_PER_S)
@@ -45,11 +41,6 @@ const struct source_params source_params_default = {
 	.max_downtime_ns = 10 * NS_PER_MS,
 	.on_timeout = SOURCE_TIMEOUT_CANCEL,
 };
-
-uint64_t source_patience(void)
-{
-	return clock_ns() + SILENCE_MS * NS_PER_MS;
-}
 
 /* ---- making ---- */
 
@@ -217,218 +208,6 @@ void source_set_bandwidth(struct source *s, uint64_t bytes_per_s)
 	s->bandwidth_cap = bytes_per_s;
 }
 
-/* ---- talking ---- */
-
-int source_expect(struct source *s, enum wire_type type, struct record *ret,
-		  uint64_t deadline_ns, struct error *err)
-{
-	struct wire_reason reason = { 0 };
-	int rc = stream_recv(s->stream, ret, deadline_ns, err);
-
-	if (rc || ret->type == type)
-		return rc;
-	if (ret->type != WIRE_REFUSE)
-		return stream_unexpected(ret, wire_type_name(type), err);
-	rc = stream_decode(ret, wire_reason_visit, &reason, err);
-	if (rc)
-		return rc;
-	return error_set(err, -ECONNREFUSED, "the target refuses: %s",
-			 reason.text);
-}
-
-static void fill_hello(const struct source *s, struct wire_hello *hello)
-{
-	*hello = (struct wire_hello){
-		.magic = WIRE_MAGIC,
-		.version_min = WIRE_VERSION_MIN,
-		.version_max = WIRE_VERSION_MAX,
-		.commit_deadline_ms = COMMIT_DEADLINE_MS,
-		.silence_deadline_ms = SILENCE_MS,
-		.software = "godwit " GODWIT_VERSION,
-	};
-	memcpy(hello->session, s->session, sizeof(hello->session));
-}
-
-static int connect_to_target(struct source *s, uint64_t deadline_ns,
-			     struct stream **ret, struct error *err)
-{
-	int fd = transport_connect(&s->params.to, s->interrupt_fd, deadline_ns,
-				   err);
-
-	if (fd < 0)
-		return fd;
-	transport_tune(fd, SILENCE_MS);
-	return stream_open(fd, s->interrupt_fd, ret, err);
-}
-
-static int say_hello(struct source *s, struct error *err)
-{
-	struct wire_welcome welcome = { 0 };
-	struct wire_hello hello;
-	struct record record;
-	int rc;
-
-	rc = connect_to_target(s, clock_ns() + CONNECT_PATIENCE, &s->stream,
-			       err);
-	if (rc)
-		return rc;
-	fill_hello(s, &hello);
-	rc = stream_send_struct(s->stream, WIRE_HELLO, wire_hello_visit, &hello,
-				source_patience(), err);
-	if (!rc)
-		rc = source_expect(s, WIRE_WELCOME, &record, source_patience(),
-				   err);
-	if (!rc)
-		rc = stream_decode(&record, wire_welcome_visit, &welcome, err);
-	if (rc)
-		return rc;
-	if (welcome.magic != WIRE_MAGIC ||
-	    memcmp(welcome.session, s->session, sizeof(s->session)) ||
-	    welcome.version < WIRE_VERSION_MIN ||
-	    welcome.version > WIRE_VERSION_MAX)
-		return error_set(err, -EPROTO,
-				 "the peer's WELCOME is not an "
-				 "answer to our HELLO");
-	log_info("migration: hello: the target is %s", welcome.software);
-	return page_sender_create(s->stream, vm_memory(s->vm), &s->sender, err);
-}
-
-static int send_config(struct source *s, struct error *err)
-{
-	struct wire_config *config = calloc(1, sizeof(*config));
-	const struct memory *mem = vm_memory(s->vm);
-	struct record record;
-	int rc;
-
-	if (!config)
-		return error_set(err, -ENOMEM, "CONFIG: out of memory");
-	config->machine = *vm_machine(s->vm);
-	config->page_size = GUEST_PAGE_SIZE;
-	config->nranges = mem->nregions;
-	for (unsigned int i = 0; i < mem->nregions; i++) {
-		config->ranges[i].gpa = mem->regions[i].gpa;
-		config->ranges[i].size = mem->regions[i].size;
-	}
-	config->kernel_size = vm_image(s->vm)->kernel_size;
-	config->initrd_size = vm_image(s->vm)->initrd_size;
-	rc = stream_send_struct(s->stream, WIRE_CONFIG, wire_config_visit,
-				config, source_patience(), err);
-	free(config);
-	if (rc)
-		return rc;
-	return source_expect(s, WIRE_ACCEPT, &record, source_patience(), err);
-}
-
-/* One file of the boot image, from @offset of the image on. */
-static int send_image_file(struct source *s, int fd, uint64_t size,
-			   uint64_t offset, uint8_t *piece, struct error *err)
-{
-	for (uint64_t at = 0; at < size;) {
-		size_t len = MIN(size - at, IMAGE_PIECE);
-		int rc = pread_full(fd, piece, len, at);
-
-		if (rc)
-			return error_set(err, rc, "boot image at %llu: %s",
-					 (unsigned long long)at, strerror(-rc));
-		rc = stream_send_image(s->stream, offset + at, piece, len,
-				       source_patience(), err);
-		if (rc)
-			return rc;
-		at += len;
-	}
-	return 0;
-}
-
-static int send_image(struct source *s, struct error *err)
-{
-	const struct vm_image *image = vm_image(s->vm);
-	uint8_t *piece = malloc(IMAGE_PIECE);
-	int rc;
-
-	if (!piece)
-		return error_set(err, -ENOMEM, "boot image: out of memory");
-	rc = send_image_file(s, image->kernel_fd, image->kernel_size, 0, piece,
-			     err);
-	if (!rc)
-		rc = send_image_file(s, image->initrd_fd, image->initrd_size,
-				     image->kernel_size, piece, err);
-	free(piece);
-	return rc;
-}
-
-static int emit_section(void *opaque, const struct vm_section *section,
-			struct error *err)
-{
-	struct source *s = opaque;
-	struct wire_section front = { .version = section->version };
-
-	memcpy(front.type, section->type, sizeof(front.type));
-	memcpy(front.id, section->id, sizeof(front.id));
-	return stream_send_section(s->stream, &front, section->data,
-				   section->len, s->state_deadline_ns, err);
-}
-
-static int send_state(struct source *s, uint64_t deadline_ns, struct error *err)
-{
-	struct wire_state_end end = { .nsections =
-					      vm_state_count(s->vm_state) };
-	int rc;
-
-	s->state_deadline_ns = deadline_ns;
-	rc = vm_state_emit(s->vm_state, emit_section, s, err);
-	if (rc)
-		return rc;
-	return stream_send_struct(s->stream, WIRE_STATE_END,
-				  wire_state_end_visit, &end, deadline_ns, err);
-}
-
-/* The median would take sorting; the least is what the network can do. */
-static int measure_round_trip(struct source *s, struct error *err)
-{
-	struct record record;
-	uint64_t best = UINT64_MAX;
-	int rc = 0;
-
-	for (int i = 0; !rc && i < PINGS; i++) {
-		uint64_t start = clock_ns();
-
-		rc = stream_send(s->stream, WIRE_PING, NULL, 0,
-				 source_patience(), err);
-		if (!rc)
-			rc = source_expect(s, WIRE_PONG, &record,
-					   source_patience(), err);
-		best = MIN(best, clock_ns() - start);
-	}
-	s->costs.round_trip_ns = best;
-	return rc;
-}
-
-static int rehearse(struct source *s, struct error *err)
-{
-	struct wire_load_times times = { 0 };
-	struct vm_state_times peek;
-	struct record record;
-	int rc;
-
-	rc = vm_state_peek(s->vm_state, &peek, err);
-	if (!rc)
-		rc = stream_send(s->stream, WIRE_REHEARSE, NULL, 0,
-				 source_patience(), err);
-	if (!rc)
-		rc = send_state(s, source_patience(), err);
-	if (!rc)
-		rc = source_expect(s, WIRE_REHEARSED, &record,
-				   source_patience(), err);
-	if (!rc)
-		rc = stream_decode(&record, wire_load_times_visit, &times, err);
-	if (rc)
-		return rc;
-	s->costs.stop_ns = peek.stop_ns;
-	s->costs.save_ns = peek.save_ns;
-	s->costs.load_ns = times.decode_ns + times.check_ns + times.load_ns;
-	return measure_round_trip(s, err);
-}
-
 static int before_the_pause(struct source *s, struct error *err)
 {
 	const char *never = vm_never_migrates(s->vm);
@@ -436,17 +215,7 @@ static int before_the_pause(struct source *s, struct error *err)
 
 	if (never)
 		return error_set(err, -ENOTSUP, "%s", never);
-	rc = say_hello(s, err);
-	if (rc)
-		return rc;
-	source_enter_phase(s, PHASE_CONFIG);
-	rc = send_config(s, err);
-	if (!rc)
-		rc = send_image(s, err);
-	if (rc)
-		return rc;
-	source_enter_phase(s, PHASE_REHEARSAL);
-	rc = rehearse(s, err);
+	rc = source_set_up(s, err);
 	if (rc)
 		return rc;
 	set_status(s, STATUS_ACTIVE);
@@ -499,7 +268,7 @@ static int send_final(struct source *s, struct error *err)
 				      pause_patience(s) - now, final_pace, s,
 				      &counts, err);
 	if (!rc)
-		rc = send_state(s, pause_patience(s), err);
+		rc = source_send_state(s, pause_patience(s), err);
 	pthread_mutex_lock(&s->lock);
 	s->report.pages += counts.pages;
 	s->report.zero_pages += counts.zero_pages;
@@ -611,8 +380,8 @@ static void ask_once(struct source *s)
 	struct error err;
 	int rc;
 
-	fill_hello(s, &query);
-	rc = connect_to_target(s, deadline, &stream, &err);
+	source_fill_hello(s, &query);
+	rc = source_connect(s, deadline, &stream, &err);
 	if (!rc)
 		rc = stream_send_struct(stream, WIRE_QUERY, wire_hello_visit,
 					&query, deadline, &err);

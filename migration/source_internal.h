@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The inside of a source, for source.c and precopy.c only.
+ * The inside of a source, for source.c, source_setup.c and precopy.c only.
  */
 #ifndef GODWIT_SOURCE_INTERNAL_H
 #define GODWIT_SOURCE_INTERNAL_H
@@ -70,6 +70,28 @@ void source_enter_phase(struct source *s, enum report_phase phase);
 int __must_check source_expect(struct source *s, enum wire_type type,
 			       struct record *ret, uint64_t deadline_ns,
 			       struct error *err);
+
+/**
+ * source_fill_hello() - HELLO, or QUERY, of this session.
+ */
+void source_fill_hello(const struct source *s, struct wire_hello *hello);
+
+/**
+ * source_connect() - a new connection to the target.
+ */
+int __must_check source_connect(struct source *s, uint64_t deadline_ns,
+				struct stream **ret, struct error *err);
+
+/**
+ * source_send_state() - the sections of the last save or peek, and STATE_END.
+ */
+int __must_check source_send_state(struct source *s, uint64_t deadline_ns,
+				   struct error *err);
+
+/**
+ * source_set_up() - HELLO to REHEARSED; fills in s->costs.
+ */
+int __must_check source_set_up(struct source *s, struct error *err);
 
 /**
  * precopy_run() - ROUNDS: send memory while the guest runs, until the pause is
