@@ -8,7 +8,13 @@
  *
  * Threads are started by thread_start(), which installs the filter as the
  * thread's first act. Filters add up: a thread inherits its creator's filter,
- * so whoever creates threads allows what they allow.
+ * so whoever creates threads allows what they allow: after the loop's thread
+ * has entered its filter, only migration threads create threads, and theirs
+ * covers all kinds but the loop's.
+ *
+ * The order at start-up: open everything; sandbox_create() (in the process
+ * that will run the guest: signals are pinned to its pid); sandbox_drop();
+ * start threads; sandbox_enter(THREAD_LOOP) on the main thread.
  */
 #ifndef GODWIT_SANDBOX_H
 #define GODWIT_SANDBOX_H
@@ -24,6 +30,7 @@
 enum thread_kind {
 	THREAD_LOOP,
 	THREAD_VCPU,
+	THREAD_IO, /* a disk's */
 	THREAD_MIGRATION,
 	THREAD_KINDS,
 };

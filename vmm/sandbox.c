@@ -1,0 +1,518 @@
+// SPDX-License-Identifier: MIT
+/*
+ * The cage; see sandbox.h.
+ *
+ * One table says who may make which system call. Whatever is not in it kills
+ * the process, and the kernel names the call in its audit log. The table is
+ * compiled once, by libseccomp, into a BPF program a kind; entering a filter
+ * is then a single system call, which any number of threads can make at once.
+ *
+ * Kinds nest by construction: what a vCPU or I/O thread may do, a migration
+ * thread may do too, because a target's migration thread creates such threads
+ * and they inherit its filter. No other kind creates threads.
+ *
+ * What nobody may do after start-up, and why that is enough:
+ * - open a file. Images, taps, sockets, /dev/kvm and lock files are opened
+ *   before; a connection comes from accept4() or, for a migration, connect().
+ *   So libraries that open files lazily must have done so before (jansson's
+ *   hash seed: call json_object_seed() first).
+ * - make memory executable, start a program or process, trace one, or change
+ *   who it is.
+ * - io_uring, userfaultfd, bpf, perf: kernel surface that we don't need.
+ *
+ * Two things are left alone on purpose. The process stays dumpable: guest
+ * memory is kept out of core dumps by MADV_DONTDUMP, and whoever may trace us
+ * has our user id and with it the control socket anyway. And the speculation
+ * mitigation that old kernels force on filtered threads is waived: it is meant
+ * for processes that run foreign code natively, which a VMM leaves to KVM, and
+ * it would slow every guest.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/fs.h>
+#include <linux/if_tun.h>
+#include <linux/kvm.h>
+#include <linux/seccomp.h>
+#include <malloc.h>
+#include <netinet/in.h>
+#include <sched.h>
+#include <seccomp.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/capability.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <termios.h>
+#include <unistd.h>
+
+#include "vmm/log.h"
+#include "vmm/sandbox.h"
+
+#define LOOP	  (1U << THREAD_LOOP)
+#define VCPU	  (1U << THREAD_VCPU | MIGRATION)
+#define IO	  (1U << THREAD_IO | MIGRATION)
+#define MIGRATION (1U << THREAD_MIGRATION)
+#define ALL	  (LOOP | VCPU | IO | MIGRATION)
+
+/* Kills are logged without being asked for, and nothing else should be. */
+#define FILTER_FLAGS SECCOMP_FILTER_FLAG_SPEC_ALLOW
+
+/* What pthread_create() asks of clone(); musl adds CLONE_DETACHED, a no-op. */
+#define THREAD_FLAGS                                                         \
+	((unsigned long)(CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | \
+			 CLONE_THREAD | CLONE_SYSVSEM | CLONE_SETTLS |       \
+			 CLONE_PARENT_SETTID | CLONE_CHILD_CLEARTID))
+
+struct rule {
+	int call;
+	unsigned int kinds;
+	/* With a mask: only when (argument & mask) == value. */
+	unsigned int arg;
+	uint64_t mask;
+	uint64_t value;
+};
+
+#define CALL(name, kinds)                        \
+	{                                        \
+		SCMP_SYS(name), (kinds), 0, 0, 0 \
+	}
+#define PIN(name, kinds, arg, mask, value)                      \
+	{                                                       \
+		SCMP_SYS(name), (kinds), (arg), (mask), (value) \
+	}
+/* The kernel looks at 32 bits of arguments that are ints. */
+#define PIN_INT(name, kinds, arg, value) \
+	PIN(name, kinds, arg, UINT32_MAX, (uint32_t)(value))
+#define IOCTL(request, kinds) PIN_INT(ioctl, kinds, 1, request)
+
+static const struct rule rules[] = {
+	/* Memory, never executable. */
+	CALL(brk, ALL),
+	PIN(mmap, ALL, 2, PROT_EXEC, 0),
+	PIN(mprotect, ALL, 2, PROT_EXEC, 0),
+	CALL(munmap, ALL),
+	CALL(mremap, ALL),
+	CALL(madvise, ALL),
+	CALL(mincore, MIGRATION),
+
+	/* Threads, locks, time. abort() needs the signal calls. */
+	CALL(futex, ALL),
+	CALL(set_robust_list, ALL),
+	CALL(rseq, ALL),
+	CALL(sched_yield, ALL),
+	CALL(sched_getaffinity, ALL),
+	CALL(sysinfo, ALL), /* qsort() asks how much memory there is */
+	CALL(gettid, ALL),
+	CALL(getpid, ALL),
+	CALL(rt_sigaction, ALL),
+	CALL(rt_sigprocmask, ALL),
+	CALL(rt_sigreturn, ALL),
+	CALL(restart_syscall, ALL),
+	CALL(nanosleep, ALL),
+	CALL(clock_nanosleep, ALL),
+	CALL(clock_gettime, ALL),
+	CALL(clock_getres, ALL),
+	CALL(gettimeofday, ALL),
+	CALL(time, ALL),
+	CALL(getrandom, ALL),
+	CALL(exit, ALL),
+	CALL(exit_group, ALL),
+	PIN(clone, MIGRATION, 0, ~0x400000UL, THREAD_FLAGS),
+	PIN_INT(prctl, MIGRATION, 0, PR_SET_NAME),
+	PIN_INT(seccomp, MIGRATION, 0, SECCOMP_SET_MODE_FILTER),
+	CALL(getrusage, MIGRATION),
+
+	/* Open descriptors. */
+	CALL(read, ALL),
+	CALL(readv, ALL),
+	CALL(pread64, ALL),
+	CALL(preadv, ALL),
+	CALL(preadv2, ALL),
+	CALL(write, ALL),
+	CALL(writev, ALL),
+	CALL(pwrite64, ALL),
+	CALL(pwritev, ALL),
+	CALL(pwritev2, ALL),
+	CALL(lseek, ALL),
+	CALL(close, ALL),
+	CALL(fstat, ALL),
+	CALL(newfstatat, ALL), /* what fstat() is made of in newer glibc */
+	PIN_INT(fcntl, ALL, 1, F_GETFL),
+	PIN_INT(fcntl, ALL, 1, F_SETFL),
+	PIN_INT(fcntl, ALL, 1, F_DUPFD_CLOEXEC),
+	PIN_INT(fcntl, MIGRATION, 1, F_GETFD),
+	PIN_INT(fcntl, MIGRATION, 1, F_SETFD),
+	PIN_INT(fcntl, MIGRATION, 1, F_OFD_GETLK),
+	PIN_INT(fcntl, MIGRATION, 1, F_OFD_SETLK),
+	CALL(poll, ALL),
+	CALL(ppoll, ALL),
+	CALL(epoll_wait, LOOP),
+	CALL(epoll_pwait, LOOP),
+	CALL(epoll_ctl, ALL),
+	CALL(eventfd2, ALL),
+	CALL(timerfd_create, MIGRATION),
+	CALL(timerfd_settime, ALL),
+	CALL(timerfd_gettime, ALL),
+	CALL(fsync, IO),
+	CALL(fdatasync, IO),
+	CALL(fallocate, IO),
+	CALL(sync_file_range, IO),
+	CALL(fadvise64, IO), /* drops the cache when a disk is taken over */
+	CALL(ftruncate, MIGRATION),
+	CALL(memfd_create, MIGRATION), /* boot image that comes along */
+	/* The loop's thread takes the control socket's name away at the end. */
+	CALL(unlink, LOOP),
+	CALL(unlinkat, LOOP),
+
+	/* Sockets: control, consoles, the migration's connection. */
+	CALL(accept4, LOOP | MIGRATION),
+	CALL(recvfrom, LOOP | MIGRATION),
+	CALL(recvmsg, LOOP | MIGRATION),
+	CALL(sendto, LOOP | MIGRATION),
+	CALL(sendmsg, LOOP | MIGRATION),
+	CALL(shutdown, LOOP | MIGRATION),
+	CALL(getsockname, LOOP | MIGRATION),
+	CALL(getpeername, LOOP | MIGRATION),
+	PIN_INT(getsockopt, LOOP | MIGRATION, 1, SOL_SOCKET),
+	PIN_INT(getsockopt, MIGRATION, 1, IPPROTO_TCP),
+	PIN_INT(setsockopt, MIGRATION, 1, SOL_SOCKET),
+	PIN_INT(setsockopt, MIGRATION, 1, IPPROTO_TCP),
+	PIN_INT(socket, MIGRATION, 0, AF_INET),
+	PIN_INT(socket, MIGRATION, 0, AF_INET6),
+	PIN_INT(socket, MIGRATION, 0, AF_UNIX),
+	CALL(connect, MIGRATION),
+
+	/* The terminal, put right at the end. */
+	IOCTL(TCGETS, LOOP),
+	IOCTL(TCSETS, LOOP),
+	IOCTL(TCSETSW, LOOP),
+	IOCTL(TCSETSF, LOOP),
+	IOCTL(TIOCGWINSZ, LOOP),
+
+	/* Devices: interrupts, notifications, taps, block devices. */
+	IOCTL(KVM_SIGNAL_MSI, ALL),
+	IOCTL(KVM_IRQ_LINE, ALL),
+	IOCTL(KVM_IOEVENTFD, ALL),
+	IOCTL(TUNSETOFFLOAD, ALL),
+	IOCTL(TUNSETVNETHDRSZ, ALL),
+	IOCTL(TUNSETIFF, MIGRATION),
+	IOCTL(TUNGETIFF, MIGRATION),
+	IOCTL(BLKDISCARD, IO),
+	IOCTL(BLKZEROOUT, IO),
+	IOCTL(BLKGETSIZE64, MIGRATION),
+	IOCTL(BLKSSZGET, MIGRATION),
+	IOCTL(BLKPBSZGET, MIGRATION),
+
+	/* A vCPU runs, is saved and is loaded on its own thread. */
+	IOCTL(KVM_RUN, VCPU),
+	IOCTL(KVM_GET_REGS, VCPU),
+	IOCTL(KVM_SET_REGS, VCPU),
+	IOCTL(KVM_GET_SREGS, VCPU),
+	IOCTL(KVM_SET_SREGS, VCPU),
+	IOCTL(KVM_GET_SREGS2, VCPU),
+	IOCTL(KVM_SET_SREGS2, VCPU),
+	IOCTL(KVM_GET_XSAVE, VCPU),
+	IOCTL(KVM_GET_XSAVE2, VCPU),
+	IOCTL(KVM_SET_XSAVE, VCPU),
+	IOCTL(KVM_GET_XCRS, VCPU),
+	IOCTL(KVM_SET_XCRS, VCPU),
+	IOCTL(KVM_GET_DEBUGREGS, VCPU),
+	IOCTL(KVM_SET_DEBUGREGS, VCPU),
+	IOCTL(KVM_GET_LAPIC, VCPU),
+	IOCTL(KVM_SET_LAPIC, VCPU),
+	IOCTL(KVM_GET_MSRS, VCPU),
+	IOCTL(KVM_SET_MSRS, VCPU),
+	IOCTL(KVM_GET_MP_STATE, VCPU),
+	IOCTL(KVM_SET_MP_STATE, VCPU),
+	IOCTL(KVM_GET_VCPU_EVENTS, VCPU),
+	IOCTL(KVM_SET_VCPU_EVENTS, VCPU),
+	IOCTL(KVM_GET_NESTED_STATE, VCPU),
+	IOCTL(KVM_SET_NESTED_STATE, VCPU),
+	IOCTL(KVM_GET_CPUID2, VCPU),
+	IOCTL(KVM_SET_CPUID2, VCPU),
+	IOCTL(KVM_GET_TSC_KHZ, VCPU),
+	IOCTL(KVM_SET_TSC_KHZ, VCPU),
+	IOCTL(KVM_HAS_DEVICE_ATTR, VCPU),
+	IOCTL(KVM_GET_DEVICE_ATTR, VCPU),
+	IOCTL(KVM_SET_DEVICE_ATTR, VCPU),
+	IOCTL(KVM_KVMCLOCK_CTRL, LOOP | VCPU),
+	IOCTL(KVM_CHECK_EXTENSION, LOOP | VCPU),
+
+	/* A reset, on the loop's thread, loads the VM's power-on state. */
+	IOCTL(KVM_GET_IRQCHIP, LOOP | MIGRATION),
+	IOCTL(KVM_SET_IRQCHIP, LOOP | MIGRATION),
+	IOCTL(KVM_GET_PIT2, LOOP | MIGRATION),
+	IOCTL(KVM_SET_PIT2, LOOP | MIGRATION),
+	IOCTL(KVM_GET_CLOCK, LOOP | MIGRATION),
+	IOCTL(KVM_SET_CLOCK, LOOP | MIGRATION),
+
+	/* A target builds its VM, and each rehearsal a throwaway one. */
+	IOCTL(KVM_GET_API_VERSION, MIGRATION),
+	IOCTL(KVM_GET_VCPU_MMAP_SIZE, MIGRATION),
+	IOCTL(KVM_GET_SUPPORTED_CPUID, MIGRATION),
+	IOCTL(KVM_GET_MSR_INDEX_LIST, MIGRATION),
+	IOCTL(KVM_GET_MSR_FEATURE_INDEX_LIST, MIGRATION),
+	IOCTL(KVM_X86_GET_MCE_CAP_SUPPORTED, MIGRATION),
+	IOCTL(KVM_X86_SETUP_MCE, MIGRATION),
+	IOCTL(KVM_CREATE_VM, MIGRATION),
+	IOCTL(KVM_CREATE_VCPU, MIGRATION),
+	IOCTL(KVM_CREATE_IRQCHIP, MIGRATION),
+	IOCTL(KVM_CREATE_PIT2, MIGRATION),
+	IOCTL(KVM_SET_TSS_ADDR, MIGRATION),
+	IOCTL(KVM_SET_IDENTITY_MAP_ADDR, MIGRATION),
+	IOCTL(KVM_SET_BOOT_CPU_ID, MIGRATION),
+	IOCTL(KVM_ENABLE_CAP, MIGRATION),
+	IOCTL(KVM_SET_USER_MEMORY_REGION, MIGRATION),
+	IOCTL(KVM_GET_DIRTY_LOG, MIGRATION),
+	IOCTL(KVM_CLEAR_DIRTY_LOG, MIGRATION),
+};
+
+struct sandbox {
+	struct sock_fprog programs[THREAD_KINDS];
+};
+
+/* ---- compiling ---- */
+
+static int add_rule(scmp_filter_ctx ctx, const struct rule *rule)
+{
+	if (!rule->mask)
+		return seccomp_rule_add(ctx, SCMP_ACT_ALLOW, rule->call, 0);
+	return seccomp_rule_add(ctx, SCMP_ACT_ALLOW, rule->call, 1,
+				SCMP_CMP(rule->arg, SCMP_CMP_MASKED_EQ,
+					 rule->mask, rule->value));
+}
+
+static int add_rules(scmp_filter_ctx ctx, enum thread_kind kind)
+{
+	/* abort() and kicks signal threads of this process and no other. */
+	struct rule own_threads =
+		PIN_INT(tgkill, ALL, 0, (unsigned int)getpid());
+	int rc = add_rule(ctx, &own_threads);
+
+	for (size_t i = 0; i < ARRAY_SIZE(rules) && !rc; i++) {
+		if (rules[i].kinds & (1U << kind))
+			rc = add_rule(ctx, &rules[i]);
+	}
+	/* clone3()'s flags are in memory; clone()'s can be looked at. */
+	if (!rc && kind == THREAD_MIGRATION)
+		rc = seccomp_rule_add(ctx, SCMP_ACT_ERRNO(ENOSYS),
+				      SCMP_SYS(clone3), 0);
+	/* Every exit of a vCPU goes through ioctl(): look for it first. */
+	if (!rc)
+		rc = seccomp_syscall_priority(ctx, SCMP_SYS(ioctl), 255);
+	return rc;
+}
+
+/* Have libseccomp write the program to a file, and take it from there. */
+static int export_program(scmp_filter_ctx ctx, struct sock_fprog *ret)
+{
+	int fd = memfd_create("filter", MFD_CLOEXEC);
+	off_t size;
+	int rc;
+
+	if (fd < 0)
+		return -errno;
+	rc = seccomp_export_bpf(ctx, fd);
+	size = lseek(fd, 0, SEEK_CUR);
+	if (!rc && size <= 0)
+		rc = -EIO;
+	if (rc)
+		goto out;
+	ret->filter = malloc((size_t)size);
+	ret->len = (unsigned short)((size_t)size / sizeof(*ret->filter));
+	rc = ret->filter ? pread_full(fd, ret->filter, (size_t)size, 0)
+			 : -ENOMEM;
+out:
+	close(fd);
+	return rc;
+}
+
+static int compile(enum thread_kind kind, struct sock_fprog *ret)
+{
+	scmp_filter_ctx ctx = seccomp_init(SCMP_ACT_KILL_PROCESS);
+	int rc;
+
+	if (!ctx)
+		return -ENOMEM;
+	rc = seccomp_attr_set(ctx, SCMP_FLTATR_ACT_BADARCH,
+			      SCMP_ACT_KILL_PROCESS);
+	if (!rc)
+		rc = add_rules(ctx, kind);
+	if (!rc)
+		rc = export_program(ctx, ret);
+	seccomp_release(ctx);
+	return rc;
+}
+
+int sandbox_create(struct sandbox **ret, struct error *err)
+{
+	struct sandbox *sandbox = calloc(1, sizeof(*sandbox));
+	int rc;
+
+	if (!sandbox)
+		return error_set(err, -ENOMEM, "sandbox: out of memory");
+	for (unsigned int kind = 0; kind < THREAD_KINDS; kind++) {
+		rc = compile(kind, &sandbox->programs[kind]);
+		if (rc) {
+			sandbox_free(sandbox);
+			return error_set(err, rc,
+					 "sandbox: compiling a filter: %s",
+					 strerror(-rc));
+		}
+	}
+	*ret = sandbox;
+	return 0;
+}
+
+void sandbox_free(struct sandbox *sandbox)
+{
+	if (!sandbox)
+		return;
+	for (unsigned int kind = 0; kind < THREAD_KINDS; kind++)
+		free(sandbox->programs[kind].filter);
+	free(sandbox);
+}
+
+/* ---- entering ---- */
+
+/*
+ * Who lacks CAP_SETPCAP can't empty the bounding set, and has no need to:
+ * under no_new_privs no program gives capabilities back.
+ */
+static int drop_bounding_set(void)
+{
+	for (cap_value_t cap = 0; cap_get_bound(cap) >= 0; cap++) {
+		if (cap_get_bound(cap) && cap_drop_bound(cap) && errno != EPERM)
+			return -1;
+	}
+	return 0;
+}
+
+static int drop_capabilities(void)
+{
+	cap_t none = cap_init();
+	int rc;
+
+	if (!none)
+		return -1;
+	rc = drop_bounding_set();
+	/* Old kernels have no ambient set to empty. */
+	if (!rc && cap_reset_ambient() && errno != EINVAL)
+		rc = -1;
+	if (!rc)
+		rc = cap_set_proc(none);
+	cap_free(none);
+	return rc;
+}
+
+/*
+ * glibc's malloc gives threads arenas of their own, and to manage these opens
+ * files at odd moments: the list of processors, the overcommit policy. With a
+ * single arena it opens none, and nothing that is in a hurry allocates.
+ */
+static void share_one_arena(void)
+{
+#ifdef __GLIBC__
+	mallopt(M_ARENA_MAX, 1);
+#endif
+}
+
+int sandbox_drop(struct sandbox *sandbox __maybe_unused, struct error *err)
+{
+	share_one_arena();
+	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
+		return error_set(err, -errno, "sandbox: no_new_privs: %s",
+				 strerror(errno));
+	if (drop_capabilities())
+		return error_set(err, -errno,
+				 "sandbox: giving up capabilities: %s",
+				 strerror(errno));
+	return 0;
+}
+
+int sandbox_enter(const struct sandbox *sandbox, enum thread_kind kind,
+		  struct error *err)
+{
+	if (!syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, FILTER_FLAGS,
+		     &sandbox->programs[kind]))
+		return 0;
+	return error_set(err, -errno,
+			 "sandbox: this kernel refuses the seccomp filter: %s",
+			 strerror(errno));
+}
+
+/* ---- threads ---- */
+
+struct start {
+	const struct sandbox *sandbox;
+	enum thread_kind kind;
+	char name[16]; /* the kernel's limit */
+	void *(*fn)(void *);
+	void *arg;
+};
+
+/*
+ * All but the kick, and but what a fault raises: a blocked fault ends the
+ * process all the same, but past any debugger or sanitizer that handles it.
+ */
+static void thread_signals(sigset_t *blocked)
+{
+	static const int open[] = {
+		VCPU_KICK_SIGNAL, SIGSEGV, SIGBUS, SIGFPE,
+		SIGILL,		  SIGTRAP, SIGSYS, SIGABRT
+	};
+
+	sigfillset(blocked);
+	for (size_t i = 0; i < ARRAY_SIZE(open); i++)
+		sigdelset(blocked, open[i]);
+}
+
+static void *thread_main(void *arg)
+{
+	struct start start = *(struct start *)arg;
+	struct error err;
+
+	free(arg);
+	prctl(PR_SET_NAME, start.name);
+	if (start.sandbox && sandbox_enter(start.sandbox, start.kind, &err)) {
+		/* Nobody waits for this thread's verdict, and it must not run
+		 * uncaged. */
+		log_error("thread %s: %s", start.name, err.text);
+		_exit(EXIT_FAILURE);
+	}
+	return start.fn(start.arg);
+}
+
+int thread_start(const struct sandbox *sandbox, enum thread_kind kind,
+		 const char *name, void *(*fn)(void *), void *arg,
+		 pthread_t *ret_thread, struct error *err)
+{
+	struct start *start = malloc(sizeof(*start));
+	sigset_t blocked, old;
+	int rc;
+
+	if (!start)
+		return error_set(err, -ENOMEM, "thread %s: out of memory",
+				 name);
+	*start = (struct start){
+		.sandbox = sandbox,
+		.kind = kind,
+		.fn = fn,
+		.arg = arg,
+	};
+	snprintf(start->name, sizeof(start->name), "%s", name);
+	/* A thread is born with its creator's mask: no window is left. */
+	thread_signals(&blocked);
+	pthread_sigmask(SIG_SETMASK, &blocked, &old);
+	rc = pthread_create(ret_thread, NULL, thread_main, start);
+	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	if (!rc)
+		return 0;
+	free(start);
+	return error_set(err, -rc, "thread %s: %s", name, strerror(rc));
+}
