@@ -12,10 +12,12 @@
  * Most points wait by polling the UART's line status from ring 3. The others
  * are those where this would destroy what is tested; each says how it waits.
  * Some cannot be told to go on at all: they hold their state for hold_ms after
- * the announcement, and then take the byte as all others do.
+ * the announcement, check it, say "held N" and then want the byte that all
+ * others want. It may be sent before, but in uart-loopback a UART may lose it.
  *
- * Options: point=N (that one only), auto=yes (wait for nobody: tests the guest
- * itself), hold_ms=500, list=yes (print the names and end).
+ * Options: point=N (that one only), from=N (that one and those after it),
+ * auto=yes (wait for nobody: tests the guest itself), hold_ms=500, list=yes
+ * (print the names and end).
  * Verdict: 20 a point failed.
  */
 #include "sync.h"
@@ -98,13 +100,24 @@ void sync_announce(void)
 	print("@%lu %s\n", sync.number, points[sync.number - 1].name);
 }
 
-void sync_wait(void)
+static void take_byte(void)
 {
-	sync_announce();
 	if (sync.automatic)
 		return;
 	while (serial_poll() < 0)
 		cpu_relax();
+}
+
+void sync_wait(void)
+{
+	sync_announce();
+	take_byte();
+}
+
+void sync_held(void)
+{
+	print("held %lu\n", sync.number);
+	take_byte();
 }
 
 uint64_t sync_hold_ns(void)
@@ -164,6 +177,7 @@ unsigned int guest_main(void)
 {
 	size_t count = ARRAY_SIZE(points);
 	size_t only = option_number("point", 0, count);
+	size_t from = option_number("from", 1, count);
 	bool list = option_choice("list", no_yes);
 
 	sync.hold_ns = option_number("hold_ms", 500, 60000) * 1000000;
@@ -175,7 +189,7 @@ unsigned int guest_main(void)
 	for (size_t i = 1; i <= count; i++) {
 		if (list)
 			print("%lu %s\n", i, points[i - 1].name);
-		else if (!only || only == i)
+		else if (only ? only == i : i >= from)
 			run(i);
 	}
 	print("done\n");

@@ -91,8 +91,7 @@ void point_rep_movs(void)
 		}
 		turn++;
 	} while (clock_tsc_ns(rdtsc() - start) < sync_hold_ns());
-	while (!sync_auto() && serial_poll() < 0)
-		cpu_relax();
+	sync_held();
 }
 
 /* Reads one port over and over, for hold_ms: no byte may be missing. */
@@ -120,8 +119,7 @@ void point_rep_ins(void)
 				return;
 			}
 	} while (clock_tsc_ns(rdtsc() - start) < sync_hold_ns());
-	while (!sync_auto() && serial_poll() < 0)
-		cpu_relax();
+	sync_held();
 }
 
 void point_rep_outs(void)
@@ -144,6 +142,5 @@ void point_rep_outs(void)
 		sync_check("end", (uint64_t)from + CHUNK, (uint64_t)at);
 		sync_check("last byte", from[CHUNK - 1], inb(SCRATCH_PORT));
 	} while (clock_tsc_ns(rdtsc() - start) < sync_hold_ns());
-	while (!sync_auto() && serial_poll() < 0)
-		cpu_relax();
+	sync_held();
 }

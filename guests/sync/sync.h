@@ -37,6 +37,11 @@ void sync_wait(void);
 void sync_announce(void);
 
 /**
+ * sync_held - the end of such a point: says "held N" and waits for the byte
+ */
+void sync_held(void);
+
+/**
  * sync_hold_ns - how long a point that cannot be told to go on stays
  */
 uint64_t sync_hold_ns(void);
