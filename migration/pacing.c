@@ -1,0 +1,382 @@
+// SPDX-License-Identifier: MIT
+/*
+ * The estimator and the switch-over policy of pacing.h. Everything here is
+ * arithmetic on what was noted; times are nanoseconds, and sums saturate
+ * rather than wrap.
+ */
+#include <assert.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "migration/pacing.h"
+
+/* A page on the wire: its data and its share of run and record headers. */
+#define PAGE_BYTES (GUEST_PAGE_SIZE + 16)
+
+/* Rounds of fewer bytes say more about latency than about bandwidth. */
+#define SIZED_BYTES (64 * PAGE_BYTES)
+
+/* Last byte to LOADED, COMMIT to RUNNING. */
+#define PAUSE_TRIPS 2
+
+#define STALL_ROUNDS	2  /* without a clear gain before the guest is slowed */
+#define HOPELESS_ROUNDS 3  /* with the costs alone over the threshold */
+#define PATIENCE_ROUNDS 8  /* without a gain at the strongest step */
+#define POLISH_ROUNDS	4  /* beyond the threshold */
+#define POLISH_COST	10 /* thresholds that such a round may last */
+
+/* Per cent of a vCPU's time. */
+static const unsigned int throttle_steps[] = { 20, 40, 60, 80, 90, 95, 99 };
+
+static uint64_t add(uint64_t a, uint64_t b)
+{
+	return a > UINT64_MAX - b ? UINT64_MAX : a + b;
+}
+
+/* a × b ÷ c, rounded up; c is not 0 */
+static uint64_t scale(uint64_t a, uint64_t b, uint64_t c)
+{
+	unsigned __int128 x = ((unsigned __int128)a * b + c - 1) / c;
+
+	return x > UINT64_MAX ? UINT64_MAX : (uint64_t)x;
+}
+
+void pacing_init(struct pacing *p, const struct pacing_params *params)
+{
+	memset(p, 0, sizeof(*p));
+	p->params = *params;
+	p->best_ns = UINT64_MAX;
+}
+
+void pacing_set_max_downtime(struct pacing *p, uint64_t ns)
+{
+	p->params.max_downtime_ns = ns;
+	p->hopeless = 0;
+	p->polished = 0;
+}
+
+void pacing_note_cost(struct pacing *p, enum pacing_cost cost, uint64_t ns)
+{
+	assert(cost < PACING_COSTS);
+	p->cost[cost][p->ncost[cost]++ % PACING_SAMPLES] = ns;
+}
+
+void pacing_note_state(struct pacing *p, uint64_t bytes)
+{
+	p->state_bytes = bytes;
+}
+
+void pacing_note_round(struct pacing *p, const struct pacing_round *round)
+{
+	p->rounds[p->nrounds++ % PACING_ROUNDS] = *round;
+	if (round->bytes >= SIZED_BYTES)
+		p->sized = *round;
+}
+
+/* The upper median of the samples at hand. */
+static uint64_t cost_ns(const struct pacing *p, enum pacing_cost cost)
+{
+	unsigned int n = MIN(p->ncost[cost], (unsigned int)PACING_SAMPLES);
+	uint64_t s[PACING_SAMPLES] = { 0 };
+
+	for (unsigned int i = 0; i < n; i++) {
+		unsigned int j = i;
+
+		for (; j > 0 && s[j - 1] > p->cost[cost][i]; j--)
+			s[j] = s[j - 1];
+		s[j] = p->cost[cost][i];
+	}
+	return s[n / 2];
+}
+
+/* Time that a round spent on its bytes. */
+static uint64_t wire_ns(const struct pacing *p, const struct pacing_round *r)
+{
+	uint64_t trip = cost_ns(p, PACING_TRIP);
+
+	/* never less than half: a trip can't explain more of a round */
+	return r->ns / 2 > trip ? r->ns - trip : MAX(r->ns / 2, 1ULL);
+}
+
+/* Bandwidth as a fraction: bytes in nanoseconds; false when unknown. */
+static bool bandwidth(const struct pacing *p, uint64_t *bytes, uint64_t *ns)
+{
+	unsigned int n = MIN(p->nrounds, (unsigned int)PACING_ROUNDS);
+	const struct pacing_round *last = &p->sized;
+
+	*bytes = 0;
+	*ns = 0;
+	for (unsigned int i = 0; i < n; i++) {
+		*bytes = add(*bytes, p->rounds[i].bytes);
+		*ns = add(*ns, wire_ns(p, &p->rounds[i]));
+	}
+	if (last->bytes &&
+	    (*bytes < SIZED_BYTES ||
+	     scale(*ns, last->bytes, *bytes) < wire_ns(p, last))) {
+		*bytes = last->bytes;
+		*ns = wire_ns(p, last);
+	}
+	return *bytes > 0;
+}
+
+uint64_t pacing_bandwidth(const struct pacing *p)
+{
+	uint64_t bytes, ns;
+
+	return bandwidth(p, &bytes, &ns) ? scale(bytes, NS_PER_S, ns) : 0;
+}
+
+uint64_t pacing_dirty_rate(const struct pacing *p)
+{
+	unsigned int n = MIN(p->nrounds, (unsigned int)PACING_ROUNDS);
+	uint64_t most = 0;
+
+	for (unsigned int i = 0; i < n; i++) {
+		const struct pacing_round *r = &p->rounds[i];
+		uint64_t ns = add(r->ns, cost_ns(p, PACING_SYNC));
+		uint64_t rate = scale(r->dirty_pages, NS_PER_S, MAX(ns, 1ULL));
+
+		most = MAX(most, rate);
+	}
+	return most;
+}
+
+static uint64_t transfer_ns(const struct pacing *p, uint64_t to_send)
+{
+	uint64_t bytes, ns;
+
+	if (!bandwidth(p, &bytes, &ns))
+		return to_send ? UINT64_MAX : 0;
+	return scale(to_send, ns, bytes);
+}
+
+/* Everything but the bytes. */
+static uint64_t fixed_ns(const struct pacing_prediction *prediction)
+{
+	uint64_t sum = 0;
+
+	for (unsigned int i = 0; i < PACING_COSTS; i++)
+		sum = add(sum, prediction->cost_ns[i]);
+	return sum;
+}
+
+void pacing_predict(const struct pacing *p, uint64_t dirty_pages,
+		    struct pacing_prediction *ret)
+{
+	uint64_t running, bytes;
+
+	for (unsigned int i = 0; i < PACING_COSTS; i++)
+		ret->cost_ns[i] = cost_ns(p, (enum pacing_cost)i);
+	ret->cost_ns[PACING_TRIP] *= PAUSE_TRIPS;
+
+	/* from the start of the last sync until the guest stands still */
+	running = add(ret->cost_ns[PACING_SYNC], ret->cost_ns[PACING_STOP]);
+	ret->pages = add(dirty_pages,
+			 scale(pacing_dirty_rate(p), running, NS_PER_S));
+	bytes = add(scale(ret->pages, PAGE_BYTES, 1), p->state_bytes);
+	ret->transfer_ns = transfer_ns(p, bytes);
+	ret->total_ns = add(fixed_ns(ret), ret->transfer_ns);
+}
+
+static const struct pacing_round *last_round(const struct pacing *p)
+{
+	return &p->rounds[(p->nrounds - 1) % PACING_ROUNDS];
+}
+
+/* How long sending @pages as a round would take. */
+static uint64_t round_ns(const struct pacing *p, uint64_t pages)
+{
+	return add(transfer_ns(p, scale(pages, PAGE_BYTES, 1)),
+		   cost_ns(p, PACING_TRIP));
+}
+
+/*
+ * Within the threshold: would one more round be cheap, and shorten the pause
+ * by a quarter or more?
+ */
+static bool polish_pays(const struct pacing *p, uint64_t elapsed_ns,
+			const struct pacing_prediction *now)
+{
+	uint64_t dirty = last_round(p)->dirty_pages;
+	uint64_t ns = add(round_ns(p, dirty), cost_ns(p, PACING_SYNC));
+	struct pacing_prediction then;
+
+	if (p->polished >= POLISH_ROUNDS ||
+	    ns > scale(p->params.max_downtime_ns, POLISH_COST, 1) ||
+	    (p->params.timeout_ns &&
+	     add(elapsed_ns, ns) > p->params.timeout_ns))
+		return false;
+	pacing_predict(p, scale(pacing_dirty_rate(p), ns, NS_PER_S), &then);
+	return then.total_ns < now->total_ns / 4 * 3;
+}
+
+/* The next step, further ahead when dirtying is far ahead of the wire. */
+static unsigned int next_throttle(const struct pacing *p)
+{
+	uint64_t wire = pacing_bandwidth(p) / PAGE_BYTES; /* pages a second */
+	uint64_t dirty = MAX(pacing_dirty_rate(p), 1ULL);
+	uint64_t keep = MIN(scale(wire, 50, dirty), 100ULL);
+
+	for (size_t i = 0; i < ARRAY_SIZE(throttle_steps); i++)
+		if (throttle_steps[i] > p->throttle &&
+		    (!p->throttle ? throttle_steps[i] + keep >= 100 : true))
+			return throttle_steps[i];
+	return throttle_steps[ARRAY_SIZE(throttle_steps) - 1];
+}
+
+static bool throttle_left(const struct pacing *p)
+{
+	return p->throttle < throttle_steps[ARRAY_SIZE(throttle_steps) - 1];
+}
+
+static void note_progress(struct pacing *p, uint64_t total_ns, uint64_t fixed)
+{
+	if (total_ns < p->best_ns / 10 * 9) {
+		p->best_ns = total_ns;
+		p->stalled = 0;
+	} else {
+		p->stalled++;
+	}
+	if (fixed > p->params.max_downtime_ns)
+		p->hopeless++;
+	else
+		p->hopeless = 0;
+}
+
+static double ms(uint64_t ns)
+{
+	return (double)ns / 1e6;
+}
+
+/* What the user chose for a migration that does not converge. */
+static enum pacing_action last_resort(const struct pacing *p)
+{
+	return p->params.on_timeout == PACING_PAUSE ? PACING_FORCE
+						    : PACING_GIVE_UP;
+}
+
+#define REASON(d, ...) snprintf((d)->reason, sizeof((d)->reason), __VA_ARGS__)
+
+static void decide_within(struct pacing *p, uint64_t elapsed_ns,
+			  struct pacing_decision *d)
+{
+	bool in_time =
+		!p->params.timeout_ns || elapsed_ns < p->params.timeout_ns;
+
+	d->prepare = true;
+	if (!p->prepared && in_time) {
+		d->action = PACING_GO_ON;
+		REASON(d, "%.3f ms would do, disks are flushed first",
+		       ms(d->prediction.total_ns));
+		return;
+	}
+	if (polish_pays(p, elapsed_ns, &d->prediction)) {
+		p->polished++;
+		d->action = PACING_GO_ON;
+		REASON(d, "%.3f ms would do, one more round pays",
+		       ms(d->prediction.total_ns));
+		return;
+	}
+	d->action = PACING_SWITCH;
+	REASON(d, "%.3f ms is within %.3f ms", ms(d->prediction.total_ns),
+	       ms(p->params.max_downtime_ns));
+}
+
+static void decide_stalled(struct pacing *p, struct pacing_decision *d)
+{
+	if (throttle_left(p)) {
+		p->throttle = next_throttle(p);
+		p->best_ns = UINT64_MAX;
+		p->stalled = 0;
+		d->action = PACING_THROTTLE;
+		d->throttle = p->throttle;
+		REASON(d,
+		       "rounds no longer shrink at %.3f ms: slowing the vCPUs "
+		       "that dirty by %u %%",
+		       ms(d->prediction.total_ns), p->throttle);
+		return;
+	}
+	if (p->params.timeout_ns || p->stalled < PATIENCE_ROUNDS) {
+		REASON(d, "%.3f ms, with the guest as slow as can be",
+		       ms(d->prediction.total_ns));
+		return;
+	}
+	d->action = last_resort(p);
+	REASON(d, "it does not converge: %.3f ms at best, %.3f ms allowed",
+	       ms(p->best_ns), ms(p->params.max_downtime_ns));
+}
+
+static void decide_over(struct pacing *p, uint64_t elapsed_ns,
+			struct pacing_decision *d)
+{
+	uint64_t fixed = fixed_ns(&d->prediction);
+
+	note_progress(p, d->prediction.total_ns, fixed);
+	d->action = PACING_GO_ON;
+	d->prepare = p->hopeless > 0 ||
+		     d->prediction.total_ns / 4 <= p->params.max_downtime_ns;
+	if (p->params.timeout_ns && elapsed_ns >= p->params.timeout_ns) {
+		d->action = last_resort(p);
+		REASON(d, "timeout: %.3f ms would be needed, %.3f ms allowed",
+		       ms(d->prediction.total_ns),
+		       ms(p->params.max_downtime_ns));
+	} else if (p->hopeless >= HOPELESS_ROUNDS) {
+		d->action = last_resort(p);
+		REASON(d,
+		       "%.3f ms go by even with no page left to send, "
+		       "%.3f ms allowed",
+		       ms(fixed), ms(p->params.max_downtime_ns));
+	} else if (p->stalled < STALL_ROUNDS || p->hopeless) {
+		REASON(d, "%.3f ms would be needed, %.3f ms allowed",
+		       ms(d->prediction.total_ns),
+		       ms(p->params.max_downtime_ns));
+	} else {
+		decide_stalled(p, d);
+	}
+}
+
+void pacing_decide(struct pacing *p, uint64_t elapsed_ns,
+		   struct pacing_decision *ret)
+{
+	memset(ret, 0, sizeof(*ret));
+	if (p->params.offline) {
+		ret->action = PACING_FORCE;
+		REASON(ret, "offline: the guest is paused for the whole move");
+		return;
+	}
+	assert(p->nrounds > 0);
+	for (unsigned int i = 0; i < PACING_COSTS; i++)
+		assert(p->ncost[i] > 0);
+
+	pacing_predict(p, last_round(p)->dirty_pages, &ret->prediction);
+	ret->throttle = p->throttle;
+	if (ret->prediction.total_ns <= p->params.max_downtime_ns)
+		decide_within(p, elapsed_ns, ret);
+	else
+		decide_over(p, elapsed_ns, ret);
+	p->prepared = p->prepared || ret->prepare;
+}
+
+const char *pacing_action_name(enum pacing_action action)
+{
+	static const char *const names[] = {
+		[PACING_GO_ON] = "go on",     [PACING_THROTTLE] = "throttle",
+		[PACING_SWITCH] = "switch",   [PACING_FORCE] = "force",
+		[PACING_GIVE_UP] = "give up",
+	};
+
+	_Static_assert(ARRAY_SIZE(names) == PACING_GIVE_UP + 1, "a name each");
+	return names[action];
+}
+
+const char *pacing_cost_name(enum pacing_cost cost)
+{
+	static const char *const names[] = {
+		[PACING_STOP] = "stop", [PACING_DRAIN] = "drain",
+		[PACING_SAVE] = "save", [PACING_SYNC] = "sync",
+		[PACING_LOAD] = "load", [PACING_TRIP] = "round trips",
+	};
+
+	_Static_assert(ARRAY_SIZE(names) == PACING_COSTS, "a name each");
+	return names[cost];
+}

@@ -1,0 +1,188 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Pacing: how long would a pause take if it began now, and what to do about
+ * it. Pure policy: numbers in, a decision out; no VM, no I/O, no clock.
+ *
+ *	predicted pause = stop + drain + save + sync + bytes ÷ bandwidth
+ *			  + load + 2 round trips
+ *
+ * Each term is fed from measurements of this very migration. The costs that do
+ * not depend on how much is dirty are noted one sample at a time
+ * (pacing_note_cost()); the upper median of the last few counts, so that one
+ * hiccup of a scheduler neither hides nor poisons a term. Bandwidth comes from
+ * acknowledged rounds, net of one round trip, weighted by bytes; of that and
+ * the last round of some size the slower counts. While a guest is being
+ * stopped it goes on dirtying: the dirty set that the last sync found is
+ * grown by what the fastest recent dirtying would add.
+ *
+ * The loop of the source:
+ *
+ *	pacing_init();  pacing_note_cost() …;  pacing_note_state();
+ *	do {
+ *		send a round, wait for its ROUND_ACK, take the dirty log
+ *		pacing_note_cost(PACING_SYNC), pacing_note_round()
+ *		pacing_decide()
+ *	} while (GO_ON or THROTTLE);
+ *
+ * It ends: every decision but a bounded number leads on to a smaller pause, a
+ * slower guest or the end (see pacing_decide()).
+ *
+ * Threads: none; the caller's lock, if it has one.
+ */
+#ifndef GODWIT_PACING_H
+#define GODWIT_PACING_H
+
+#include "vmm/util.h"
+
+#define PACING_SAMPLES	  5 /* of each cost that are remembered */
+#define PACING_ROUNDS	  4 /* recent rounds that bandwidth is made of */
+#define PACING_REASON_MAX 160
+
+/* What a pause costs besides moving bytes. Each must be noted at least once. */
+enum pacing_cost {
+	PACING_STOP,  /* first kick to the last vCPU out of the guest */
+	PACING_DRAIN, /* devices at rest, disks flushed */
+	PACING_SAVE,  /* state into the buffer */
+	PACING_SYNC,  /* dirty log of KVM and ours, read and merged */
+	PACING_LOAD,  /* target: decode + check + load */
+	PACING_TRIP,  /* a round trip: PING to PONG */
+	PACING_COSTS,
+};
+
+enum pacing_on_timeout {
+	PACING_CANCEL,
+	PACING_PAUSE,
+};
+
+struct pacing_params {
+	uint64_t max_downtime_ns;
+	uint64_t timeout_ns; /* of the rounds; 0: none */
+	enum pacing_on_timeout on_timeout;
+	bool offline; /* pause first, copy once */
+};
+
+struct pacing_round {
+	uint64_t pages; /* sent, zero ones included */
+	uint64_t zero_pages;
+	uint64_t bytes;	      /* put on the wire and acknowledged */
+	uint64_t ns;	      /* first byte out to ROUND_ACK in */
+	uint64_t dirty_pages; /* the whole dirty set, by the sync after it */
+};
+
+/* A predicted pause, by term; nanoseconds. */
+struct pacing_prediction {
+	uint64_t cost_ns[PACING_COSTS]; /* TRIP: all trips together */
+	uint64_t transfer_ns;		/* pages and state over bandwidth */
+	uint64_t total_ns;
+	uint64_t pages; /* in the final set */
+};
+
+enum pacing_action {
+	PACING_GO_ON,	 /* one more round */
+	PACING_THROTTLE, /* slow the vCPUs that dirty, then one more round */
+	PACING_SWITCH,	 /* pause now: within the threshold */
+	PACING_FORCE,	 /* pause now, over the threshold, as the user asked */
+	PACING_GIVE_UP,	 /* call the migration off */
+};
+
+struct pacing_decision {
+	enum pacing_action action;
+	unsigned int throttle; /* per cent of time to hold vCPUs, 0 to 99 */
+	/*
+	 * The end is near, or the costs stand in its way: flush disks now and
+	 * measure the costs again, while the guest runs.
+	 */
+	bool prepare;
+	struct pacing_prediction prediction; /* of a pause that began now */
+	char reason[PACING_REASON_MAX]; /* a whole sentence, for log and user */
+};
+
+/* All members are private but readable; pacing_init() makes one. */
+struct pacing {
+	struct pacing_params params;
+	uint64_t cost[PACING_COSTS][PACING_SAMPLES];
+	unsigned int ncost[PACING_COSTS]; /* noted in all */
+	uint64_t state_bytes;
+	struct pacing_round rounds[PACING_ROUNDS]; /* ring */
+	unsigned int nrounds;			   /* noted in all */
+	struct pacing_round sized; /* the last of some size; bytes 0: none */
+	uint64_t best_ns;	   /* smallest prediction at this level */
+	unsigned int stalled;	   /* rounds since that got clearly better */
+	unsigned int polished;	   /* rounds beyond the threshold */
+	unsigned int hopeless;	   /* rounds with the costs alone too dear */
+	unsigned int throttle;	   /* per cent */
+	bool prepared;		   /* a decision has said so */
+};
+
+/**
+ * pacing_init() - begin, with nothing measured.
+ */
+void pacing_init(struct pacing *p, const struct pacing_params *params);
+
+/**
+ * pacing_set_max_downtime() - change the threshold while it runs.
+ */
+void pacing_set_max_downtime(struct pacing *p, uint64_t ns);
+
+/**
+ * pacing_note_cost() - a cost was measured once, in nanoseconds.
+ */
+void pacing_note_cost(struct pacing *p, enum pacing_cost cost, uint64_t ns);
+
+/**
+ * pacing_note_state() - how many bytes the state takes on the wire.
+ */
+void pacing_note_state(struct pacing *p, uint64_t bytes);
+
+/**
+ * pacing_note_round() - a round was acknowledged and the dirty log taken.
+ */
+void pacing_note_round(struct pacing *p, const struct pacing_round *round);
+
+/**
+ * pacing_bandwidth() - bytes a second, as predictions use it; 0 before the
+ * first round that had any bytes.
+ */
+uint64_t pacing_bandwidth(const struct pacing *p);
+
+/**
+ * pacing_dirty_rate() - pages a second: the fastest of the recent rounds.
+ */
+uint64_t pacing_dirty_rate(const struct pacing *p);
+
+/**
+ * pacing_predict() - a pause that begins now, with @dirty_pages left to send.
+ * total_ns is UINT64_MAX when there is no bandwidth yet.
+ */
+void pacing_predict(const struct pacing *p, uint64_t dirty_pages,
+		    struct pacing_prediction *ret);
+
+/**
+ * pacing_decide() - what to do after the last noted round. Call once a round.
+ * @elapsed_ns: since round 0 began.
+ *
+ * SWITCH only when the prediction is within the threshold and what @prepare
+ * asks for was done in an earlier round; even then up to a few more rounds as
+ * long as each is cheap and predicted to shorten the pause clearly. Over the
+ * threshold: GO_ON while rounds shrink the prediction, then THROTTLE in growing
+ * steps, each given rounds to show effect. At the timeout, or without one when
+ * the strongest step has no effect either, or when costs that do not depend on
+ * dirtying stay over the threshold by themselves: what on_timeout says, GIVE_UP
+ * or FORCE.
+ *
+ * All costs must have been noted before.
+ */
+void pacing_decide(struct pacing *p, uint64_t elapsed_ns,
+		   struct pacing_decision *ret);
+
+/**
+ * pacing_action_name() - "go on", "switch", …; never NULL.
+ */
+const char *pacing_action_name(enum pacing_action action);
+
+/**
+ * pacing_cost_name() - "stop", "drain", …; never NULL.
+ */
+const char *pacing_cost_name(enum pacing_cost cost);
+
+#endif

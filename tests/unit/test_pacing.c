@@ -1,0 +1,533 @@
+// SPDX-License-Identifier: MIT
+/*
+ * The estimator and the switch-over policy: single decisions, then whole
+ * migrations of simulated guests over simulated links. The simulator has its
+ * own clock and its own random numbers, so a seed always tells one story.
+ */
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "migration/pacing.h"
+#include "tests/unit/unit.h"
+
+#define PAGE_WIRE (GUEST_PAGE_SIZE + 16)
+
+static const struct pacing_params defaults = {
+	.max_downtime_ns = 10 * NS_PER_MS,
+};
+
+static void note_costs(struct pacing *p, uint64_t each_ns)
+{
+	for (int i = 0; i < PACING_COSTS; i++)
+		pacing_note_cost(p, (enum pacing_cost)i, each_ns);
+}
+
+/* 1 GB/s unless said otherwise */
+static void note(struct pacing *p, uint64_t pages, uint64_t ns, uint64_t dirty)
+{
+	struct pacing_round r = {
+		.pages = pages,
+		.bytes = pages * PAGE_WIRE,
+		.ns = ns,
+		.dirty_pages = dirty,
+	};
+
+	pacing_note_round(p, &r);
+}
+
+static struct pacing fresh(void)
+{
+	struct pacing p;
+
+	pacing_init(&p, &defaults);
+	note_costs(&p, 100 * NS_PER_US);
+	return p;
+}
+
+static struct pacing_decision decide(struct pacing *p)
+{
+	struct pacing_decision d;
+
+	pacing_decide(p, NS_PER_S, &d);
+	ck_assert(d.reason[0]);
+	return d;
+}
+
+START_TEST(a_prediction_is_the_sum_of_its_terms)
+{
+	struct pacing p = fresh();
+	struct pacing_prediction x;
+	uint64_t sum;
+
+	pacing_note_state(&p, 100000);
+	note(&p, 250000, NS_PER_S, 1000);
+	pacing_predict(&p, 1000, &x);
+	sum = x.transfer_ns;
+	for (int i = 0; i < PACING_COSTS; i++)
+		sum += x.cost_ns[i];
+	ck_assert_uint_eq(sum, x.total_ns);
+	ck_assert_uint_eq(x.cost_ns[PACING_TRIP], 200 * NS_PER_US);
+	/* about 4.2 MB at about 1 GB/s */
+	ck_assert_uint_gt(x.transfer_ns, 4 * NS_PER_MS);
+	ck_assert_uint_lt(x.transfer_ns, 43 * NS_PER_MS / 10);
+	/* dirtied while it is being stopped: 1000/s for 0.2 ms, rounded up */
+	ck_assert_uint_eq(x.pages, 1001);
+}
+END_TEST
+
+START_TEST(nothing_is_predicted_from_no_bandwidth)
+{
+	struct pacing p = fresh();
+	struct pacing_prediction x;
+
+	ck_assert_uint_eq(pacing_bandwidth(&p), 0);
+	pacing_predict(&p, 1, &x);
+	ck_assert_uint_eq(x.total_ns, UINT64_MAX);
+	note(&p, 0, 1000, 5);
+	ck_assert_int_eq(decide(&p).action, PACING_GO_ON);
+}
+END_TEST
+
+START_TEST(small_rounds_do_not_spoil_the_bandwidth)
+{
+	struct pacing p = fresh();
+	uint64_t before;
+
+	note(&p, 250000, NS_PER_S, 100);
+	before = pacing_bandwidth(&p);
+	for (int i = 0; i < 10; i++)
+		note(&p, 3, 130 * NS_PER_US, 3);
+	ck_assert_uint_gt(pacing_bandwidth(&p), before / 100 * 95);
+	ck_assert_uint_lt(pacing_bandwidth(&p), before / 100 * 105);
+}
+END_TEST
+
+START_TEST(a_link_that_slows_down_counts_at_once)
+{
+	struct pacing p = fresh();
+	uint64_t before;
+
+	for (int i = 0; i < 4; i++)
+		note(&p, 25000, 100 * NS_PER_MS, 25000);
+	before = pacing_bandwidth(&p);
+	note(&p, 25000, NS_PER_S, 25000);
+	ck_assert_uint_lt(pacing_bandwidth(&p), before / 9);
+}
+END_TEST
+
+START_TEST(one_hiccup_neither_hides_nor_poisons_a_cost)
+{
+	struct pacing p = fresh();
+	struct pacing_prediction x;
+
+	pacing_note_cost(&p, PACING_SAVE, 50 * NS_PER_MS);
+	pacing_predict(&p, 0, &x);
+	ck_assert_uint_eq(x.cost_ns[PACING_SAVE], 50 * NS_PER_MS);
+	pacing_note_cost(&p, PACING_SAVE, 120 * NS_PER_US);
+	pacing_predict(&p, 0, &x);
+	ck_assert_uint_eq(x.cost_ns[PACING_SAVE], 120 * NS_PER_US);
+}
+END_TEST
+
+START_TEST(disks_are_flushed_before_the_switch)
+{
+	struct pacing p = fresh();
+	struct pacing_decision d;
+
+	note(&p, 250000, NS_PER_S, 10);
+	d = decide(&p);
+	ck_assert_int_eq(d.action, PACING_GO_ON);
+	ck_assert(d.prepare);
+	note(&p, 10, 150 * NS_PER_US, 10);
+	ck_assert_int_eq(decide(&p).action, PACING_SWITCH);
+}
+END_TEST
+
+START_TEST(one_more_cheap_round_is_taken_when_it_pays)
+{
+	struct pacing p = fresh();
+	struct pacing_decision d;
+
+	p.prepared = true;
+	note(&p, 250000, NS_PER_S, 1500); /* 6 ms to send, 9 dirty after */
+	d = decide(&p);
+	ck_assert_uint_le(d.prediction.total_ns, 10 * NS_PER_MS);
+	ck_assert_int_eq(d.action, PACING_GO_ON);
+	note(&p, 1500, 6 * NS_PER_MS, 10);
+	d = decide(&p);
+	ck_assert_int_eq(d.action, PACING_SWITCH);
+	ck_assert_uint_lt(d.prediction.total_ns, NS_PER_MS);
+}
+END_TEST
+
+START_TEST(rounds_that_stop_shrinking_slow_the_guest)
+{
+	struct pacing p = fresh();
+	unsigned int last = 0;
+
+	note(&p, 250000, NS_PER_S, 60000);
+	ck_assert_int_eq(decide(&p).action, PACING_GO_ON);
+	for (int i = 0; i < 100; i++) {
+		struct pacing_decision d;
+
+		note(&p, 60000, 240 * NS_PER_MS, 60000);
+		d = decide(&p);
+		if (d.action == PACING_THROTTLE) {
+			ck_assert_uint_gt(d.throttle, last);
+			ck_assert_uint_le(d.throttle, 99);
+			last = d.throttle;
+		} else if (d.action == PACING_GIVE_UP) {
+			ck_assert_uint_eq(last, 99);
+			return;
+		} else {
+			ck_assert_int_eq(d.action, PACING_GO_ON);
+		}
+	}
+	ck_abort_msg("never gave up");
+}
+END_TEST
+
+START_TEST(at_the_timeout_the_users_choice_counts)
+{
+	for (int i = 0; i < 2; i++) {
+		struct pacing_params params = defaults;
+		struct pacing_decision d;
+		struct pacing p;
+
+		params.timeout_ns = 5 * NS_PER_S;
+		params.on_timeout = i ? PACING_PAUSE : PACING_CANCEL;
+		pacing_init(&p, &params);
+		note_costs(&p, 1000);
+		note(&p, 250000, 5 * NS_PER_S, 60000);
+		pacing_decide(&p, 5 * NS_PER_S - 1, &d);
+		ck_assert_int_eq(d.action, PACING_GO_ON);
+		pacing_decide(&p, 5 * NS_PER_S, &d);
+		ck_assert_int_eq(d.action, i ? PACING_FORCE : PACING_GIVE_UP);
+		ck_assert_ptr_nonnull(strstr(d.reason, "timeout"));
+	}
+}
+END_TEST
+
+START_TEST(within_the_threshold_the_timeout_does_not_matter)
+{
+	struct pacing_params params = defaults;
+	struct pacing_decision d;
+	struct pacing p;
+
+	params.timeout_ns = 1;
+	pacing_init(&p, &params);
+	note_costs(&p, 1000);
+	note(&p, 250000, NS_PER_S, 1500);
+	pacing_decide(&p, NS_PER_S, &d);
+	ck_assert_int_eq(d.action, PACING_SWITCH);
+}
+END_TEST
+
+START_TEST(costs_over_the_threshold_are_refused_by_name_and_not_throttled)
+{
+	struct pacing p = fresh();
+	struct pacing_decision d;
+	int i;
+
+	for (i = 0; i < PACING_SAMPLES; i++)
+		pacing_note_cost(&p, PACING_LOAD, 12 * NS_PER_MS);
+	for (i = 0; i < 10; i++) {
+		note(&p, 1000, 4 * NS_PER_MS, 1000);
+		d = decide(&p);
+		if (d.action != PACING_GO_ON)
+			break;
+		ck_assert(d.prepare);
+	}
+	ck_assert_int_eq(d.action, PACING_GIVE_UP);
+	ck_assert_ptr_nonnull(strstr(d.reason, "even with no page"));
+	ck_assert_int_lt(i, 5);
+}
+END_TEST
+
+START_TEST(a_new_threshold_counts_from_the_next_decision)
+{
+	struct pacing p = fresh();
+
+	p.prepared = true;
+	note(&p, 250000, NS_PER_S, 60000);
+	ck_assert_int_eq(decide(&p).action, PACING_GO_ON);
+	pacing_set_max_downtime(&p, NS_PER_S);
+	note(&p, 60000, 240 * NS_PER_MS, 60000);
+	ck_assert_int_eq(decide(&p).action, PACING_SWITCH);
+}
+END_TEST
+
+START_TEST(offline_pauses_first)
+{
+	struct pacing_params params = { .offline = true };
+	struct pacing_decision d;
+	struct pacing p;
+
+	pacing_init(&p, &params);
+	pacing_decide(&p, 0, &d);
+	ck_assert_int_eq(d.action, PACING_FORCE);
+}
+END_TEST
+
+START_TEST(absurd_numbers_saturate)
+{
+	struct pacing p = fresh();
+	struct pacing_prediction x;
+
+	pacing_note_cost(&p, PACING_LOAD, UINT64_MAX);
+	pacing_note_state(&p, UINT64_MAX);
+	note(&p, 1, UINT64_MAX, UINT64_MAX);
+	pacing_predict(&p, UINT64_MAX, &x);
+	ck_assert_uint_eq(x.total_ns, UINT64_MAX);
+	ck_assert_int_ne(decide(&p).action, PACING_SWITCH);
+}
+END_TEST
+
+/* ---- the simulator ---- */
+
+struct sim {
+	uint64_t seed;
+	double noise;  /* 0 … 1 */
+	double wire;   /* bytes a second */
+	double trip;   /* seconds, as all times here */
+	double cost;   /* of each of the other terms, on average */
+	double memory; /* pages */
+	double zero;   /* part of memory */
+	double set;    /* pages that the guest writes to */
+	double rate;   /* writes a second, to random pages of the set */
+	double held;   /* part of its time that it is slowed by */
+	double now;
+};
+
+static double uniform(struct sim *s)
+{
+	s->seed ^= s->seed << 13;
+	s->seed ^= s->seed >> 7;
+	s->seed ^= s->seed << 17;
+	return (double)(s->seed >> 11) / (double)(1ULL << 53);
+}
+
+static double between(struct sim *s, double low, double high)
+{
+	return low * pow(high / low, uniform(s));
+}
+
+/* A measured time: jitter, and once in a while a scheduler's hiccup. */
+static double jitter(struct sim *s, double t)
+{
+	double x = t * (1 + s->noise * (uniform(s) - 0.5));
+
+	if (uniform(s) < 0.02 * s->noise)
+		x += 0.01;
+	return x;
+}
+
+static double dirtied(const struct sim *s, double t)
+{
+	double writes = s->rate * (1 - s->held) * t;
+
+	return s->set * (1 - exp(-writes / s->set));
+}
+
+static uint64_t ns(double t)
+{
+	return (uint64_t)(t * 1e9);
+}
+
+static void sim_costs(struct sim *s, struct pacing *p)
+{
+	for (int i = 0; i < PACING_COSTS; i++)
+		pacing_note_cost(
+			p, (enum pacing_cost)i,
+			ns(jitter(s, i == PACING_TRIP ? s->trip : s->cost)));
+}
+
+/* Send @pages, then look what is dirty; returns that. */
+static double sim_round(struct sim *s, struct pacing *p, double pages,
+			double data)
+{
+	double bytes = data * PAGE_WIRE + 16 * pages / 64 + 64;
+	double t =
+		jitter(s, bytes / s->wire) + s->trip + (pages - data) * 0.3e-6;
+	double sync = jitter(s, s->cost);
+	double dirty = floor(dirtied(s, t + sync));
+	struct pacing_round r = {
+		.pages = (uint64_t)pages,
+		.zero_pages = (uint64_t)(pages - data),
+		.bytes = (uint64_t)bytes,
+		.ns = ns(t),
+		.dirty_pages = (uint64_t)dirty,
+	};
+
+	s->now += t + sync;
+	pacing_note_cost(p, PACING_SYNC, ns(sync));
+	pacing_note_cost(p, PACING_TRIP, ns(jitter(s, s->trip)));
+	pacing_note_round(p, &r);
+	return dirty;
+}
+
+/* The pause that really comes, with @dirty pages left after the sync. */
+static double sim_pause(struct sim *s, double dirty, uint64_t state)
+{
+	double lag = jitter(s, s->cost);
+	double pages = dirty + dirtied(s, lag) * (1 - MIN(dirty / s->set, 1));
+	double t = lag + 2 * jitter(s, s->trip);
+
+	for (int i = PACING_STOP + 1; i < PACING_TRIP; i++)
+		t += jitter(s, s->cost);
+	return t + jitter(s, (pages * PAGE_WIRE + (double)state) / s->wire);
+}
+
+struct outcome {
+	enum pacing_action action;
+	int rounds;
+	double pause, predicted;
+};
+
+static void sim_run(struct sim *s, const struct pacing_params *params,
+		    struct outcome *out)
+{
+	const uint64_t state = 60000;
+	struct pacing_decision d;
+	struct pacing p;
+	double dirty;
+
+	pacing_init(&p, params);
+	pacing_note_state(&p, state);
+	sim_costs(s, &p);
+	dirty = sim_round(s, &p, s->memory, s->memory * (1 - s->zero));
+	for (out->rounds = 1;; out->rounds++) {
+		ck_assert(params->timeout_ns || out->rounds < 300);
+		ck_assert(s->now < 1e6);
+		pacing_decide(&p, ns(s->now), &d);
+		ck_assert(d.reason[0]);
+		if (d.action == PACING_THROTTLE)
+			s->held = d.throttle / 100.0;
+		else if (d.action != PACING_GO_ON)
+			break;
+		if (d.prepare)
+			sim_costs(s, &p);
+		dirty = sim_round(s, &p, dirty, dirty);
+	}
+	out->action = d.action;
+	out->predicted = (double)d.prediction.total_ns / 1e9;
+	if (d.action == PACING_SWITCH)
+		ck_assert_uint_le(d.prediction.total_ns,
+				  params->max_downtime_ns);
+	out->pause = sim_pause(s, dirty, state);
+}
+
+static struct sim sim_random(uint64_t seed, double noise)
+{
+	struct sim s = { .seed = seed * 0x9e3779b97f4a7c15ULL + 1 };
+
+	s.noise = noise;
+	s.wire = between(&s, 10e6, 12e9);
+	s.trip = between(&s, 20e-6, 2e-3);
+	s.cost = between(&s, 20e-6, 1.5e-3);
+	s.memory = between(&s, 4096, 4e6);
+	s.zero = uniform(&s) * 0.99;
+	s.set = between(&s, 10, s.memory * (1 - s.zero) / 2 + 20);
+	s.rate = between(&s, 10, 1e6);
+	return s;
+}
+
+START_TEST(on_a_steady_link_no_switch_is_over_the_threshold)
+{
+	int switched = 0;
+
+	for (uint64_t seed = 1; seed <= 10000; seed++) {
+		struct sim s = sim_random(seed, 0);
+		struct outcome o;
+
+		sim_run(&s, &defaults, &o);
+		if (o.action != PACING_SWITCH)
+			continue;
+		switched++;
+		ck_assert_msg(o.pause <= 0.010 * 1.01,
+			      "seed %llu: %.3f ms, predicted %.3f ms",
+			      (unsigned long long)seed, o.pause * 1e3,
+			      o.predicted * 1e3);
+	}
+	ck_assert_int_gt(switched, 8000);
+}
+END_TEST
+
+START_TEST(on_a_noisy_link_few_switches_are_over_the_threshold)
+{
+	int switched = 0, over = 0;
+
+	for (uint64_t seed = 1; seed <= 10000; seed++) {
+		struct sim s = sim_random(seed, 0.5);
+		struct outcome o;
+
+		sim_run(&s, &defaults, &o);
+		if (o.action != PACING_SWITCH)
+			continue;
+		switched++;
+		/* jitter is half of 0.5, and a hiccup 10 ms: nobody's fault */
+		over += o.pause > 0.010 * 1.25 + 0.010;
+	}
+	ck_assert_int_gt(switched, 8000);
+	ck_assert_int_lt(over, switched / 100);
+}
+END_TEST
+
+START_TEST(every_migration_ends_and_as_the_user_chose)
+{
+	for (uint64_t seed = 1; seed <= 3000; seed++) {
+		struct sim s = sim_random(seed, (double)(seed % 3) * 0.5);
+		struct pacing_params params = defaults;
+		struct outcome o;
+
+		params.max_downtime_ns = ns(between(&s, 1e-6, 1));
+		if (seed % 2)
+			params.timeout_ns = ns(between(&s, 1e-3, 100));
+		if (seed % 5 > 2)
+			params.on_timeout = PACING_PAUSE;
+		sim_run(&s, &params, &o);
+		ck_assert(o.action == PACING_SWITCH ||
+			  o.action == (params.on_timeout == PACING_PAUSE
+					       ? PACING_FORCE
+					       : PACING_GIVE_UP));
+	}
+}
+END_TEST
+
+START_TEST(a_guest_that_can_be_moved_without_slowing_is_not_slowed)
+{
+	for (uint64_t seed = 1; seed <= 3000; seed++) {
+		struct sim s = sim_random(seed, 0);
+		struct outcome o;
+
+		/* dirties at a tenth of what the wire takes, costs are low */
+		s.rate = s.wire / PAGE_WIRE / 10;
+		s.cost = 100e-6;
+		s.trip = 100e-6;
+		s.wire = MAX(s.wire, 100e6);
+		sim_run(&s, &defaults, &o);
+		ck_assert_int_eq(o.action, PACING_SWITCH);
+		ck_assert(s.held == 0);
+		ck_assert_int_lt(o.rounds, 20);
+	}
+}
+END_TEST
+
+UNIT_SUITE("pacing", a_prediction_is_the_sum_of_its_terms,
+	   nothing_is_predicted_from_no_bandwidth,
+	   small_rounds_do_not_spoil_the_bandwidth,
+	   a_link_that_slows_down_counts_at_once,
+	   one_hiccup_neither_hides_nor_poisons_a_cost,
+	   disks_are_flushed_before_the_switch,
+	   one_more_cheap_round_is_taken_when_it_pays,
+	   rounds_that_stop_shrinking_slow_the_guest,
+	   at_the_timeout_the_users_choice_counts,
+	   within_the_threshold_the_timeout_does_not_matter,
+	   costs_over_the_threshold_are_refused_by_name_and_not_throttled,
+	   a_new_threshold_counts_from_the_next_decision, offline_pauses_first,
+	   absurd_numbers_saturate,
+	   on_a_steady_link_no_switch_is_over_the_threshold,
+	   on_a_noisy_link_few_switches_are_over_the_threshold,
+	   every_migration_ends_and_as_the_user_chose,
+	   a_guest_that_can_be_moved_without_slowing_is_not_slowed)
