@@ -37,7 +37,7 @@ struct door {
 	pthread_mutex_t lock;
 	pthread_cond_t changed;
 	bool closed;
-	bool waiting;	       /* somebody is in door_wait() */
+	bool idle; /* nobody was handed over since door_wait() began */
 	struct stream *handed; /* a source on its way to them */
 	struct wire_hello hello;
 	char refusal[128]; /* why HELLO is refused; empty: it is not */
@@ -55,6 +55,7 @@ int door_create(const struct door_params *params, struct door **ret,
 	if (!door)
 		return error_set(err, -ENOMEM, "listener: out of memory");
 	door->params = *params;
+	door->idle = true;
 	pthread_mutex_init(&door->lock, NULL);
 	pthread_cond_init(&door->changed, NULL);
 	door->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
@@ -101,10 +102,9 @@ int door_wait(struct door *door, struct stream **ret_stream,
 	int rc = 0;
 
 	pthread_mutex_lock(&door->lock);
-	door->waiting = true;
+	door->idle = !door->handed;
 	while (!door->handed && !door->closed)
 		pthread_cond_wait(&door->changed, &door->lock);
-	door->waiting = false;
 	if (door->closed)
 		rc = error_set(err, -ECANCELED, "the listener is closed");
 	else
@@ -162,9 +162,10 @@ static void hand_in(struct door *door, struct stream *stream,
 	pthread_mutex_lock(&door->lock);
 	if (door->refusal[0]) {
 		memcpy(why, door->refusal, sizeof(why));
-	} else if (!door->waiting || door->handed) {
+	} else if (!door->idle) {
 		snprintf(why, sizeof(why), "busy with another migration");
 	} else {
+		door->idle = false;
 		door->handed = stream;
 		door->hello = *hello;
 		pthread_cond_broadcast(&door->changed);

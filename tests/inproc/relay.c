@@ -1,0 +1,220 @@
+// SPDX-License-Identifier: MIT
+/*
+ * The relay; see relay.h.
+ */
+#include <check.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "migration/wire.h"
+#include "tests/inproc/relay.h"
+
+/* One direction of a connection. */
+struct flow {
+	int from;
+	int to;
+	int capture;		   /* -1: none */
+	unsigned int records;	   /* that passed whole */
+	unsigned int limit;	   /* cut after so many */
+	struct wire_header header; /* of the record that is passing */
+	size_t header_got;
+	uint64_t payload_left;
+};
+
+struct relay {
+	struct sockaddr_un listen_addr;
+	struct sockaddr_un door_addr;
+	struct relay_cut cut;
+	int listen_fd;
+	int stop_fd;
+	pthread_t thread;
+	unsigned int connections;
+	unsigned int passed[2];
+};
+
+static struct sockaddr_un address(const char *path)
+{
+	struct sockaddr_un addr = { .sun_family = AF_UNIX };
+
+	ck_assert_uint_lt(strlen(path), sizeof(addr.sun_path));
+	strcpy(addr.sun_path, path);
+	return addr;
+}
+
+/* How many of the @len bytes at @data may pass; counts records on the way. */
+static size_t admit(struct flow *flow, const uint8_t *data, size_t len)
+{
+	size_t at = 0;
+
+	while (at < len && flow->records < flow->limit) {
+		size_t need = sizeof(flow->header) - flow->header_got;
+		size_t n = MIN(need, len - at);
+
+		memcpy((uint8_t *)&flow->header + flow->header_got, data + at,
+		       n);
+		flow->header_got += n;
+		at += n;
+		if (need && n == need)
+			flow->payload_left = flow->header.length;
+		if (flow->header_got < sizeof(flow->header))
+			break;
+		n = MIN(flow->payload_left, len - at);
+		flow->payload_left -= n;
+		at += n;
+		if (!flow->payload_left) {
+			flow->records++;
+			flow->header_got = 0;
+		}
+	}
+	return at;
+}
+
+/* Forward what is there; false when the connection has to end. */
+static bool pump(struct flow *flow)
+{
+	uint8_t data[64 * 1024];
+	ssize_t n = read(flow->from, data, sizeof(data));
+	size_t pass;
+
+	if (n <= 0)
+		return n < 0 && errno == EINTR;
+	pass = admit(flow, data, (size_t)n);
+	if (flow->capture >= 0)
+		ck_assert(!write_full(flow->capture, data, pass));
+	for (size_t done = 0; done < pass;) {
+		ssize_t m =
+			send(flow->to, data + done, pass - done, MSG_NOSIGNAL);
+
+		if (m < 0)
+			return false;
+		done += (size_t)m;
+	}
+	return flow->records < flow->limit;
+}
+
+static int open_capture(const char *direction)
+{
+	static _Atomic unsigned int number[2];
+	const char *dir = getenv("GODWIT_CAPTURE");
+	unsigned int n = atomic_fetch_add(&number[direction[0] == 't'], 1);
+	char path[512];
+	int fd;
+
+	if (!dir)
+		return -1;
+	snprintf(path, sizeof(path), "%s/%d-%u.%s", dir, getpid(), n,
+		 direction);
+	fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+	ck_assert_msg(fd >= 0, "%s: %s", path, strerror(errno));
+	return fd;
+}
+
+static void connection(struct relay *relay, int source, int target)
+{
+	bool first = relay->connections++ == 0;
+	const struct relay_cut *cut = &relay->cut;
+	struct flow flows[2] = {
+		{ .from = source, .to = target, .limit = UINT32_MAX },
+		{ .from = target, .to = source, .limit = UINT32_MAX },
+	};
+	bool on = true;
+
+	flows[0].capture = first ? open_capture("source") : -1;
+	flows[1].capture = first ? open_capture("target") : -1;
+	if (first && cut->enabled)
+		flows[cut->from_target].limit = cut->after;
+	on = flows[0].limit && flows[1].limit;
+	while (on) {
+		struct pollfd fds[] = {
+			{ .fd = source, .events = POLLIN },
+			{ .fd = target, .events = POLLIN },
+			{ .fd = relay->stop_fd, .events = POLLIN },
+		};
+
+		if (poll(fds, ARRAY_SIZE(fds), -1) < 0)
+			continue;
+		on = !fds[2].revents;
+		for (int i = 0; on && i < 2; i++)
+			on = !fds[i].revents || pump(&flows[i]);
+	}
+	for (int i = 0; i < 2; i++) {
+		close_fd(&flows[i].capture);
+		if (first)
+			relay->passed[i] = flows[i].records;
+	}
+}
+
+static void *serve(void *opaque)
+{
+	struct relay *relay = opaque;
+
+	for (;;) {
+		struct pollfd fds[] = {
+			{ .fd = relay->listen_fd, .events = POLLIN },
+			{ .fd = relay->stop_fd, .events = POLLIN },
+		};
+		int source;
+		int target;
+
+		if (poll(fds, ARRAY_SIZE(fds), -1) < 0)
+			continue;
+		if (fds[1].revents)
+			return NULL;
+		source = accept4(relay->listen_fd, NULL, NULL, SOCK_CLOEXEC);
+		if (source < 0)
+			continue;
+		target = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+		if ((!relay->connections || !relay->cut.turn_away) &&
+		    !connect(target, (struct sockaddr *)&relay->door_addr,
+			     sizeof(relay->door_addr)))
+			connection(relay, source, target);
+		close(source);
+		close(target);
+	}
+}
+
+struct relay *relay_start(const char *listen_path, const char *door_path,
+			  const struct relay_cut *cut)
+{
+	struct relay *relay = calloc(1, sizeof(*relay));
+
+	ck_assert_ptr_nonnull(relay);
+	relay->listen_addr = address(listen_path);
+	relay->door_addr = address(door_path);
+	relay->cut = *cut;
+	relay->stop_fd = eventfd(0, EFD_CLOEXEC);
+	relay->listen_fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	unlink(listen_path);
+	ck_assert_int_eq(bind(relay->listen_fd,
+			      (struct sockaddr *)&relay->listen_addr,
+			      sizeof(relay->listen_addr)),
+			 0);
+	ck_assert_int_eq(listen(relay->listen_fd, 8), 0);
+	ck_assert_int_eq(pthread_create(&relay->thread, NULL, serve, relay), 0);
+	return relay;
+}
+
+void relay_stop(struct relay *relay, unsigned int *ret_from_source,
+		unsigned int *ret_from_target)
+{
+	uint64_t one = 1;
+
+	ck_assert_int_eq(write(relay->stop_fd, &one, sizeof(one)), sizeof(one));
+	pthread_join(relay->thread, NULL);
+	*ret_from_source = relay->passed[0];
+	*ret_from_target = relay->passed[1];
+	unlink(relay->listen_addr.sun_path);
+	close(relay->listen_fd);
+	close(relay->stop_fd);
+	free(relay);
+}

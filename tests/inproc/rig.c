@@ -1,0 +1,402 @@
+// SPDX-License-Identifier: MIT
+/*
+ * The in-process rig; see rig.h.
+ */
+#include <check.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "tests/inproc/rig.h"
+
+/* Nothing in the rig takes this long, unless it hangs. */
+#define PATIENCE (60 * NS_PER_S)
+
+const struct rig_move rig_move_default = {
+	.params = { .max_downtime_ns = 50 * NS_PER_MS,
+		    .abort_after_ns = 20 * NS_PER_S },
+};
+
+bool rig_available(void)
+{
+	if (!access("/dev/kvm", R_OK | W_OK))
+		return true;
+	fprintf(stderr, "SKIPPED: no usable /dev/kvm on this machine\n");
+	return false;
+}
+
+/* ---- hosts ---- */
+
+static void on_event(void *opaque, enum vm_event event, uint8_t status,
+		     const char *text)
+{
+	struct rig_host *host = opaque;
+
+	if (event == VM_EVENT_STOP || event == VM_EVENT_RESUME ||
+	    event == VM_EVENT_RESET)
+		return;
+	pthread_mutex_lock(&host->lock);
+	host->ended = true;
+	host->how = event;
+	host->status = status;
+	snprintf(host->why, sizeof(host->why), "%s", text);
+	pthread_cond_broadcast(&host->changed);
+	pthread_mutex_unlock(&host->lock);
+}
+
+static void *run_loop(void *opaque)
+{
+	loop_run(opaque);
+	return NULL;
+}
+
+struct rig_host *rig_host_new(void)
+{
+	struct rig_host *host = calloc(1, sizeof(*host));
+	struct error err;
+
+	ck_assert_ptr_nonnull(host);
+	vcpu_signals_init();
+	pthread_mutex_init(&host->lock, NULL);
+	pthread_cond_init(&host->changed, NULL);
+	ck_assert_msg(!kvm_open(&host->kvm, &err), "%s", err.text);
+	ck_assert_msg(!loop_create(&host->loop, &err), "%s", err.text);
+	ck_assert_int_eq(pipe2(host->console_in, O_CLOEXEC), 0);
+	ck_assert_int_eq(pipe2(host->console_out, O_CLOEXEC | O_NONBLOCK), 0);
+	ck_assert_int_eq(
+		pthread_create(&host->loop_thread, NULL, run_loop, host->loop),
+		0);
+	return host;
+}
+
+void rig_host_free(struct rig_host *host)
+{
+	rig_discard(host);
+	loop_stop(host->loop);
+	pthread_join(host->loop_thread, NULL);
+	loop_free(host->loop);
+	for (int i = 0; i < 2; i++) {
+		close(host->console_in[i]);
+		close(host->console_out[i]);
+	}
+	kvm_close(&host->kvm);
+	pthread_cond_destroy(&host->changed);
+	pthread_mutex_destroy(&host->lock);
+	free(host);
+}
+
+void rig_discard(struct rig_host *host)
+{
+	vm_free(host->vm);
+	host->vm = NULL;
+}
+
+static struct vm_host vm_host_of(struct rig_host *host)
+{
+	return (struct vm_host){
+		.kvm = &host->kvm,
+		.loop = host->loop,
+		.console_in = host->console_in[0],
+		.console_out = host->console_out[1],
+		.on_event = on_event,
+		.opaque = host,
+	};
+}
+
+void rig_machine(const struct rig_host *host, const struct rig_guest *guest,
+		 struct machine *ret)
+{
+	static const struct device_config debug_exit = { .type = "debug-exit",
+							 .id = "debug-exit0" };
+	struct error err;
+
+	machine_init(ret);
+	strcpy(ret->name, "rig");
+	ret->cpus = guest->cpus ? guest->cpus : 1;
+	ret->memory_size = guest->memory ? guest->memory : 16 * MIB;
+	snprintf(ret->cmdline, sizeof(ret->cmdline), "%s", guest->cmdline);
+	ck_assert_msg(!machine_add_device(ret, &debug_exit, &err), "%s",
+		      err.text);
+	ck_assert_msg(!arch_cpu_model_host(&host->kvm, ret->cpus,
+					   &ret->cpu_model, &err),
+		      "%s", err.text);
+}
+
+void rig_boot(struct rig_host *host, const struct rig_guest *guest)
+{
+	struct machine *machine = calloc(1, sizeof(*machine));
+	struct vm_host vm_host = vm_host_of(host);
+	struct vm_image image = { .initrd_fd = -1 };
+	struct error err;
+	struct stat st;
+	char path[256];
+
+	snprintf(path, sizeof(path), "%s/guests/%s.elf", RIG_BUILD, guest->elf);
+	image.kernel_fd = open(path, O_RDONLY | O_CLOEXEC);
+	ck_assert_msg(image.kernel_fd >= 0, "%s: %s", path, strerror(errno));
+	ck_assert_int_eq(fstat(image.kernel_fd, &st), 0);
+	image.kernel_size = (uint64_t)st.st_size;
+	rig_machine(host, guest, machine);
+	ck_assert_msg(!vm_create(machine, &vm_host, &host->vm, &err), "%s",
+		      err.text);
+	free(machine);
+	vm_set_image(host->vm, &image);
+	ck_assert_msg(!vm_boot(host->vm, &err), "%s", err.text);
+	host->ended = false;
+	vm_release(host->vm, VM_HOLD_BIRTH);
+}
+
+/* ---- the console ---- */
+
+static void read_console(struct rig_host *host, uint64_t deadline,
+			 const char *wanted)
+{
+	struct pollfd ready = { .fd = host->console_out[0], .events = POLLIN };
+	ssize_t n;
+
+	if (poll(&ready, 1, 100) < 0 && errno != EINTR)
+		ck_abort_msg("poll: %s", strerror(errno));
+	n = read(host->console_out[0], host->text + host->text_len,
+		 sizeof(host->text) - 1 - host->text_len);
+	if (n > 0) {
+		host->text_len += (size_t)n;
+		host->text[host->text_len] = '\0';
+	}
+	if (clock_ns() > deadline || host->text_len == sizeof(host->text) - 1)
+		ck_abort_msg("the guest did not say '%s'; it said: %s", wanted,
+			     host->text + host->text_seen);
+}
+
+void rig_expect(struct rig_host *host, const char *text)
+{
+	uint64_t deadline = clock_ns() + PATIENCE;
+	const char *found;
+
+	while (!(found = strstr(host->text + host->text_seen, text))) {
+		if (host->ended)
+			ck_abort_msg("the guest ended (event %d, status %u, "
+				     "%s) before it said '%s'; it said: %s",
+				     (int)host->how, host->status, host->why,
+				     text, host->text + host->text_seen);
+		read_console(host, deadline, text);
+	}
+	host->text_seen = (size_t)(found - host->text) + strlen(text);
+}
+
+void rig_type(struct rig_host *host, const char *text)
+{
+	ck_assert_int_eq(write_full(host->console_in[1], text, strlen(text)),
+			 0);
+}
+
+void rig_expect_exit(struct rig_host *host, uint8_t status)
+{
+	struct timespec until;
+
+	clock_gettime(CLOCK_REALTIME, &until);
+	until.tv_sec += (time_t)(PATIENCE / NS_PER_S);
+	pthread_mutex_lock(&host->lock);
+	while (!host->ended) {
+		if (pthread_cond_timedwait(&host->changed, &host->lock, &until))
+			ck_abort_msg("the guest does not end; it said: %s",
+				     host->text + host->text_seen);
+	}
+	pthread_mutex_unlock(&host->lock);
+	ck_assert_msg(host->how == VM_EVENT_EXIT && host->status == status,
+		      "event %d, status %u, %s; it said: %s", (int)host->how,
+		      host->status, host->why, host->text + host->text_seen);
+}
+
+/* ---- moving ---- */
+
+/* The target's process: a door, and one attempt behind it. */
+struct receiving {
+	struct rig_host *host;
+	const struct rig_move *move;
+	struct door *door;
+	pthread_t door_thread;
+	pthread_t thread;
+	struct vm *vm; /* what came */
+	int rc;
+	struct error err;
+
+	pthread_mutex_t lock;
+	pthread_cond_t changed;
+	bool source_done;
+};
+
+struct sending {
+	struct source *source;
+	int rc;
+	struct error err;
+};
+
+static int on_config(void *opaque, struct machine *machine, struct error *err)
+{
+	(void)opaque;
+	(void)machine;
+	(void)err;
+	return 0;
+}
+
+static void on_running(void *opaque, struct vm *vm)
+{
+	struct receiving *r = opaque;
+
+	r->vm = vm;
+}
+
+static void *serve_door(void *opaque)
+{
+	door_serve(opaque);
+	return NULL;
+}
+
+/* The session is answered for until the source has its answer. */
+static void await_source(struct receiving *r)
+{
+	pthread_mutex_lock(&r->lock);
+	while (!r->source_done)
+		pthread_cond_wait(&r->changed, &r->lock);
+	pthread_mutex_unlock(&r->lock);
+}
+
+static void *receive(void *opaque)
+{
+	struct receiving *r = opaque;
+	struct target_env env = { .host = vm_host_of(r->host),
+				  .paused = r->move->paused,
+				  .on_config = on_config,
+				  .on_running = on_running,
+				  .opaque = r };
+	struct wire_hello hello;
+	struct stream *stream;
+	struct target *target;
+
+	r->rc = door_wait(r->door, &stream, &hello, &r->err);
+	if (r->rc)
+		return NULL;
+	ck_assert(!target_create(&env, &hello, &target, &r->err));
+	door_attend(r->door, target);
+	r->rc = target_run(target, stream, &r->err);
+	stream_close(stream);
+	await_source(r);
+	door_attend(r->door, NULL);
+	target_free(target);
+	return NULL;
+}
+
+static void *send_guest(void *opaque)
+{
+	struct sending *sending = opaque;
+
+	sending->rc = source_run(sending->source, &sending->err);
+	return NULL;
+}
+
+static void start_receiving(struct receiving *r, const char *path)
+{
+	struct door_params params = { .listen_fd = -1 };
+	struct address address;
+	struct error err;
+	char text[200];
+	uint16_t port;
+
+	snprintf(text, sizeof(text), "unix:%s", path);
+	ck_assert(!address_parse(text, &address, &err));
+	params.listen_fd = transport_listen(&address, &port, &err);
+	ck_assert_msg(params.listen_fd >= 0, "%s", err.text);
+	ck_assert(!door_create(&params, &r->door, &err));
+	pthread_mutex_init(&r->lock, NULL);
+	pthread_cond_init(&r->changed, NULL);
+	r->host->ended = false;
+	ck_assert(!pthread_create(&r->door_thread, NULL, serve_door, r->door));
+	ck_assert(!pthread_create(&r->thread, NULL, receive, r));
+}
+
+static void finish_receiving(struct receiving *r, const char *path)
+{
+	pthread_mutex_lock(&r->lock);
+	r->source_done = true;
+	pthread_cond_broadcast(&r->changed);
+	pthread_mutex_unlock(&r->lock);
+	/* Only now: a source that asks needs the door. */
+	door_close(r->door);
+	pthread_join(r->thread, NULL);
+	pthread_join(r->door_thread, NULL);
+	door_free(r->door);
+	pthread_cond_destroy(&r->changed);
+	pthread_mutex_destroy(&r->lock);
+	unlink(path);
+}
+
+static void start_sending(struct sending *sending, struct rig_host *from,
+			  const struct rig_move *move, const char *path,
+			  pthread_t *thread)
+{
+	struct source_env env = { .vm = from->vm };
+	struct source_params params = move->params;
+	struct error err;
+	char text[200];
+
+	snprintf(text, sizeof(text), "unix:%s", path);
+	ck_assert(!address_parse(text, &params.to, &err));
+	ck_assert_msg(!source_create(&env, &params, &sending->source, &err),
+		      "%s", err.text);
+	ck_assert(!pthread_create(thread, NULL, send_guest, sending));
+}
+
+/* Never two, never none. */
+static void check_one_runs(struct rig_host *from, const struct receiving *r,
+			   const struct sending *sending)
+{
+	ck_assert_msg(!!sending->rc == !r->vm,
+		      "source: %d (%s), target: %d (%s), %s VM", sending->rc,
+		      sending->rc ? sending->err.text : "moved", r->rc,
+		      r->rc ? r->err.text : "runs", r->vm ? "a" : "no");
+	if (sending->rc)
+		ck_assert_uint_eq(vm_holds(from->vm) & VM_HOLD_MIGRATION, 0);
+	else
+		ck_assert_uint_ne(vm_holds(from->vm) & VM_HOLD_MIGRATION, 0);
+}
+
+void rig_move(struct rig_host *from, struct rig_host *to,
+	      const struct rig_move *move, struct rig_result *ret)
+{
+	struct receiving r = { .host = to, .move = move };
+	struct sending sending = { 0 };
+	struct relay *relay;
+	pthread_t thread;
+	char door_path[100];
+	char path[100];
+
+	snprintf(door_path, sizeof(door_path), "/tmp/godwit-rig-%d.door",
+		 getpid());
+	snprintf(path, sizeof(path), "/tmp/godwit-rig-%d.relay", getpid());
+	start_receiving(&r, door_path);
+	relay = relay_start(path, door_path, &move->cut);
+	start_sending(&sending, from, move, path, &thread);
+	if (move->meanwhile)
+		move->meanwhile(sending.source, move->opaque);
+	pthread_join(thread, NULL);
+	finish_receiving(&r, door_path);
+	relay_stop(relay, &ret->from_source, &ret->from_target);
+	check_one_runs(from, &r, &sending);
+	source_report(sending.source, &ret->report);
+	ret->source_rc = sending.rc;
+	ret->source_error = sending.err;
+	ret->target_rc = r.rc;
+	ret->target_error = r.err;
+	source_free(sending.source);
+	if (!sending.rc) {
+		rig_discard(from);
+		to->vm = r.vm;
+	}
+}

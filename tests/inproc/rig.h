@@ -1,0 +1,106 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The in-process rig: sources and targets of migrations as threads of one test
+ * process, with real VMs on /dev/kvm, so that thousands of moves and every
+ * fault take seconds.
+ *
+ * A *host* stands for one godwit process: an event loop on its own thread, the
+ * VM it holds, and the VM's console as a pair of pipes. A *wire* connects the
+ * source to the target's door through a relay, which counts records, can cut
+ * the connection, and captures both directions for the stream verifier.
+ *
+ * The rig fails the test (through check) when something takes far longer than
+ * it can; it asserts no time otherwise.
+ */
+#ifndef GODWIT_TESTS_RIG_H
+#define GODWIT_TESTS_RIG_H
+
+#include "migration/door.h"
+#include "migration/source.h"
+#include "migration/target.h"
+#include "tests/inproc/relay.h"
+#include "vmm/vm.h"
+
+#define RIG_CONSOLE_MAX (1 << 20)
+
+struct rig_host {
+	struct kvm kvm;
+	struct loop *loop;
+	pthread_t loop_thread;
+	struct vm *vm; /* NULL: none here */
+	int console_in[2];
+	int console_out[2];
+	char text[RIG_CONSOLE_MAX]; /* all that the guest said here */
+	size_t text_len;
+	size_t text_seen; /* rig_expect() has matched up to here */
+
+	pthread_mutex_t lock;
+	pthread_cond_t changed;
+	bool ended;
+	enum vm_event how; /* the event that ended it */
+	uint8_t status;
+	char why[200];
+};
+
+struct rig_guest {
+	const char *elf; /* "hello": build/guests/hello.elf */
+	const char *cmdline;
+	uint32_t cpus;	 /* 0: 1 */
+	uint64_t memory; /* bytes; 0: 16 MiB */
+};
+
+/* Is there a /dev/kvm to test with? Says so when not. */
+bool rig_available(void);
+
+struct rig_host *rig_host_new(void);
+void rig_host_free(struct rig_host *host);
+
+/* Boot a guest; it runs when this returns. */
+void rig_boot(struct rig_host *host, const struct rig_guest *guest);
+
+/* The machine of a guest, as rig_boot() makes it. */
+void rig_machine(const struct rig_host *host, const struct rig_guest *guest,
+		 struct machine *ret);
+
+/* Wait until the guest has said @text since the last match. */
+void rig_expect(struct rig_host *host, const char *text);
+
+/* Type to the guest. */
+void rig_type(struct rig_host *host, const char *text);
+
+/* Wait for the guest's end; it must be debug-exit with @status. */
+void rig_expect_exit(struct rig_host *host, uint8_t status);
+
+/* Throw the VM away. */
+void rig_discard(struct rig_host *host);
+
+struct rig_move {
+	struct source_params params; /* .to is filled in */
+	struct relay_cut cut;
+	bool paused; /* as listen --paused */
+	/* Called while it runs, on the test's thread. */
+	void (*meanwhile)(struct source *source, void *opaque);
+	void *opaque;
+};
+
+struct rig_result {
+	int source_rc;
+	int target_rc;
+	struct error source_error;
+	struct error target_error;
+	struct report report;
+	unsigned int from_source; /* records that passed the relay */
+	unsigned int from_target;
+};
+
+extern const struct rig_move rig_move_default;
+
+/*
+ * Move the guest from one host to another, or try to. Afterwards exactly one
+ * of the two has the VM, and it runs (unless @move says paused); anything else
+ * fails the test.
+ */
+void rig_move(struct rig_host *from, struct rig_host *to,
+	      const struct rig_move *move, struct rig_result *ret);
+
+#endif
