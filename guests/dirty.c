@@ -34,15 +34,15 @@
 
 #define WORKERS_MAX 64
 /* After a stop, at most this much is caught up, so that it is no burst. */
-#define BACKLOG_NS  1000000UL
-#define FILL_PASS   UINT64_MAX
+#define BACKLOG_NS 1000000UL
+#define FILL_PASS  UINT64_MAX
 
 struct worker {
-	uint64_t first, count;	/* its share of the set */
-	uint64_t bits;		/* permutations are of 2^bits >= count */
-	uint64_t pass;		/* being written; the one before is verified */
-	uint64_t step;		/* of the pass, 0 to 2^bits */
-	uint64_t rate;		/* pages a second, 0: no limit */
+	uint64_t first, count; /* its share of the set */
+	uint64_t bits;	       /* permutations are of 2^bits >= count */
+	uint64_t pass;	       /* being written; the one before is verified */
+	uint64_t step;	       /* of the pass, 0 to 2^bits */
+	uint64_t rate;	       /* pages a second, 0: no limit */
 	volatile uint64_t written;
 };
 
@@ -53,7 +53,7 @@ static struct {
 	bool random, word, fill;
 	unsigned int cpus;
 	uint64_t zero, passes, seconds, progress;
-	uint64_t start;		/* TSC */
+	uint64_t start; /* TSC */
 	volatile bool stop;
 	volatile unsigned int finished;
 	struct worker worker[WORKERS_MAX];
@@ -134,8 +134,6 @@ static void advance(struct worker *w)
 	if (++w->step < (dirty.random ? 1UL << w->bits : w->count))
 		return;
 	w->step = 0;
-	if (dirty.passes && w->pass >= dirty.passes)
-		dirty.stop = true;
 	w->pass++;
 }
 
@@ -181,9 +179,8 @@ static void attend(void)
 	c = serial_poll();
 	if (c == 's')
 		show("stats");
-	if (c == 'q' ||
-	    (dirty.seconds &&
-	     clock_tsc_ns(now - dirty.start) >= dirty.seconds * NS_PER_S))
+	if (c == 'q' || (dirty.seconds && clock_tsc_ns(now - dirty.start) >=
+						  dirty.seconds * NS_PER_S))
 		dirty.stop = true;
 	if (!dirty.progress || now < next_line)
 		return;
@@ -200,7 +197,7 @@ static void run(void *arg)
 	uint64_t due = rdtsc();
 	bool first = w == dirty.worker;
 
-	while (!dirty.stop) {
+	while (!dirty.stop && w->pass <= dirty.passes) {
 		if (first)
 			attend();
 		if (period) {
@@ -333,6 +330,8 @@ static uint64_t options(void)
 	dirty.progress = option_number("progress", 1, 3600);
 	dirty.seconds = option_number("seconds", 0, 1000000);
 	dirty.passes = option_number("passes", 0, UINT64_MAX);
+	if (!dirty.passes)
+		dirty.passes = UINT64_MAX;
 	high = option_choice("where", places);
 	option_end();
 	if (!dirty.cpus || dirty.cpus > cpu_count() || !dirty.pages)

@@ -28,8 +28,8 @@
 #define BEATS_A_LINE 64
 
 struct heart {
-	uint64_t interval;	/* TSC ticks */
-	uint64_t next;		/* TSC of the next beat */
+	uint64_t interval; /* TSC ticks */
+	uint64_t next;	   /* TSC of the next beat */
 	uint64_t beats;
 	uint64_t late;
 	unsigned int column;

@@ -24,7 +24,7 @@
 /* What is wrong with a page. */
 struct page_fault {
 	uint64_t page, pass;
-	uint64_t offset;	/* bytes, of the first wrong word */
+	uint64_t offset; /* bytes, of the first wrong word */
 	uint64_t expected, got;
 };
 

@@ -22,12 +22,12 @@
 #define VERDICT_WARP  (VERDICT_OWN + 2)
 
 #define CPUS_MAX    256
-#define CLOCK_EVERY 64	/* additions between two looks at the clocks */
+#define CLOCK_EVERY 64 /* additions between two looks at the clocks */
 
 /* A line of the cache each, so that only the counter is contended. */
 struct counter {
 	volatile uint64_t value;
-	uint64_t least;		/* what this CPU may see next, at least */
+	uint64_t least; /* what this CPU may see next, at least */
 	uint64_t tsc_warp, ns_warp;
 } __attribute__((aligned(64)));
 
@@ -150,9 +150,8 @@ unsigned int guest_main(void)
 		c = serial_poll();
 		if (c == 's')
 			show("stats", cpus);
-		if (c == 'q' ||
-		    (seconds &&
-		     clock_tsc_ns(rdtsc() - start) >= seconds * NS_PER_S))
+		if (c == 'q' || (seconds && clock_tsc_ns(rdtsc() - start) >=
+						    seconds * NS_PER_S))
 			stop = true;
 	} while (!stop);
 	for (unsigned int i = 1; i < cpus; i++)

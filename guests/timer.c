@@ -22,20 +22,20 @@
  */
 #include "lib/guest.h"
 
-#define VERDICT_LOST    (VERDICT_OWN + 0)
+#define VERDICT_LOST	(VERDICT_OWN + 0)
 #define VERDICT_DOUBLED (VERDICT_OWN + 1)
 
 #define VECTOR_TIMER 0x40
-#define DRIFT        1000
-#define CROWD        4	/* ticks that cannot come within one period */
+#define DRIFT	     1000
+#define CROWD	     4 /* ticks that cannot come within one period */
 
 static const char *const modes[] = { "periodic", "deadline", NULL };
 
 static struct {
-	uint64_t period;	/* TSC ticks */
-	uint64_t start, end;	/* TSC */
+	uint64_t period;     /* TSC ticks */
+	uint64_t start, end; /* TSC */
 	bool deadline_mode;
-	uint64_t deadline;	/* TSC */
+	uint64_t deadline; /* TSC */
 
 	/* written by the handler */
 	volatile uint64_t ticks;
@@ -157,8 +157,8 @@ unsigned int guest_main(void)
 		if (c == 's')
 			show("stats");
 	} while (c != 'q' &&
-		 (!seconds || timer.last - timer.start <
-				      clock_ns_tsc(seconds * NS_PER_S)));
+		 (!seconds ||
+		  timer.last - timer.start < clock_ns_tsc(seconds * NS_PER_S)));
 	irq_set(false);
 	lapic_write(LAPIC_LVT_TIMER, LVT_MASKED | VECTOR_TIMER);
 	return show("end");

@@ -124,16 +124,16 @@ void acpi_init(const struct hvm_start_info *info)
 		guest_fail(VERDICT_MACHINE, "ACPI RSDP: bad signature\n");
 	check_sum("RSDP", rsdp, 20);
 	if (rsdp->revision >= 2 && rsdp->xsdt)
-		madt = (const struct madt *)find(
-			(const struct sdt *)rsdp->xsdt, 8, "APIC");
+		madt = (const struct madt *)find((const struct sdt *)rsdp->xsdt,
+						 8, "APIC");
 	else
 		madt = (const struct madt *)find(
 			(const struct sdt *)(uintptr_t)rsdp->rsdt, 4, "APIC");
 	if (!madt)
 		return;
 	end = (const uint8_t *)madt + madt->header.length;
-	for (entry = madt->entries; entry + 2 <= end && entry[1] >= 2 &&
-				    entry + entry[1] <= end;
+	for (entry = madt->entries;
+	     entry + 2 <= end && entry[1] >= 2 && entry + entry[1] <= end;
 	     entry += entry[1])
 		add_cpu(entry);
 }

@@ -10,15 +10,15 @@
  */
 #include "runtime.h"
 
-#define KVM_SIGNATURE       0x40000000U
-#define KVM_FEATURES        0x40000001U
+#define KVM_SIGNATURE	    0x40000000U
+#define KVM_FEATURES	    0x40000001U
 #define KVM_FEATURE_CLOCK2  (1U << 3)
-#define TIMING_LEAF         0x40000010U
+#define TIMING_LEAF	    0x40000010U
 #define MSR_KVM_SYSTEM_TIME 0x4b564d01U
 
-#define PIT_HZ      1193182UL
+#define PIT_HZ	    1193182UL
 #define PIT_CONTROL 0x43
-#define PIT_2       0x42
+#define PIT_2	    0x42
 #define PIT_GATE    0x61
 
 static bool have_kvmclock;

@@ -34,10 +34,10 @@
 enum verdict {
 	VERDICT_PASS = 0,
 	VERDICT_USAGE = 10,	/* command line: unknown or bad option */
-	VERDICT_EXCEPTION = 11,	/* an exception that nobody asked for */
+	VERDICT_EXCEPTION = 11, /* an exception that nobody asked for */
 	VERDICT_MACHINE = 12,	/* the machine lacks what the guest needs */
 	VERDICT_INTERNAL = 13,	/* the guest's own assumption is broken */
-	VERDICT_INTERRUPT = 14,	/* an interrupt that nobody asked for */
+	VERDICT_INTERRUPT = 14, /* an interrupt that nobody asked for */
 	VERDICT_OWN = 20,
 };
 
@@ -73,7 +73,7 @@ _Noreturn void guest_fail(unsigned int verdict, const char *fmt, ...)
 /**
  * print - formatted text to the serial port, in one piece
  *
- * Knows %c %s %d %u %x %p %% with l, width and zero padding. Longer text than
+ * Knows %c %s %d %u %x %% with l, width and zero padding. Longer text than
  * 256 bytes is cut. Lines of different CPUs do not mix.
  */
 void print(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
@@ -194,7 +194,7 @@ struct cpu {
 	struct pvclock pvclock __attribute__((aligned(64)));
 	uint64_t gdt[8];
 	struct tss tss;
-	unsigned int index;	/* 0 is the first */
+	unsigned int index; /* 0 is the first */
 	uint32_t apic_id;
 	volatile bool online;
 	void (*volatile work)(void *arg);
@@ -335,29 +335,29 @@ uint64_t kvmclock_read(void);
 
 /* ---- the local APIC (lapic.c) ---- */
 
-#define LAPIC_ID        0x20
-#define LAPIC_TPR       0x80
-#define LAPIC_PPR       0xa0
-#define LAPIC_EOI       0xb0
-#define LAPIC_SVR       0xf0
-#define LAPIC_ISR       0x100 /* eight registers, 0x10 apart */
-#define LAPIC_IRR       0x200 /* likewise */
-#define LAPIC_ICR       0x300
-#define LAPIC_ICR_HIGH  0x310
-#define LAPIC_LVT_TIMER 0x320
-#define LAPIC_LVT_LINT0 0x350
-#define LAPIC_LVT_LINT1 0x360
-#define LAPIC_LVT_ERROR 0x370
+#define LAPIC_ID	    0x20
+#define LAPIC_TPR	    0x80
+#define LAPIC_PPR	    0xa0
+#define LAPIC_EOI	    0xb0
+#define LAPIC_SVR	    0xf0
+#define LAPIC_ISR	    0x100 /* eight registers, 0x10 apart */
+#define LAPIC_IRR	    0x200 /* likewise */
+#define LAPIC_ICR	    0x300
+#define LAPIC_ICR_HIGH	    0x310
+#define LAPIC_LVT_TIMER	    0x320
+#define LAPIC_LVT_LINT0	    0x350
+#define LAPIC_LVT_LINT1	    0x360
+#define LAPIC_LVT_ERROR	    0x370
 #define LAPIC_TIMER_INIT    0x380
 #define LAPIC_TIMER_CURRENT 0x390
 #define LAPIC_TIMER_DIVIDE  0x3e0
 
-#define LVT_MASKED         0x10000U
+#define LVT_MASKED	   0x10000U
 #define LVT_TIMER_PERIODIC 0x20000U
 #define LVT_TIMER_DEADLINE 0x40000U
 #define LAPIC_DIVIDE_BY_1  0xbU
 
-#define MSR_APIC_BASE    0x1bU
+#define MSR_APIC_BASE	 0x1bU
 #define MSR_TSC_DEADLINE 0x6e0U
 
 /**

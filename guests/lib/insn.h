@@ -94,19 +94,22 @@ static inline void wrmsr0(uint32_t msr, uint64_t value)
 			 : "memory");
 }
 
-#define DEFINE_REGISTER(reg)                                                   \
-	/* Ring 0. */                                                          \
-	static inline uint64_t reg##_read0(void)                               \
-	{                                                                      \
-		uint64_t value;                                                \
-                                                                               \
-		__asm__ volatile("movq %%" #reg ", %0" : "=r"(value));         \
-		return value;                                                  \
-	}                                                                      \
-	/* Ring 0. */                                                          \
-	static inline void reg##_write0(uint64_t value)                        \
-	{                                                                      \
-		__asm__ volatile("movq %0, %%" #reg : : "r"(value) : "memory"); \
+#define DEFINE_REGISTER(reg)                                           \
+	/* Ring 0. */                                                  \
+	static inline uint64_t reg##_read0(void)                       \
+	{                                                              \
+		uint64_t value;                                        \
+                                                                       \
+		__asm__ volatile("movq %%" #reg ", %0" : "=r"(value)); \
+		return value;                                          \
+	}                                                              \
+	/* Ring 0. */                                                  \
+	static inline void reg##_write0(uint64_t value)                \
+	{                                                              \
+		__asm__ volatile("movq %0, %%" #reg                    \
+				 :                                     \
+				 : "r"(value)                          \
+				 : "memory");                          \
 	}
 
 DEFINE_REGISTER(cr0)

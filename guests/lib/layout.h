@@ -9,12 +9,12 @@
 #define GUEST_LAYOUT_H
 
 /* Ring 3 selectors are in the order that SYSRET wants (32, data, 64). */
-#define SEL_CODE0   0x08
-#define SEL_DATA0   0x10
-#define SEL_CODE32  0x18 /* boot GDT: ring 0; a CPU's own GDT: ring 3 */
-#define SEL_DATA3   0x23
-#define SEL_CODE3   0x2b
-#define SEL_TSS     0x30
+#define SEL_CODE0  0x08
+#define SEL_DATA0  0x10
+#define SEL_CODE32 0x18 /* boot GDT: ring 0; a CPU's own GDT: ring 3 */
+#define SEL_DATA3  0x23
+#define SEL_CODE3  0x2b
+#define SEL_TSS	   0x30
 
 /*
  * Everything that belongs to one CPU sits in one block, aligned to its size,

@@ -11,8 +11,8 @@
 
 #define RANGES_MAX  32
 #define LOW_MEMORY  0x100000UL
-#define MAPPED      0x100000000UL
-#define GIB         0x40000000UL
+#define MAPPED	    0x100000000UL
+#define GIB	    0x40000000UL
 #define TABLE_FLAGS 0x07UL
 #define PAGE_FLAGS  0x87UL
 #define BIG_PAGE    0x200000UL
@@ -85,8 +85,8 @@ void *mem_alloc(size_t size, size_t align)
 static uint64_t *table_at(uint64_t *table, size_t index)
 {
 	if (!table[index])
-		table[index] = (uint64_t)mem_alloc(PAGE_SIZE, PAGE_SIZE) |
-			       TABLE_FLAGS;
+		table[index] =
+			(uint64_t)mem_alloc(PAGE_SIZE, PAGE_SIZE) | TABLE_FLAGS;
 	return (uint64_t *)(table[index] & ~(PAGE_SIZE - 1));
 }
 

@@ -78,11 +78,19 @@ static const char *parse_spec(const char *fmt, struct spec *spec)
 	return fmt;
 }
 
+static void put_signed(struct sink *sink, int64_t value,
+		       const struct spec *spec)
+{
+	uint64_t size = value < 0 ? -(uint64_t)value : (uint64_t)value;
+
+	put_number(sink, size, 10, value < 0, spec);
+}
+
 size_t vformat(char *out, size_t size, const char *fmt, va_list args)
 {
 	struct sink sink = { .out = out, .size = size };
 	struct spec spec;
-	int64_t value;
+	uint64_t value;
 
 	for (; *fmt; fmt++) {
 		if (*fmt != '%') {
@@ -92,24 +100,17 @@ size_t vformat(char *out, size_t size, const char *fmt, va_list args)
 		fmt = parse_spec(fmt + 1, &spec);
 		switch (*fmt) {
 		case 'd':
-			value = spec.wide ? va_arg(args, long) :
-					    va_arg(args, int);
-			put_number(&sink,
-				   value < 0 ? -(uint64_t)value :
-					       (uint64_t)value,
-				   10, value < 0, &spec);
+			put_signed(&sink,
+				   spec.wide ? va_arg(args, long)
+					     : va_arg(args, int),
+				   &spec);
 			break;
 		case 'u':
 		case 'x':
-			put_number(&sink,
-				   spec.wide ? va_arg(args, unsigned long) :
-					       va_arg(args, unsigned int),
-				   *fmt == 'u' ? 10 : 16, false, &spec);
-			break;
-		case 'p':
-			put_string(&sink, "0x", &spec);
-			put_number(&sink, (uintptr_t)va_arg(args, void *), 16,
-				   false, &spec);
+			value = spec.wide ? va_arg(args, unsigned long)
+					  : va_arg(args, unsigned int);
+			put_number(&sink, value, *fmt == 'u' ? 10 : 16, false,
+				   &spec);
 			break;
 		case 's':
 			put_string(&sink, va_arg(args, const char *), &spec);

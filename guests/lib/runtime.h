@@ -81,7 +81,6 @@ void print_urgent(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
  *
  * Return: length without the ending NUL; text that does not fit is cut.
  */
-size_t vformat(char *out, size_t size, const char *fmt,
-	       __builtin_va_list args);
+size_t vformat(char *out, size_t size, const char *fmt, __builtin_va_list args);
 
 #endif

@@ -9,7 +9,7 @@
 #define UART_DATA 0x3f8
 #define UART_LSR  0x3fd
 
-#define LSR_DATA_READY        0x01
+#define LSR_DATA_READY	      0x01
 #define LSR_HOLDING_EMPTY     0x20
 #define LSR_TRANSMITTER_EMPTY 0x40
 

@@ -11,8 +11,8 @@
 #include "runtime.h"
 
 #define DEBUG_EXIT_PORT 0xf4
-#define PIC1_MASK       0x21
-#define PIC2_MASK       0xa1
+#define PIC1_MASK	0x21
+#define PIC2_MASK	0xa1
 
 _Noreturn void guest_start(struct cpu *cpu)
 {

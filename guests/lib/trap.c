@@ -112,7 +112,7 @@ static _Noreturn void unexpected(const struct trap_frame *frame)
 /* The two gates of trap_entry.S; false when it is another invalid opcode. */
 static bool enter_gate(struct trap_frame *frame)
 {
-	uint64_t (*fn)(uint64_t) = (uint64_t (*)(uint64_t))frame->rdi;
+	uint64_t (*fn)(uint64_t) = (uint64_t(*)(uint64_t))frame->rdi;
 
 	if (frame->rip == (uint64_t)gate_call0) {
 		frame->rip += UD2_SIZE;
@@ -243,8 +243,8 @@ uint64_t rdmsr(uint32_t msr)
 void wrmsr(uint32_t msr, uint64_t value)
 {
 	if (!wrmsr_try(msr, value))
-		guest_fail(VERDICT_MACHINE,
-			   "cannot write 0x%lx to MSR 0x%x\n", value, msr);
+		guest_fail(VERDICT_MACHINE, "cannot write 0x%lx to MSR 0x%x\n",
+			   value, msr);
 }
 
 struct cpuid_access {

@@ -9,7 +9,7 @@
 #define IOAPIC_SELECT (*(volatile uint32_t *)0xfec00000UL)
 #define IOAPIC_WINDOW (*(volatile uint32_t *)0xfec00010UL)
 
-#define ICR_NMI    0x400U
+#define ICR_NMI	   0x400U
 #define VECTOR_NMI 2
 
 #define UART_DATA 0x3f8
@@ -19,9 +19,9 @@
 #define UART_MCR  0x3fc
 #define UART_GSI  4U
 
-#define IER_RECEIVED 1
+#define IER_RECEIVED  1
 #define IER_THR_EMPTY 2
-#define MCR_OUT2     0x0b /* DTR, RTS and OUT2, which gates the interrupt */
+#define MCR_OUT2      0x0b /* DTR, RTS and OUT2, which gates the interrupt */
 
 /* Long enough for an interrupt that is one too many to show itself. */
 #define SETTLE_NS 2000000UL
@@ -151,9 +151,9 @@ void point_ioapic_registers(void)
 	id = ioapic_read(0);
 	for (unsigned int i = 0; i < IOAPIC_PINS; i++) {
 		/* Masked; kinds, polarities and triggers in all mixtures. */
-		ioapic_write(0x10 + 2 * i,
-			     IOAPIC_MASKED | (i & 7) << 11 | (0x50 + i) |
-				     (i & 3 ? 0 : IOAPIC_LEVEL));
+		ioapic_write(0x10 + 2 * i, IOAPIC_MASKED | (i & 7) << 11 |
+						   (0x50 + i) |
+						   (i & 3 ? 0 : IOAPIC_LEVEL));
 		ioapic_write(0x11 + 2 * i, (i + 1) << 24);
 		low[i] = ioapic_read(0x10 + 2 * i);
 		high[i] = ioapic_read(0x11 + 2 * i);
@@ -389,7 +389,7 @@ void point_halted(void)
 /* ---- x2APIC ---- */
 
 #define APIC_BASE_ENABLE (1UL << 11)
-#define APIC_BASE_X2     (1UL << 10)
+#define APIC_BASE_X2	 (1UL << 10)
 
 /* In x2APIC mode with an interrupt pending; CPU 0 alone changes its mode. */
 void point_x2apic(void)

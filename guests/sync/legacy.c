@@ -4,25 +4,25 @@
  */
 #include "sync.h"
 
-#define PIT_0       0x40
-#define PIT_2       0x42
-#define PIT_CONTROL 0x43
-#define SPEAKER     0x61
+#define PIT_0	     0x40
+#define PIT_2	     0x42
+#define PIT_CONTROL  0x43
+#define SPEAKER	     0x61
 #define PIT_STATUS_0 0xe2 /* read-back: latch the status of channel 0 */
 #define PIT_STATUS_2 0xe8
 #define PIT_COUNT_2  0xd8
 #define STATUS_MODE  0x3f
 
-#define PIC1       0x20
-#define PIC1_DATA  0x21
-#define PIC2       0xa0
-#define PIC2_DATA  0xa1
+#define PIC1	     0x20
+#define PIC1_DATA    0x21
+#define PIC2	     0xa0
+#define PIC2_DATA    0xa1
 #define PIC_READ_ISR 0x0b
-#define PIC_EOI    0x20
-#define PIC_BASE   0x70U
+#define PIC_EOI	     0x20
+#define PIC_BASE     0x70U
 
 #define COUNT_100HZ 11932
-#define TICKS       5
+#define TICKS	    5
 #define LINT_EXTINT 0x700U
 
 static volatile uint64_t ticks;

@@ -87,9 +87,9 @@ static const struct point points[] = {
 static const char *const no_yes[] = { "no", "yes", NULL };
 
 static struct {
-	size_t number;		/* from 1 */
+	size_t number; /* from 1 */
 	const char *skipped;
-	unsigned int wrong;	/* of this point */
+	unsigned int wrong; /* of this point */
 	unsigned int failures;
 	uint64_t hold_ns;
 	bool automatic;

@@ -6,13 +6,13 @@
 #include "page.h"
 #include "sync.h"
 
-#define LOW_FIRST 0x10000UL	/* 64 KiB to 576 KiB: nobody else's */
+#define LOW_FIRST 0x10000UL /* 64 KiB to 576 KiB: nobody else's */
 #define LOW_LAST  0x90000UL
 #define END_PAGES 16UL
-#define RANGES    16
+#define RANGES	  16
 
-#define SCRATCH_PORT 0x3ff	/* of the UART: reads back what was written */
-#define CHUNK        4096UL
+#define SCRATCH_PORT 0x3ff /* of the UART: reads back what was written */
+#define CHUNK	     4096UL
 #define COPY_SIZE    (1UL << 20)
 
 /* @index keeps the pages of different ranges apart. */

@@ -31,14 +31,10 @@ static const struct msr_value general[] = {
 
 /* Read only here: another value would change the machine under us. */
 static const struct msr_value as_they_are[] = {
-	{ "EFER", 0xc0000080, 0 },
-	{ "APIC_BASE", 0x1b, 0 },
-	{ "TSC_ADJUST", 0x3b, 0 },
-	{ "SPEC_CTRL", 0x48, 0 },
-	{ "ARCH_CAPABILITIES", 0x10a, 0 },
-	{ "MCG_CAP", 0x179, 0 },
-	{ "MCG_STATUS", 0x17a, 0 },
-	{ "XSS", 0xda0, 0 },
+	{ "EFER", 0xc0000080, 0 },	   { "APIC_BASE", 0x1b, 0 },
+	{ "TSC_ADJUST", 0x3b, 0 },	   { "SPEC_CTRL", 0x48, 0 },
+	{ "ARCH_CAPABILITIES", 0x10a, 0 }, { "MCG_CAP", 0x179, 0 },
+	{ "MCG_STATUS", 0x17a, 0 },	   { "XSS", 0xda0, 0 },
 };
 
 static const struct msr_value mtrrs[] = {
@@ -112,7 +108,8 @@ void point_mtrrs(void)
 #define MSR_FS_BASE 0xc0000100U
 #define MSR_GS_BASE 0xc0000101U
 
-static const uint64_t fs_word = 0xf5f5f5f512345678, gs_word = 0x9595959587654321;
+static const uint64_t fs_word = 0xf5f5f5f512345678,
+		      gs_word = 0x9595959587654321;
 
 void point_segment_bases(void)
 {

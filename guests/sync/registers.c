@@ -7,13 +7,13 @@
 
 #define LSR_DATA_READY 1U
 
-#define FLAGS_ALL  0xcd5UL	/* CF PF AF ZF SF DF OF */
+#define FLAGS_ALL  0xcd5UL /* CF PF AF ZF SF DF OF */
 #define FLAGS_BASE 2UL
 
 /* registers_wait.S knows the layout. */
 struct registers {
-	uint64_t rax;		/* al is the line status */
-	uint64_t value[12];	/* rbx rbp rsi rdi r8 to r15 */
+	uint64_t rax;	    /* al is the line status */
+	uint64_t value[12]; /* rbx rbp rsi rdi r8 to r15 */
 	uint64_t rflags;
 	uint64_t rdx;
 };
@@ -215,11 +215,11 @@ void point_control(void)
 
 /* ---- debug registers ---- */
 
-#define DR7_BASE    0x400UL
-#define DR7_WRITE8  0x00090001UL /* number 0: write, eight bytes, enabled */
-#define DR7_OTHERS  0x31100000UL /* kinds and lengths of the disabled ones */
-#define VECTOR_DB   1
-#define VECTOR_PF   14
+#define DR7_BASE   0x400UL
+#define DR7_WRITE8 0x00090001UL /* number 0: write, eight bytes, enabled */
+#define DR7_OTHERS 0x31100000UL /* kinds and lengths of the disabled ones */
+#define VECTOR_DB  1
+#define VECTOR_PF  14
 
 static volatile uint64_t watched;
 static volatile uint64_t debug_hits;

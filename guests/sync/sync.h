@@ -18,8 +18,8 @@
 
 #include "lib/guest.h"
 
-#define SYNC_VECTOR  0x41U	/* for what a point sends itself */
-#define SYNC_VECTOR2 0x61U	/* the same, of higher priority */
+#define SYNC_VECTOR  0x41U /* for what a point sends itself */
+#define SYNC_VECTOR2 0x61U /* the same, of higher priority */
 #define TIMER_VECTOR 0x45U
 #define UART_VECTOR  0x44U
 #define PIT_VECTOR   0x46U

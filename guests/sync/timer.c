@@ -5,11 +5,11 @@
  */
 #include "sync.h"
 
-#define NEAR_NS     300000000UL
-#define PERIOD_NS   10000000UL
-#define TICKS       5
-#define DIVIDE_128  0xaU
-#define SETTLE_NS   2000000UL
+#define NEAR_NS	   300000000UL
+#define PERIOD_NS  10000000UL
+#define TICKS	   5
+#define DIVIDE_128 0xaU
+#define SETTLE_NS  2000000UL
 
 static volatile uint64_t ticks;
 

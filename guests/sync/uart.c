@@ -15,16 +15,16 @@
 #define UART_MSR  0x3fe
 #define UART_SCR  0x3ff
 
-#define LCR_DIVISOR   0x80
-#define LCR_8N1       0x03
-#define MCR_LOOPBACK  0x10
-#define MCR_NORMAL    0x0b
-#define LSR_READY     0x01
-#define FCR_ON_CLEAR  0x07
-#define FCR_TRIGGER_4 0x40
-#define IER_RECEIVED  0x01
-#define IIR_CAUSE     0x0f
-#define IIR_FIFO      0xc0
+#define LCR_DIVISOR	0x80
+#define LCR_8N1		0x03
+#define MCR_LOOPBACK	0x10
+#define MCR_NORMAL	0x0b
+#define LSR_READY	0x01
+#define FCR_ON_CLEAR	0x07
+#define FCR_TRIGGER_4	0x40
+#define IER_RECEIVED	0x01
+#define IIR_CAUSE	0x0f
+#define IIR_FIFO	0xc0
 #define DEFAULT_DIVISOR 1
 
 static uint16_t divisor(void)

@@ -7,12 +7,12 @@
  */
 #include "sync.h"
 
-#define AREA_MAX     8192
-#define CR4_OSXSAVE  (1UL << 18)
-#define LEGACY_X87   32		/* ST0 to ST7, 16 bytes apart, 10 used */
-#define LEGACY_XMM   160
-#define HEADER       512
-#define MXCSR        24
+#define AREA_MAX       8192
+#define CR4_OSXSAVE    (1UL << 18)
+#define LEGACY_X87     32 /* ST0 to ST7, 16 bytes apart, 10 used */
+#define LEGACY_XMM     160
+#define HEADER	       512
+#define MXCSR	       24
 #define FIRST_EXTENDED 2U
 #define COMPONENTS_MAX 8U
 
@@ -79,10 +79,10 @@ static void prepare(uint8_t *at, uint32_t mask)
 {
 	for (size_t i = 0; i < AREA_MAX; i++)
 		at[i] = (uint8_t)(i * 37 + (i >> 8) + 1);
-	put(at + 0, 0x0f7f, 2);	/* FCW: round to zero, all masked */
-	put(at + 2, 0x4100, 2);	/* FSW: C3 and C0, top is 0 */
-	put(at + 4, 0xff, 2);	/* FTW: all in use */
-	put(at + MXCSR, 0x9fa1, 4);	/* flush to zero, upward, IE and PE */
+	put(at + 0, 0x0f7f, 2);	    /* FCW: round to zero, all masked */
+	put(at + 2, 0x4100, 2);	    /* FSW: C3 and C0, top is 0 */
+	put(at + 4, 0xff, 2);	    /* FTW: all in use */
+	put(at + MXCSR, 0x9fa1, 4); /* flush to zero, upward, IE and PE */
 	memset(at + HEADER, 0, 64);
 	put(at + HEADER, mask, 8);
 }
@@ -101,8 +101,8 @@ static void compare(const char *what, size_t offset, size_t size)
 static void compare_all(uint32_t mask)
 {
 	static const char *const names[COMPONENTS_MAX] = {
-		"x87", "xmm", "ymm", "bndregs", "bndcsr", "opmask",
-		"zmm high", "zmm16 to zmm31",
+		"x87",	  "xmm",    "ymm",	"bndregs",
+		"bndcsr", "opmask", "zmm high", "zmm16 to zmm31",
 	};
 	uint32_t reg[4];
 
