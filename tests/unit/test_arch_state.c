@@ -628,7 +628,16 @@ static void fill_vcpu(struct x86_vcpu_state *s)
 		s->debugregs.dr[i] = 0x1000 * (i + 1);
 	s->sregs.cr2 = 0x123456789a;
 	s->events.nmi_masked = 1;
-	s->events.exception_error_code = 0;
+	s->events.exception_injected = 1;
+	s->events.exception_nr = 14;
+	s->events.exception_has_error_code = 1;
+	s->events.exception_error_code = 0x1f;
+	s->debugregs.dr7 = 0x455;
+	s->xcr0 = cpuid_xcr0(&model) & 7;
+	s->sregs.cr8 = 3;
+	s->lapic[0x80] = 0x30; /* TPR, the same */
+	s->lapic[0xa0] = 0x30; /* PPR, which follows */
+	s->sregs.seg[X86_FS].base = 0x1234;
 	poison(s->xsave + 32, 128); /* x87 */
 	for (size_t i = 0; i < 8; i++)
 		memset(s->xsave + 32 + 16 * i + 10, 0, 6);
@@ -639,6 +648,28 @@ static void fill_vcpu(struct x86_vcpu_state *s)
 	*msr(s, 0x201) = 0xffff80000800;
 	*msr(s, 0xc0000082) = 0xffffffff81200000;
 	*msr(s, 0xc0000102) = 0xffff888000123000;
+}
+
+/* A mistake made both ways would cancel out: ask KVM itself. */
+static void assert_kvm_has(struct rig *rig, const struct x86_vcpu_state *s,
+			   uint32_t i)
+{
+	struct error err = { 0 };
+	struct kvm_regs regs;
+	struct kvm_sregs sregs;
+
+	OK(KVM_IOCTL(rig->vcpu_fd[i], KVM_GET_REGS, &regs, &err));
+	OK(KVM_IOCTL(rig->vcpu_fd[i], KVM_GET_SREGS, &sregs, &err));
+	ck_assert_uint_eq(regs.rax, s->regs.rax);
+	ck_assert_uint_eq(regs.rsi, s->regs.rsi);
+	ck_assert_uint_eq(regs.rdi, s->regs.rdi);
+	ck_assert_uint_eq(regs.r15, s->regs.r15);
+	ck_assert_uint_eq(sregs.cr2, s->sregs.cr2);
+	ck_assert_uint_eq(sregs.fs.base, 0x1234);
+	ck_assert_uint_eq(sregs.ldt.type, 2);
+	ck_assert_uint_eq(sregs.cs.type, 11);
+	ck_assert_uint_eq(sregs.cs.s, 1);
+	ck_assert_uint_eq(sregs.cs.present, 1);
 }
 
 START_TEST(full_registers_move_without_a_difference)
@@ -658,6 +689,7 @@ START_TEST(full_registers_move_without_a_difference)
 		OK(arch_vcpu_check(&a.kvm, &model, i, &before->vcpu[i], &err));
 	}
 	load(&b, before);
+	assert_kvm_has(&b, &before->vcpu[1], 1);
 	after = save(&b);
 	assert_same(before, after);
 	free(before);
