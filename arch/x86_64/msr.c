@@ -294,12 +294,46 @@ static int batch_write(int vcpu_fd, struct msr_batch *batch, struct error *err)
 	return 0;
 }
 
-int msr_load(int vcpu_fd, const struct x86_vcpu_state *state, bool tsc,
-	     uint64_t tsc_advance, struct error *err)
+/*
+ * What is 0 in the state and 0 in the vCPU needn't be written. That is most of
+ * a fresh vCPU, and KVM tells the host's kernel log of each register that it
+ * lists but can't write: on a slow console that takes longer than all else.
+ */
+static int batch_skip_zeroes(int vcpu_fd, struct msr_batch *batch,
+			     struct error *err)
 {
-	struct msr_batch batch = { 0 };
+	struct msr_batch now = { 0 };
+	uint32_t kept = 0, at = 0;
+	int read;
+
+	for (uint32_t i = 0; i < batch->head.nmsrs; i++)
+		if (!batch->entries[i].data)
+			now.entries[now.head.nmsrs++] = batch->entries[i];
+	read = KVM_IOCTL_VAR(vcpu_fd, KVM_GET_MSRS, &now, err);
+	if (read < 0)
+		return read;
+	for (uint32_t i = 0; i < batch->head.nmsrs; i++) {
+		const struct kvm_msr_entry *e = &batch->entries[i];
+
+		/* @now has those of value 0 in the same order. */
+		if (!e->data) {
+			uint32_t here = at++;
+
+			if (here < (uint32_t)read && !now.entries[here].data)
+				continue;
+		}
+		batch->entries[kept++] = *e;
+	}
+	batch->head.nmsrs = kept;
+	return 0;
+}
+
+/* All but the TSC deadline, which is returned. */
+static uint64_t batch_fill(struct msr_batch *batch,
+			   const struct x86_vcpu_state *state, bool tsc,
+			   uint64_t tsc_advance)
+{
 	uint64_t deadline = 0;
-	int rc;
 
 	for (uint32_t i = 0; i < state->nmsrs; i++) {
 		struct kvm_msr_entry e = { .index = state->msr_index[i],
@@ -309,14 +343,24 @@ int msr_load(int vcpu_fd, const struct x86_vcpu_state *state, bool tsc,
 			deadline = e.data;
 			continue;
 		}
-		if (e.index == MSR_TSC) {
-			if (!tsc)
-				continue;
+		if (e.index == MSR_TSC && !tsc)
+			continue;
+		if (e.index == MSR_TSC)
 			e.data += tsc_advance;
-		}
-		batch.entries[batch.head.nmsrs++] = e;
+		batch->entries[batch->head.nmsrs++] = e;
 	}
-	rc = batch_write(vcpu_fd, &batch, err);
+	return deadline;
+}
+
+int msr_load(int vcpu_fd, const struct x86_vcpu_state *state, bool tsc,
+	     uint64_t tsc_advance, struct error *err)
+{
+	struct msr_batch batch = { 0 };
+	uint64_t deadline = batch_fill(&batch, state, tsc, tsc_advance);
+	int rc = batch_skip_zeroes(vcpu_fd, &batch, err);
+
+	if (!rc)
+		rc = batch_write(vcpu_fd, &batch, err);
 	if (rc)
 		return rc;
 	/*
