@@ -10,6 +10,7 @@
  *
  * Hostile models are dealt with in cpuid_check.c.
  */
+#include <cpuid.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -378,6 +379,23 @@ static int host_tsc_khz(const struct kvm *kvm, uint32_t *ret, struct error *err)
 	return MIN(rc, 0);
 }
 
+/*
+ * The processor's name is for people to read. KVM doesn't pass it on, so it is
+ * asked of the processor itself; a guest keeps the one it was made with.
+ */
+static void set_brand(struct arch_cpu_model *model)
+{
+	for (uint32_t i = 0; i < model->nentries; i++) {
+		struct kvm_cpuid_entry2 *e = &model->entries[i];
+
+		if (e->function < 0x80000002 || e->function > 0x80000004)
+			continue;
+		if (!(e->eax | e->ebx | e->ecx | e->edx))
+			(void)__get_cpuid(e->function, &e->eax, &e->ebx,
+					  &e->ecx, &e->edx);
+	}
+}
+
 int arch_cpu_model_host(const struct kvm *kvm, uint32_t cpus,
 			struct arch_cpu_model *ret, struct error *err)
 {
@@ -399,6 +417,7 @@ int arch_cpu_model_host(const struct kvm *kvm, uint32_t cpus,
 		rc = cpuid_build(supported, deadline, cpus, ret, err);
 	if (!rc)
 		rc = host_tsc_khz(kvm, &ret->tsc_khz, err);
+	set_brand(ret);
 	ret->xsave_size = xsave > 0 ? (uint32_t)xsave
 				    : (uint32_t)sizeof(struct kvm_xsave);
 	if (!rc && ret->xsave_size > X86_XSAVE_MAX)
