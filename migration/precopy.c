@@ -104,51 +104,102 @@ static int send_round(struct precopy *p, uint32_t number,
 	return rc ? rc : acknowledged(s, number, err);
 }
 
+/* What the round was, for the policy and for the report. */
 static void note_round(struct source *s, const struct page_counts *counts,
 		       uint64_t ns)
 {
-	uint64_t dirtied = dirty_pending(s->dirty);
-	struct report_round round = {
-		.pages = counts->pages,
+	struct pacing_round round = {
+		.pages = counts->pages + counts->zero_pages,
 		.zero_pages = counts->zero_pages,
 		.bytes = counts->bytes,
 		.ns = ns,
-		.dirty_pages_per_s =
-			(uint64_t)((double)dirtied * (double)NS_PER_S /
-				   (double)MAX(ns, 1)),
+		.dirty_pages = dirty_pending(s->dirty),
 	};
+	struct report *report = &s->report;
 
+	pacing_note_round(&s->pacing, &round);
 	pthread_mutex_lock(&s->lock);
-	if (s->report.nrounds < REPORT_ROUNDS_MAX)
-		s->report.rounds[s->report.nrounds] = round;
-	s->report.nrounds++;
-	s->report.pages += round.pages;
-	s->report.zero_pages += round.zero_pages;
-	s->report.dirty_pages_per_s = round.dirty_pages_per_s;
-	s->report.remaining_pages = dirtied;
+	report->dirty_pages_per_s =
+		(uint64_t)((double)round.dirty_pages * (double)NS_PER_S /
+			   (double)MAX(ns, 1));
+	if (report->nrounds < REPORT_ROUNDS_MAX)
+		report->rounds[report->nrounds] = (struct report_round){
+			.pages = counts->pages,
+			.zero_pages = counts->zero_pages,
+			.bytes = counts->bytes,
+			.ns = ns,
+			.dirty_pages_per_s = report->dirty_pages_per_s,
+		};
+	report->nrounds++;
+	report->pages += counts->pages;
+	report->zero_pages += counts->zero_pages;
+	report->remaining_pages = round.dirty_pages;
+	report->bandwidth = pacing_bandwidth(&s->pacing);
+	pthread_mutex_unlock(&s->lock);
+}
+
+/* One round: send, wait, gather. */
+static int run_round(struct precopy *p, uint32_t number, struct error *err)
+{
+	struct source *s = p->s;
+	struct page_counts counts;
+	uint64_t sync_ns;
+	int rc;
+
+	p->round_start_ns = clock_ns();
+	rc = send_round(p, number, &counts, err);
+	if (rc)
+		return rc;
+	sync_ns = clock_ns();
+	rc = dirty_sync(s->dirty, err);
+	if (rc)
+		return rc;
+	pacing_note_cost(&s->pacing, PACING_SYNC, clock_ns() - sync_ns);
+	note_round(s, &counts, sync_ns - p->round_start_ns);
+	return 0;
+}
+
+static void decide(struct precopy *p, struct pacing_decision *ret)
+{
+	struct source *s = p->s;
+
+	pacing_set_max_downtime(&s->pacing, s->max_downtime_ns);
+	pacing_decide(&s->pacing, clock_ns() - p->start_ns, ret);
+	log_info("migration: rounds: %s: %s", pacing_action_name(ret->action),
+		 ret->reason);
+	pthread_mutex_lock(&s->lock);
+	s->report.expected_ns = ret->prediction.total_ns;
+	s->report.predicted_ns = ret->prediction.total_ns;
 	pthread_mutex_unlock(&s->lock);
 }
 
 int precopy_run(struct source *s, struct error *err)
 {
 	struct precopy p = { .s = s, .start_ns = clock_ns() };
-	struct page_counts counts;
+	struct pacing_decision decision;
+	int rc = 0;
 
-	for (uint32_t number = 0;; number++) {
-		uint64_t now;
-		int rc;
-
-		p.round_start_ns = clock_ns();
-		rc = send_round(&p, number, &counts, err);
+	for (uint32_t number = 0; !rc; number++) {
+		rc = run_round(&p, number, err);
 		if (rc)
+			break;
+		decide(&p, &decision);
+		if (decision.prepare)
+			rc = source_measure(s, err);
+		switch (decision.action) {
+		case PACING_GO_ON:
+			break;
+		case PACING_THROTTLE:
+			vm_throttle(s->vm, decision.throttle);
+			break;
+		case PACING_SWITCH:
 			return rc;
-		now = clock_ns();
-		rc = dirty_sync(s->dirty, err);
-		if (rc)
+		case PACING_FORCE:
+			s->forced = true;
 			return rc;
-		s->costs.sync_ns = clock_ns() - now;
-		note_round(s, &counts, now - p.round_start_ns);
-		if (dirty_pending(s->dirty) < 500 || number > 30)
-			return 0;
+		case PACING_GIVE_UP:
+			return error_set(err, -ETIME, "%s", decision.reason);
+		}
 	}
+	return rc;
 }

@@ -57,6 +57,16 @@ int source_create(const struct source_env *env,
 	s->params = *params;
 	s->vm = env->vm;
 	s->max_downtime_ns = params->max_downtime_ns;
+	pacing_init(
+		&s->pacing,
+		&(struct pacing_params){
+			.max_downtime_ns = params->max_downtime_ns,
+			.timeout_ns = params->timeout_ns,
+			.on_timeout = params->on_timeout == SOURCE_TIMEOUT_PAUSE
+					      ? PACING_PAUSE
+					      : PACING_CANCEL,
+			.offline = params->offline,
+		});
 	s->bandwidth_cap = params->bandwidth;
 	s->report.memory_size = vm_machine(s->vm)->memory_size;
 	pthread_mutex_init(&s->lock, NULL);
@@ -442,6 +452,7 @@ static void say_goodbye(struct source *s, int rc, const char *why)
 /* It runs on here. The guest first, manners and cleaning up after. */
 static int keep(struct source *s, int rc, struct error *err)
 {
+	vm_throttle(s->vm, 0);
 	vm_release(s->vm, VM_HOLD_MIGRATION);
 	finish_report(s, err->text);
 	say_goodbye(s, rc, err->text);

@@ -9,19 +9,11 @@
 
 #include "migration/dirty.h"
 #include "migration/handoff.h"
+#include "migration/pacing.h"
 #include "migration/pages.h"
 #include "migration/source.h"
 #include "migration/stream.h"
 #include "vmm/vm_state.h"
-
-/* Costs of a pause, each measured in this very migration; nanoseconds. */
-struct source_costs {
-	uint64_t stop_ns;
-	uint64_t save_ns;
-	uint64_t sync_ns;
-	uint64_t load_ns;
-	uint64_t round_trip_ns;
-};
 
 struct source {
 	struct source_env env;
@@ -35,7 +27,7 @@ struct source {
 	struct page_sender *sender;
 	struct dirty *dirty;
 	struct vm_state *vm_state;
-	struct source_costs costs;
+	struct pacing pacing;
 	uint64_t state_deadline_ns;
 	uint64_t phase_start_ns;
 	uint64_t pause_ns; /* when the pause began */
@@ -89,9 +81,15 @@ int __must_check source_send_state(struct source *s, uint64_t deadline_ns,
 				   struct error *err);
 
 /**
- * source_set_up() - HELLO to REHEARSED; fills in s->costs.
+ * source_set_up() - HELLO to REHEARSED; notes costs in s->pacing.
  */
 int __must_check source_set_up(struct source *s, struct error *err);
+
+/**
+ * source_measure() - note what stopping, saving and a round trip cost now;
+ * the guest runs on.
+ */
+int __must_check source_measure(struct source *s, struct error *err);
 
 /**
  * precopy_run() - ROUNDS: send memory while the guest runs, until the pause is

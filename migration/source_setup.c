@@ -189,35 +189,42 @@ int source_send_state(struct source *s, uint64_t deadline_ns, struct error *err)
 				  wire_state_end_visit, &end, deadline_ns, err);
 }
 
-/* The median would take sorting; the least is what the network can do. */
-static int measure_round_trip(struct source *s, struct error *err)
+static int ping(struct source *s, struct error *err)
 {
+	uint64_t start = clock_ns();
 	struct record record;
-	uint64_t best = UINT64_MAX;
-	int rc = 0;
+	int rc = stream_send(s->stream, WIRE_PING, NULL, 0, source_patience(),
+			     err);
 
-	for (int i = 0; !rc && i < PINGS; i++) {
-		uint64_t start = clock_ns();
+	if (!rc)
+		rc = source_expect(s, WIRE_PONG, &record, source_patience(),
+				   err);
+	if (!rc)
+		pacing_note_cost(&s->pacing, PACING_TRIP, clock_ns() - start);
+	return rc;
+}
 
-		rc = stream_send(s->stream, WIRE_PING, NULL, 0,
-				 source_patience(), err);
-		if (!rc)
-			rc = source_expect(s, WIRE_PONG, &record,
-					   source_patience(), err);
-		best = MIN(best, clock_ns() - start);
-	}
-	s->costs.round_trip_ns = best;
+int source_measure(struct source *s, struct error *err)
+{
+	struct vm_state_times times;
+	int rc = vm_state_peek(s->vm_state, &times, err);
+
+	if (rc)
+		return rc;
+	pacing_note_cost(&s->pacing, PACING_STOP, times.stop_ns);
+	pacing_note_cost(&s->pacing, PACING_SAVE, times.save_ns);
+	for (int i = 0; !rc && i < PINGS; i++)
+		rc = ping(s, err);
 	return rc;
 }
 
 static int rehearse(struct source *s, struct error *err)
 {
 	struct wire_load_times times = { 0 };
-	struct vm_state_times peek;
+	uint64_t before = s->stream->bytes_sent;
 	struct record record;
-	int rc;
+	int rc = source_measure(s, err);
 
-	rc = vm_state_peek(s->vm_state, &peek, err);
 	if (!rc)
 		rc = stream_send(s->stream, WIRE_REHEARSE, NULL, 0,
 				 source_patience(), err);
@@ -230,10 +237,12 @@ static int rehearse(struct source *s, struct error *err)
 		rc = stream_decode(&record, wire_load_times_visit, &times, err);
 	if (rc)
 		return rc;
-	s->costs.stop_ns = peek.stop_ns;
-	s->costs.save_ns = peek.save_ns;
-	s->costs.load_ns = times.decode_ns + times.check_ns + times.load_ns;
-	return measure_round_trip(s, err);
+	pacing_note_state(&s->pacing, s->stream->bytes_sent - before);
+	/* Nothing to drain yet: no device has requests of its own in flight. */
+	pacing_note_cost(&s->pacing, PACING_DRAIN, 0);
+	pacing_note_cost(&s->pacing, PACING_LOAD,
+			 times.decode_ns + times.check_ns + times.load_ns);
+	return 0;
 }
 
 int source_set_up(struct source *s, struct error *err)

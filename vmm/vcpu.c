@@ -19,6 +19,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <time.h>
 
 #include "vmm/log.h"
 #include "vmm/vcpu.h"
@@ -38,6 +39,7 @@ struct vcpu {
 	_Atomic bool park_wanted; /* written under lock, read anywhere */
 	bool parked;
 	bool quit;
+	uint64_t nap_until_ns; /* of clock_ns(); 0: awake */
 	bool errand_busy;
 	vcpu_errand_fn *errand;
 	void *errand_opaque;
@@ -173,10 +175,26 @@ static void handle_exit(struct vcpu *vcpu)
 	}
 }
 
-/* Kicked, and unparked before this thread got to look: go on running. */
-static void forget_stale_kick(struct vcpu *vcpu)
+static void sleep_until(struct vcpu *vcpu, uint64_t deadline_ns)
+{
+	struct timespec until = {
+		.tv_sec = (time_t)(deadline_ns / NS_PER_S),
+		.tv_nsec = (long)(deadline_ns % NS_PER_S),
+	};
+
+	pthread_cond_timedwait(&vcpu->wake, &vcpu->lock, &until);
+}
+
+/*
+ * Somebody got this thread out of the guest: to park it, which the caller sees
+ * to; to let it nap; or to park it and then thought better of it.
+ */
+static void take_nap(struct vcpu *vcpu)
 {
 	pthread_mutex_lock(&vcpu->lock);
+	while (!vcpu->park_wanted && clock_ns() < vcpu->nap_until_ns)
+		sleep_until(vcpu, vcpu->nap_until_ns);
+	vcpu->nap_until_ns = 0;
 	if (!vcpu->park_wanted)
 		set_immediate_exit(vcpu, 0);
 	pthread_mutex_unlock(&vcpu->lock);
@@ -196,7 +214,7 @@ static void run_once(struct vcpu *vcpu)
 	code = errno;
 	/* EAGAIN: this vCPU waits to be started and was interrupted. */
 	if (code == EINTR || code == EAGAIN) {
-		forget_stale_kick(vcpu);
+		take_nap(vcpu);
 		return;
 	}
 	snprintf(text, sizeof(text), "KVM_RUN: %s", strerror(code));
@@ -273,14 +291,29 @@ static void *vcpu_thread(void *opaque)
 
 /* ---- everyone else ---- */
 
+/* Out of the guest, or out of bed. Called with the lock held. */
+static void rouse(struct vcpu *vcpu)
+{
+	if (vcpu->parked)
+		return;
+	set_immediate_exit(vcpu, 1);
+	pthread_cond_signal(&vcpu->wake);
+	pthread_kill(vcpu->thread, VCPU_KICK_SIGNAL);
+}
+
+void vcpu_nap(struct vcpu *vcpu, uint64_t ns)
+{
+	pthread_mutex_lock(&vcpu->lock);
+	vcpu->nap_until_ns = ns ? clock_ns() + ns : 0;
+	rouse(vcpu);
+	pthread_mutex_unlock(&vcpu->lock);
+}
+
 void vcpu_kick(struct vcpu *vcpu)
 {
 	pthread_mutex_lock(&vcpu->lock);
 	vcpu->park_wanted = true;
-	if (!vcpu->parked) {
-		set_immediate_exit(vcpu, 1);
-		pthread_kill(vcpu->thread, VCPU_KICK_SIGNAL);
-	}
+	rouse(vcpu);
 	pthread_mutex_unlock(&vcpu->lock);
 }
 
@@ -348,6 +381,7 @@ int vcpu_create(const struct vcpu_env *env, uint32_t index, struct vcpu **ret,
 		struct error *err)
 {
 	struct vcpu *vcpu = calloc(1, sizeof(*vcpu));
+	pthread_condattr_t monotonic;
 	char name[16];
 	int rc;
 
@@ -358,7 +392,10 @@ int vcpu_create(const struct vcpu_env *env, uint32_t index, struct vcpu **ret,
 	vcpu->fd = -1;
 	vcpu->park_wanted = true;
 	pthread_mutex_init(&vcpu->lock, NULL);
-	pthread_cond_init(&vcpu->wake, NULL);
+	pthread_condattr_init(&monotonic);
+	pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+	pthread_cond_init(&vcpu->wake, &monotonic);
+	pthread_condattr_destroy(&monotonic);
 	pthread_cond_init(&vcpu->told, NULL);
 	rc = open_vcpu(vcpu, err);
 	if (rc < 0)

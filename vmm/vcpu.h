@@ -83,6 +83,12 @@ void vcpu_wait_parked(struct vcpu *vcpu);
 void vcpu_unpark(struct vcpu *vcpu);
 
 /**
+ * vcpu_nap() - keep the vCPU out of the guest for @ns, from now on; 0 ends a
+ * nap. A kick ends it early. Any thread; returns at once.
+ */
+void vcpu_nap(struct vcpu *vcpu, uint64_t ns);
+
+/**
  * vcpu_errand_start() - have the parked vCPU's thread call @fn; returns at
  * once. One errand at a time.
  */

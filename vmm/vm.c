@@ -350,6 +350,38 @@ static void on_wake(void *opaque, uint32_t events)
 				  told[i].status, told[i].text);
 }
 
+/* ---- throttle ---- */
+
+/* A vCPU runs for this long between two naps. */
+#define THROTTLE_RUN_NS (2 * NS_PER_MS)
+
+static void throttle_tick(void *opaque)
+{
+	struct vm *vm = opaque;
+	unsigned int percent = vm->throttle;
+	uint64_t nap_ns;
+
+	if (!percent)
+		return;
+	nap_ns = THROTTLE_RUN_NS * percent / (100 - percent);
+	for (uint32_t i = 0; i < vm->nvcpus; i++)
+		vcpu_nap(vm->vcpus[i], nap_ns);
+	loop_timer_arm(vm->throttle_timer,
+		       clock_ns() + nap_ns + THROTTLE_RUN_NS);
+}
+
+void vm_throttle(struct vm *vm, unsigned int percent)
+{
+	vm->throttle = MIN(percent, 99U);
+	if (percent) {
+		loop_timer_arm(vm->throttle_timer, clock_ns());
+		return;
+	}
+	loop_timer_arm(vm->throttle_timer, 0);
+	for (uint32_t i = 0; i < vm->nvcpus; i++)
+		vcpu_nap(vm->vcpus[i], 0);
+}
+
 /* ---- making and unmaking ---- */
 
 static int create_devices(struct vm *vm, struct error *err)
@@ -458,11 +490,17 @@ static int create_kvm_vm(struct vm *vm, struct error *err)
 
 static int open_wake(struct vm *vm, struct error *err)
 {
+	int rc;
+
 	vm->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (vm->wake_fd < 0)
 		return error_set(err, -errno, "eventfd: %s", strerror(errno));
-	return loop_fd_add(vm->host.loop, vm->wake_fd, EPOLLIN, on_wake, vm,
-			   NULL, &vm->wake, err);
+	rc = loop_fd_add(vm->host.loop, vm->wake_fd, EPOLLIN, on_wake, vm, NULL,
+			 &vm->wake, err);
+	if (rc)
+		return rc;
+	return loop_timer_add(vm->host.loop, throttle_tick, vm, NULL,
+			      &vm->throttle_timer, err);
 }
 
 int vm_create(const struct machine *machine, const struct vm_host *host,
@@ -507,6 +545,7 @@ void vm_free(struct vm *vm)
 {
 	if (!vm)
 		return;
+	loop_timer_remove(vm->throttle_timer);
 	for (uint32_t i = 0; i < vm->nvcpus; i++)
 		vcpu_kick(vm->vcpus[i]);
 	/* Ends the threads, so that nobody is in a device any more. */

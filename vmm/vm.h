@@ -126,6 +126,12 @@ uint64_t vm_hold(struct vm *vm, enum vm_hold why);
 void vm_release(struct vm *vm, enum vm_hold why);
 
 /**
+ * vm_throttle() - keep the vCPUs out of the guest for @percent (0 to 99) of
+ * the time, in slices of milliseconds; 0 lets them run freely again.
+ */
+void vm_throttle(struct vm *vm, unsigned int percent);
+
+/**
  * vm_holds() - the holds now, a mask of enum vm_hold; 0 means it runs.
  */
 unsigned int vm_holds(const struct vm *vm);

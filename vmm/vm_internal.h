@@ -57,6 +57,9 @@ struct vm {
 	struct vm_told told[16];
 	int wake_fd; /* eventfd: the loop's thread has something to do */
 	struct loop_fd *wake;
+
+	struct loop_timer *throttle_timer;
+	_Atomic unsigned int throttle; /* per cent */
 };
 
 /**
