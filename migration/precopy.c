@@ -133,6 +133,7 @@ static void note_round(struct source *s, const struct page_counts *counts,
 	report->nrounds++;
 	report->pages += counts->pages;
 	report->zero_pages += counts->zero_pages;
+	report->bytes = s->stream->bytes_sent;
 	report->remaining_pages = round.dirty_pages;
 	report->bandwidth = pacing_bandwidth(&s->pacing);
 	pthread_mutex_unlock(&s->lock);

@@ -282,6 +282,7 @@ static int send_final(struct source *s, struct error *err)
 	pthread_mutex_lock(&s->lock);
 	s->report.pages += counts.pages;
 	s->report.zero_pages += counts.zero_pages;
+	s->report.bytes = s->stream->bytes_sent;
 	s->report.remaining_pages = dirty_pending(s->dirty);
 	pthread_mutex_unlock(&s->lock);
 	return rc;
