@@ -175,7 +175,7 @@ static bool refusal_is_fine(uint32_t index, uint64_t value)
 
 /* ---- the list ---- */
 
-static bool listed(const uint32_t *list, uint32_t n, uint32_t index)
+bool msr_listed(const uint32_t *list, uint32_t n, uint32_t index)
 {
 	for (uint32_t i = 0; i < n; i++)
 		if (list[i] == index)
@@ -186,7 +186,7 @@ static bool listed(const uint32_t *list, uint32_t n, uint32_t index)
 static int list_add(uint32_t *list, uint32_t *n, uint32_t index,
 		    struct error *err)
 {
-	if (!msr_is_state(index) || listed(list, *n, index))
+	if (!msr_is_state(index) || msr_listed(list, *n, index))
 		return 0;
 	if (*n == X86_MSRS_MAX)
 		return error_set(err, -ENOTSUP,
@@ -387,68 +387,4 @@ int msr_set_one(int vcpu_fd, uint32_t index, uint64_t value, struct error *err)
 		return rc;
 	return error_set(err, -EIO, "KVM can't set %s (0x%x) to 0x%llx",
 			 msr_name(index), index, (unsigned long long)value);
-}
-
-/* ---- checking ---- */
-
-/*
- * Bits of ARCH_CAPABILITIES say that a weakness is absent or a mitigation
- * there. The guest has acted on them, so this host must have them too; when
- * KVM doesn't tell what it has, the write will.
- */
-static int check_arch_capabilities(const struct kvm *kvm, uint64_t value,
-				   struct error *err)
-{
-	struct {
-		struct kvm_msrs head;
-		struct kvm_msr_entry entry;
-	} one = { .head.nmsrs = 1, .entry.index = MSR_ARCH_CAPABILITIES };
-	struct error ignored;
-
-	if (KVM_IOCTL_VAR(kvm->fd, KVM_GET_MSRS, &one, &ignored) != 1)
-		return 0;
-	if (value & ~one.entry.data)
-		return error_set(err, -ENOTSUP,
-				 "the guest counts on ARCH_CAPABILITIES bits "
-				 "0x%llx, which this host's processor lacks",
-				 (unsigned long long)(value & ~one.entry.data));
-	return 0;
-}
-
-int msr_check(const struct kvm *kvm, const struct x86_vcpu_state *state,
-	      struct error *err)
-{
-	uint32_t here[X86_MSRS_MAX], n;
-	int rc;
-
-	if (state->nmsrs > X86_MSRS_MAX)
-		return error_set(err, -EINVAL, "%u MSRs, more than %d",
-				 state->nmsrs, X86_MSRS_MAX);
-	rc = msr_list(kvm, here, &n, err);
-	for (uint32_t i = 0; !rc && i < state->nmsrs; i++) {
-		uint32_t index = state->msr_index[i];
-		uint64_t value = state->msr_value[i];
-
-		if (!msr_is_state(index))
-			rc = error_set(err, -EINVAL,
-				       "MSR 0x%x is not part of a state",
-				       index);
-		else if (listed(state->msr_index, i, index))
-			rc = error_set(err, -EINVAL, "%s (0x%x) is there twice",
-				       msr_name(index), index);
-		else if (value && !listed(here, n, index))
-			rc = error_set(err, -ENOTSUP,
-				       "%s (0x%x) is 0x%llx, and this host's "
-				       "KVM doesn't have it",
-				       msr_name(index), index,
-				       (unsigned long long)value);
-		else if (index == MSR_ARCH_CAPABILITIES)
-			rc = check_arch_capabilities(kvm, value, err);
-		else if (index == MSR_XSS && value)
-			rc = error_set(err, -EINVAL,
-				       "XSS is 0x%llx, and no guest is "
-				       "offered any of it",
-				       (unsigned long long)value);
-	}
-	return rc;
 }

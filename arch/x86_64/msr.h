@@ -10,6 +10,7 @@
 
 #define MSR_TSC		      0x10U
 #define MSR_ARCH_CAPABILITIES 0x10aU
+#define MSR_PAT		      0x277U
 #define MSR_MTRR_DEF_TYPE     0x2ffU
 #define MSR_TSC_DEADLINE      0x6e0U
 #define MSR_XSS		      0xda0U
@@ -28,6 +29,11 @@ const char *msr_name(uint32_t index);
  * or belong to features that no guest is offered.
  */
 bool msr_is_state(uint32_t index);
+
+/**
+ * msr_listed() - is @index among the @n of @list?
+ */
+bool msr_listed(const uint32_t *list, uint32_t n, uint32_t index);
 
 /**
  * msr_list() - the MSRs that are state on this host.
@@ -61,6 +67,7 @@ int __must_check msr_load(int vcpu_fd, const struct x86_vcpu_state *state,
  * msr_check() - the MSR part of arch_vcpu_check().
  */
 int __must_check msr_check(const struct kvm *kvm,
+			   const struct arch_cpu_model *model,
 			   const struct x86_vcpu_state *state,
 			   struct error *err);
 

@@ -370,8 +370,8 @@ static int check_exception(const struct x86_events *e, struct error *err)
 	bool any = e->exception_injected || e->exception_pending;
 
 	/* Without payloads KVM says "injected" of pending ones too. */
-	if ((e->valid & KVM_VCPUEVENT_VALID_PAYLOAD) &&
-	    e->exception_injected && e->exception_pending)
+	if ((e->valid & KVM_VCPUEVENT_VALID_PAYLOAD) && e->exception_injected &&
+	    e->exception_pending)
 		return bad(err, "exception", e->exception_nr,
 			   "both injected and pending");
 	if (any &&
@@ -400,7 +400,7 @@ static int check_events_host(const struct check *c, struct error *err)
 		return error_set(err, -ENOTSUP,
 				 "a triple fault is pending, and this host's "
 				 "KVM has no KVM_CAP_X86_TRIPLE_FAULT_EVENT");
-	if ((e->smi_smm || e->smi_pending) &&
+	if ((e->smi_smm || e->smi_pending || e->smi_inside_nmi) &&
 	    !kvm_extension(c->kvm->fd, KVM_CAP_X86_SMM))
 		return error_set(err, -ENOTSUP,
 				 "the guest is in system management mode, and "
@@ -454,7 +454,7 @@ typedef int check_step(const struct check *c, struct error *err);
 
 static int check_msrs(const struct check *c, struct error *err)
 {
-	return msr_check(c->kvm, c->s, err);
+	return msr_check(c->kvm, c->model, c->s, err);
 }
 
 static check_step *const steps[] = {

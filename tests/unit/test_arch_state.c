@@ -186,6 +186,7 @@ static const struct {
 	BAD(events.exception_has_payload, 1, "payload"),
 	BAD(events.triple_fault_pending, 1, "triple fault"),
 	BAD(events.smi_smm, 1, "system management"),
+	BAD(events.smi_inside_nmi, 1, "system management"),
 	BAD(nmsrs, X86_MSRS_MAX + 1, "MSRs"),
 };
 
@@ -765,6 +766,44 @@ START_TEST(msrs_that_are_no_state_are_refused)
 }
 END_TEST
 
+START_TEST(msrs_that_no_guest_can_write_are_refused)
+{
+	static const struct {
+		uint32_t index;
+		uint64_t value;
+	} cases[] = {
+		{ 0x277, 0x0007040600070402 }, /* PAT: no type 2 */
+		{ 0x200, 0x80000007 },	       /* UC- is no MTRR's */
+		{ 0x200, 1ULL << 60 },	       { 0x201, 0x401 },
+		{ 0x250, 0x0606060606060603 }, { MSR_MTRR_DEF_TYPE, 0x1006 },
+		{ 0xc0000082, 1ULL << 60 }, /* LSTAR */
+		{ 0xc0000102, 1ULL << 60 }, /* KERNEL_GS_BASE */
+		{ 0x175, 1ULL << 60 },	    /* SYSENTER_ESP */
+	};
+	struct rig rig;
+	struct snapshot *snap;
+	struct error err;
+
+	if (!have_kvm(&rig.kvm, __func__))
+		return;
+	rig_init(&rig);
+	snap = save(&rig);
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		uint64_t *value = msr(&snap->vcpu[0], cases[i].index);
+		uint64_t was = *value;
+
+		*value = cases[i].value;
+		ck_assert_msg(arch_vcpu_check(&rig.kvm, &model, 0,
+					      &snap->vcpu[0], &err) == -EINVAL,
+			      "case %zu", i);
+		*value = was;
+	}
+	free(snap);
+	rig_fini(&rig);
+	kvm_close(&rig.kvm);
+}
+END_TEST
+
 UNIT_SUITE("arch_state", every_byte_of_a_vcpu_survives_the_wire,
 	   every_byte_of_a_vm_survives_the_wire, a_possible_vcpu_passes,
 	   impossible_vcpus_are_refused_by_name, exceptions_must_make_sense,
@@ -776,4 +815,5 @@ UNIT_SUITE("arch_state", every_byte_of_a_vcpu_survives_the_wire,
 	   a_fresh_vm_moves_without_a_difference,
 	   a_vm_that_ran_moves_without_a_difference,
 	   full_registers_move_without_a_difference,
-	   msrs_that_are_no_state_are_refused)
+	   msrs_that_are_no_state_are_refused,
+	   msrs_that_no_guest_can_write_are_refused)
