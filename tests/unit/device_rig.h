@@ -1,0 +1,237 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What the tests of a device stand it on: real buses and a real loop, hooks
+ * that count, and interrupt lines that are only written down (the functions of
+ * vmm/irq.h are replaced at link time; include this in one file a program).
+ */
+#ifndef GODWIT_TESTS_DEVICE_RIG_H
+#define GODWIT_TESTS_DEVICE_RIG_H
+
+#include <sched.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "devices/device.h"
+#include "tests/unit/unit.h"
+#include "vmm/bus.h"
+#include "vmm/irq.h"
+#include "vmm/loop.h"
+
+#define RIG_GSIS 24
+
+struct device_rig {
+	struct bus pio;
+	struct bus mmio;
+	struct irq irq;
+	struct loop *loop;
+	pthread_t thread;
+	bool looping;
+	struct device_hooks hooks;
+	struct device_env env;
+	struct device *dev;
+	_Atomic bool line[RIG_GSIS];
+	_Atomic unsigned int edges[RIG_GSIS]; /* rising ones */
+	unsigned int poweroffs;
+	unsigned int resets;
+	unsigned int exits;
+	uint8_t exit_status;
+};
+
+void irq_set_line(struct irq *irq, uint32_t gsi, bool level)
+{
+	struct device_rig *rig = container_of(irq, struct device_rig, irq);
+
+	ck_assert_uint_lt(gsi, RIG_GSIS);
+	if (level && !rig->line[gsi])
+		rig->edges[gsi]++;
+	rig->line[gsi] = level;
+}
+
+void irq_send_msi(struct irq *irq __maybe_unused, uint64_t address,
+		  uint32_t data __maybe_unused)
+{
+	ck_abort_msg("an MSI to 0x%llx", (unsigned long long)address);
+}
+
+static void rig_poweroff(void *opaque)
+{
+	((struct device_rig *)opaque)->poweroffs++;
+}
+
+static void rig_reset(void *opaque)
+{
+	((struct device_rig *)opaque)->resets++;
+}
+
+static void rig_exit(void *opaque, uint8_t status)
+{
+	struct device_rig *rig = opaque;
+
+	rig->exits++;
+	rig->exit_status = status;
+}
+
+static struct device_rig *rig_new(void)
+{
+	struct device_rig *rig = calloc(1, sizeof(*rig));
+	struct error err;
+
+	ck_assert_ptr_nonnull(rig);
+	signal(SIGPIPE, SIG_IGN);
+	bus_init(&rig->pio, "port");
+	bus_init(&rig->mmio, "mmio");
+	ck_assert_int_eq(loop_create(&rig->loop, &err), 0);
+	rig->hooks = (struct device_hooks){ rig_poweroff, rig_reset, rig_exit };
+	rig->env = (struct device_env){
+		.pio = &rig->pio,
+		.mmio = &rig->mmio,
+		.irq = &rig->irq,
+		.loop = rig->loop,
+		.hooks = &rig->hooks,
+		.hooks_opaque = rig,
+		.console_in = -1,
+		.console_out = -1,
+	};
+	return rig;
+}
+
+static int rig_try_create(struct device_rig *rig, const char *type,
+			  const char *options, struct error *err)
+{
+	const struct device_type *entry = device_type_find(type);
+	struct device_config config = { 0 };
+
+	ck_assert_ptr_nonnull(entry);
+	snprintf(config.type, sizeof(config.type), "%s", type);
+	snprintf(config.id, sizeof(config.id), "%s0", type);
+	snprintf(config.options, sizeof(config.options), "%s", options);
+	return entry->create(&rig->env, &config, &rig->dev, err);
+}
+
+static void __maybe_unused rig_create(struct device_rig *rig, const char *type)
+{
+	struct error err = { "" };
+
+	ck_assert_msg(!rig_try_create(rig, type, "", &err), "%s", err.text);
+}
+
+#define RIG_OP(rig, op, ...)                                    \
+	do {                                                    \
+		pthread_mutex_lock(&(rig)->dev->lock);          \
+		(rig)->dev->ops->op((rig)->dev, ##__VA_ARGS__); \
+		pthread_mutex_unlock(&(rig)->dev->lock);        \
+	} while (0)
+
+static void *rig_loop(void *opaque)
+{
+	loop_run(opaque);
+	return NULL;
+}
+
+static void __maybe_unused rig_start_loop(struct device_rig *rig)
+{
+	ck_assert_int_eq(
+		pthread_create(&rig->thread, NULL, rig_loop, rig->loop), 0);
+	rig->looping = true;
+}
+
+static void __maybe_unused rig_stop_loop(struct device_rig *rig)
+{
+	if (!rig->looping)
+		return;
+	loop_stop(rig->loop);
+	pthread_join(rig->thread, NULL);
+	rig->looping = false;
+}
+
+static void rig_free(struct device_rig *rig)
+{
+	rig_stop_loop(rig);
+	if (rig->dev)
+		rig->dev->ops->free(rig->dev);
+	/* Whatever a device claims it gives back. */
+	ck_assert_uint_eq(rig->pio.nranges, 0);
+	loop_free(rig->loop);
+	free(rig);
+}
+
+static void __maybe_unused out8(struct device_rig *rig, uint64_t port,
+				uint8_t value)
+{
+	ck_assert(bus_write(&rig->pio, port, &value, sizeof(value)));
+}
+
+static uint8_t __maybe_unused in8(struct device_rig *rig, uint64_t port)
+{
+	uint8_t value = 0;
+
+	ck_assert(bus_read(&rig->pio, port, &value, sizeof(value)));
+	return value;
+}
+
+static void __maybe_unused out16(struct device_rig *rig, uint64_t port,
+				 uint16_t value)
+{
+	ck_assert(bus_write(&rig->pio, port, &value, sizeof(value)));
+}
+
+static uint16_t __maybe_unused in16(struct device_rig *rig, uint64_t port)
+{
+	uint16_t value = 0;
+
+	ck_assert(bus_read(&rig->pio, port, &value, sizeof(value)));
+	return value;
+}
+
+static uint32_t __maybe_unused in32(struct device_rig *rig, uint64_t port)
+{
+	uint32_t value = 0;
+
+	ck_assert(bus_read(&rig->pio, port, &value, sizeof(value)));
+	return value;
+}
+
+/* Does the device take this state? */
+static bool __maybe_unused rig_accepts(struct device_rig *rig,
+				       const void *state)
+{
+	struct error err = { "" };
+	int code = rig->dev->ops->check(rig->dev, state, &err);
+
+	/* A refusal names the device and says why. */
+	if (code) {
+		ck_assert_int_eq(code, -EINVAL);
+		ck_assert_ptr_nonnull(strstr(err.text, rig->dev->id));
+	}
+	return !code;
+}
+
+/*
+ * Send @from over the wire into @to, which is filled with garbage before, so
+ * that a field which isn't visited shows.
+ */
+static void __maybe_unused rig_wire(struct device_rig *rig, const void *from,
+				    void *to)
+{
+	const struct device_ops *ops = rig->dev->ops;
+	struct buffer wire = { 0 };
+	struct codec c;
+	struct error err = { "" };
+	void *copy = malloc(ops->state_size);
+
+	ck_assert_ptr_nonnull(copy);
+	memcpy(copy, from, ops->state_size);
+	codec_init_save(&c, &wire, ops->version);
+	ops->visit(&c, copy);
+	ck_assert_msg(!codec_finish(&c, &err), "%s", err.text);
+	memset(to, 0xa5, ops->state_size);
+	codec_init_load(&c, wire.data, wire.len, ops->version);
+	ops->visit(&c, to);
+	ck_assert_msg(!codec_finish(&c, &err), "%s", err.text);
+	buffer_free(&wire);
+	free(copy);
+}
+
+#endif
