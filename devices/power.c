@@ -59,6 +59,9 @@
 /* TMR_STS is set when bit 31 toggles, section 4.8.2.1. */
 #define TIMER_SHIFT 31
 
+/* Six centuries: far from where 64 bits would wrap. */
+#define TIMER_MAX (1ULL << 56)
+
 enum power_port {
 	POWER_EVENT,
 	POWER_CONTROL,
@@ -337,6 +340,11 @@ static int power_check(struct device *dev, const void *state, struct error *err)
 				 "%s: reset_control 0x%02x has "
 				 "bits that aren't kept",
 				 dev->id, s->reset_control);
+	if (s->timer > TIMER_MAX)
+		return error_set(err, -EINVAL,
+				 "%s: timer %llu has run for "
+				 "longer than any machine",
+				 dev->id, (unsigned long long)s->timer);
 	if (s->timer_seen > s->timer)
 		return error_set(err, -EINVAL,
 				 "%s: timer_seen %llu is ahead "
