@@ -7,7 +7,7 @@
 MODEL_SRCS := migration/handoff.def tests/model/handoff.pml \
 	      tests/model/check-model
 
-.PHONY: check-model
+.PHONY: check-model check-format
 
 ifneq ($(shell command -v spin 2>/dev/null),)
 check-model: $(BUILD)/model/proved
@@ -20,3 +20,7 @@ $(BUILD)/model/proved: $(MODEL_SRCS)
 	$(call say,MODEL,tests/model/handoff.pml)
 	@mkdir -p $(@D)
 	$(Q)tests/model/check-model $(@D) && touch $@
+
+# FORMAT.md says what handoff.def and wire.h say
+check-format:
+	$(Q)tests/model/check-format

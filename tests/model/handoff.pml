@@ -303,14 +303,34 @@ inline target_step(event)
 	ev = TE_NONE
 }
 
+/* Destroyed: say so as far as the connection goes. */
+inline target_says_so()
+{
+	if
+	:: t_said_loaded -> t_send(0, NACK)
+	:: else -> t_send(0, REFUSE)
+	fi
+}
+
 inline target_fails()
 {
 	target_step(TE_FAIL);
 	if
-	:: tgt == T_DESTROYED && !t_said_loaded -> t_send(0, REFUSE)
+	:: tgt == T_DESTROYED && t_open[0] -> target_says_so()
 	:: else
 	fi;
 	t_close(0)
+}
+
+/* Destroyed after LOADED: NACK at once and close, or wait for COMMIT. */
+inline target_may_say_so()
+{
+	if
+	:: tgt == T_DESTROYED && t_said_loaded && t_open[0] ->
+		target_says_so();
+		t_close(0)
+	:: true
+	fi
 }
 
 /*
@@ -347,7 +367,7 @@ inline target_reads(m)
 	:: m == COMMIT ->
 		target_step(TE_COMMIT);
 		if
-		:: !refused && tgt == T_DESTROYED -> t_send(0, NACK)
+		:: !refused && tgt == T_DESTROYED -> target_says_so()
 		:: else
 		fi
 	:: m == ABORT -> t_knows = true; target_step(TE_ABORT)
@@ -366,8 +386,11 @@ inline target_answers(c)
 	assert(!refused);
 	if
 	:: tgt == T_RUNNING -> t_send(c, VRUNNING)
-	:: else -> t_send(c, VNEVER)
-	fi
+	:: else -> t_send(c, VNEVER); target_may_say_so()
+	fi;
+#ifdef BAD_ANSWER_ENDS_LINGER
+	t_knows = true
+#endif
 }
 
 inline target_gone()
@@ -408,7 +431,9 @@ end:	do
 	   }
 #ifndef BAD_NO_DEADLINE
 	:: atomic {
-		t_alive && tgt == T_LOADED -> target_step(TE_DEADLINE)
+		t_alive && tgt == T_LOADED ->
+		target_step(TE_DEADLINE);
+		target_may_say_so()
 	   }
 #endif
 	:: atomic {
