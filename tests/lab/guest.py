@@ -28,9 +28,11 @@ class Guest:
         self.host = host
         self.vmm = vmm
         self.spec = spec
+        self.name = f"{vmm.name}-{spec.series}-x{spec.cpus}"
         self.transcript = Transcript()
         self.machines = []
         self.moves = []
+        self.clock_lag_ms = None
         self._next = None
         self._pings = 0
         self._last_ns = 0
@@ -58,7 +60,7 @@ class Guest:
                 self._silence_ns = piece.time_ns - self._last_ns
                 first = False
             self._last_ns = piece.time_ns
-            self.transcript.feed(data)
+            self.transcript.feed(data, piece.time_ns)
 
         machine.console.watch(arrived)
 
@@ -154,6 +156,7 @@ class Guest:
                                    self._silence_ns / 1e6))
             progress(number + 1)
         self._ask("enough", "counted")
+        self.clock_lag_ms = self.transcript.clock_lag_ms()
         self._ask("check", "checked")
 
     def reboot(self):
@@ -186,6 +189,7 @@ class Guest:
 
     def save(self, directory):
         """Writes the console and each VMM's own words, to look at later."""
+        directory /= self.name
         directory.mkdir(parents=True, exist_ok=True)
         with self.host.changed:
             (directory / "console").write_bytes(self.transcript.text)

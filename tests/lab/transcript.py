@@ -36,14 +36,17 @@ class Transcript:
         self.boots = []         # (release, vCPUs, clock source, boot id)
         self.answers = []
         self.ticks = {}         # counter -> how many lines, ever
+        self.clock = []         # (arrival in ns, time in us) of two lines
         self._last = {}         # counter -> the last line's values
         self._line = bytearray()
+        self._arrival_ns = 0
         # In these times the kernel and firmware may print what they like.
         self._free = True
 
-    def feed(self, data):
-        """Takes the next bytes."""
+    def feed(self, data, arrival_ns=0):
+        """Takes the next bytes, and when they came."""
         self.text += data
+        self._arrival_ns = arrival_ns
         *lines, rest = data.split(b"\n")
         for line in lines:
             self._line += line
@@ -124,3 +127,11 @@ class Transcript:
         self._last[counter] = (number, max(time, date * 1000000), date,
                                uptime)
         self.ticks[counter] = self.ticks.get(counter, 0) + 1
+        self.clock[1:] = [(self._arrival_ns, time)]
+
+    def clock_lag_ms(self):
+        """By how much the guest's clock fell behind while it counted."""
+        if len(self.clock) < 2:
+            return 0.0
+        (arrival, time), (arrival_last, time_last) = self.clock
+        return (arrival_last - arrival) / 1e6 - (time_last - time) / 1e3

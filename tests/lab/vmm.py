@@ -14,7 +14,8 @@ import json
 
 from host import LabError
 
-MEMORY_MIB = 256
+# Enough for these kernels, and half of it is empty: moves are to be many.
+MEMORY_MIB = 128
 # TCG's pages move slowly; both get the limit that QEMU has by default.
 PAUSE_LIMIT_MS = 300
 START_S = 120
