@@ -1,0 +1,518 @@
+// SPDX-License-Identifier: MIT
+/*
+ * What each command's options mean; see options.h.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "vmm/options_internal.h"
+#include "vmm/units.h"
+
+/* ---- run and listen ---- */
+
+static int take_path(const char *value, const char **ret, struct error *err)
+{
+	if (!*value)
+		return option_refuse(err, "the path is empty");
+	*ret = value;
+	return 0;
+}
+
+static int parse_console(const char *value, struct console_options *ret,
+			 struct error *err)
+{
+	if (!strcmp(value, "stdio")) {
+		ret->kind = CONSOLE_STDIO;
+		return 0;
+	}
+	if (!strcmp(value, "null")) {
+		ret->kind = CONSOLE_NULL;
+		return 0;
+	}
+	if (!strncmp(value, "unix:", 5)) {
+		ret->kind = CONSOLE_UNIX;
+		return take_path(value + 5, &ret->path, err);
+	}
+	if (!strncmp(value, "file:", 5)) {
+		ret->kind = CONSOLE_FILE;
+		return take_path(value + 5, &ret->path, err);
+	}
+	return option_refuse(err, "not a console; give stdio, unix:PATH, "
+				  "file:PATH or null");
+}
+
+static int take_name(const char *value, const char **ret, struct error *err)
+{
+	int rc = machine_name_check(value, err);
+
+	if (!rc)
+		*ret = value;
+	return rc;
+}
+
+#define RUN(opts)    ((struct run_options *)(opts))
+#define LISTEN(opts) ((struct listen_options *)(opts))
+
+/* What both have comes first, so that both are one of these. */
+#define PROCESS(opts) ((struct process_options *)(opts))
+_Static_assert(!offsetof(struct run_options, process) &&
+		       !offsetof(struct listen_options, process),
+	       "process options come first");
+
+static int process_console(void *opts, const char *value, struct error *err)
+{
+	return parse_console(value, &PROCESS(opts)->console, err);
+}
+
+static int process_name(void *opts, const char *value, struct error *err)
+{
+	return take_name(value, &PROCESS(opts)->name, err);
+}
+
+static int process_no_sandbox(void *opts, const char *value __maybe_unused,
+			      struct error *err __maybe_unused)
+{
+	PROCESS(opts)->sandbox = false;
+	return 0;
+}
+
+static int process_verbose(void *opts, const char *value __maybe_unused,
+			   struct error *err __maybe_unused)
+{
+	PROCESS(opts)->verbosity++;
+	return 0;
+}
+
+static int run_kernel(void *opts, const char *value, struct error *err)
+{
+	return take_path(value, &RUN(opts)->kernel, err);
+}
+
+static int run_initrd(void *opts, const char *value, struct error *err)
+{
+	return take_path(value, &RUN(opts)->initrd, err);
+}
+
+static int run_cmdline(void *opts, const char *value, struct error *err)
+{
+	if (strlen(value) >= MACHINE_CMDLINE_MAX)
+		return option_refuse(err, "longer than %d bytes",
+				     MACHINE_CMDLINE_MAX - 1);
+	RUN(opts)->cmdline = value;
+	return 0;
+}
+
+static int run_cpus(void *opts, const char *value, struct error *err)
+{
+	uint64_t n;
+	int rc = units_count(value, 1, ARCH_CPUS_MAX, &n, err);
+
+	if (!rc)
+		RUN(opts)->cpus = (uint32_t)n;
+	return rc;
+}
+
+static int run_memory(void *opts, const char *value, struct error *err)
+{
+	const char *comma = strchr(value, ',');
+	char size[32];
+	uint64_t bytes;
+	int rc;
+
+	if (comma &&
+	    (!strcmp(comma, ",hugepages") || !strcmp(comma, ",shared")))
+		return option_refuse(err,
+				     "%s is not in this version of godwit;"
+				     " leave it out",
+				     comma);
+	if (comma)
+		return option_refuse(err,
+				     "'%.40s' is unknown; give a size "
+				     "alone, like 512M",
+				     comma);
+	snprintf(size, sizeof(size), "%s", value);
+	rc = units_size(size, &bytes, err);
+	if (rc)
+		return rc;
+	if (bytes < MEMORY_MIN || bytes > MEMORY_MAX || bytes % MEMORY_GRANULE)
+		return option_refuse(err,
+				     "give whole megabytes from %lluM to "
+				     "%lluG",
+				     MEMORY_MIN / MIB, MEMORY_MAX / GIB);
+	RUN(opts)->memory = bytes;
+	return 0;
+}
+
+static int run_debug_exit(void *opts, const char *value __maybe_unused,
+			  struct error *err __maybe_unused)
+{
+	RUN(opts)->debug_exit = true;
+	return 0;
+}
+
+static int run_migrate_to(void *opts, const char *value, struct error *err)
+{
+	struct run_options *run = opts;
+	static const char after[] = ",after=";
+	const char *comma = strstr(value, after);
+	char text[ADDRESS_TEXT_MAX];
+	size_t len = comma ? (size_t)(comma - value) : strlen(value);
+	int rc;
+
+	if (len >= sizeof(text))
+		return option_refuse(err, "the address is too long");
+	memcpy(text, value, len);
+	text[len] = '\0';
+	rc = address_parse(text, &run->migrate_to, err);
+	if (!rc && comma)
+		rc = units_seconds(comma + strlen(after),
+				   &run->migrate_after_ns, err);
+	run->migrates = !rc;
+	return rc;
+}
+
+static int absent(void *opts __maybe_unused, const char *value __maybe_unused,
+		  struct error *err)
+{
+	/* The walk refuses these before it gets here. */
+	return option_refuse(err, "not in this version of godwit");
+}
+
+#define VALUE(name, fn)                                    \
+	{                                                  \
+		(name), .takes_value = true, .parse = (fn) \
+	}
+#define FLAG(name, fn)                \
+	{                             \
+		(name), .parse = (fn) \
+	}
+#define VERBOSE(fn)                                                            \
+	{                                                                      \
+		"--verbose", .short_name = 'v', .repeats = true, .parse = (fn) \
+	}
+#define ABSENT(name, remedy)                                  \
+	{                                                     \
+		(name), .takes_value = true, .parse = absent, \
+			.absent = (remedy)                    \
+	}
+#define NO_DISK	   "; boot from an initrd"
+#define NO_NETWORK "; the serial console is the guest's only line out"
+
+static const struct option_spec run_specs[] = {
+	VALUE("--kernel", run_kernel),
+	VALUE("--initrd", run_initrd),
+	VALUE("--cmdline", run_cmdline),
+	VALUE("--cpus", run_cpus),
+	VALUE("--memory", run_memory),
+	VALUE("--console", process_console),
+	VALUE("--name", process_name),
+	FLAG("--debug-exit", run_debug_exit),
+	VALUE("--migrate-to", run_migrate_to),
+	FLAG("--no-sandbox", process_no_sandbox),
+	VERBOSE(process_verbose),
+	ABSENT("--cpu", "; the guest gets the host's CPU"),
+	ABSENT("--disk", NO_DISK),
+	ABSENT("--lock-dir", NO_DISK),
+	ABSENT("--net", NO_NETWORK),
+	ABSENT("--rng", "; leave it out"),
+	ABSENT("--balloon", "; leave it out"),
+};
+
+static const char *const no_words[] = { NULL };
+
+int options_run(char *const argv[], struct run_options *ret, struct error *err)
+{
+	static const struct option_walk walk = {
+		.specs = run_specs,
+		.nspecs = ARRAY_SIZE(run_specs),
+		.words = no_words,
+	};
+	int rc;
+
+	*ret = (struct run_options){
+		.process.sandbox = true,
+		.cmdline = "",
+		.cpus = 1,
+		.memory = 256 * MIB,
+	};
+	rc = option_walk(&walk, argv, ret, err);
+	if (!rc && !ret->kernel)
+		return option_refuse(err, "--kernel is missing; give a Linux "
+					  "kernel or an ELF with a PVH note");
+	return rc;
+}
+
+static int listen_paused(void *opts, const char *value __maybe_unused,
+			 struct error *err __maybe_unused)
+{
+	LISTEN(opts)->paused = true;
+	return 0;
+}
+
+static int listen_once(void *opts, const char *value __maybe_unused,
+		       struct error *err __maybe_unused)
+{
+	LISTEN(opts)->once = true;
+	return 0;
+}
+
+static int listen_insecure(void *opts, const char *value __maybe_unused,
+			   struct error *err __maybe_unused)
+{
+	LISTEN(opts)->insecure = true;
+	return 0;
+}
+
+static int listen_allow(void *opts, const char *value, struct error *err)
+{
+	return transport_allow_add(&LISTEN(opts)->allow, value, err);
+}
+
+static int listen_word(void *opts, unsigned int index __maybe_unused,
+		       const char *text, struct error *err)
+{
+	return address_parse(text, &LISTEN(opts)->address, err);
+}
+
+static const struct option_spec listen_specs[] = {
+	VALUE("--name", process_name),
+	VALUE("--console", process_console),
+	FLAG("--paused", listen_paused),
+	FLAG("--once", listen_once),
+	{ "--allow", .takes_value = true, .repeats = true,
+	  .parse = listen_allow },
+	FLAG("--insecure", listen_insecure),
+	FLAG("--no-sandbox", process_no_sandbox),
+	VERBOSE(process_verbose),
+	ABSENT("--disk", "; guests with disks can't be taken"),
+	ABSENT("--disk-root", "; guests with disks can't be taken"),
+	ABSENT("--lock-dir", "; guests with disks can't be taken"),
+	ABSENT("--net", "; guests with a network can't be taken"),
+	ABSENT("--tls", "; use --allow on a network that you trust, or an SSH "
+			"tunnel to a loopback address"),
+};
+
+int options_listen(char *const argv[], struct listen_options *ret,
+		   struct error *err)
+{
+	static const char *const words[] = { "ADDR", NULL };
+	static const struct option_walk walk = {
+		.specs = listen_specs,
+		.nspecs = ARRAY_SIZE(listen_specs),
+		.words = words,
+		.word = listen_word,
+	};
+
+	*ret = (struct listen_options){ .process.sandbox = true };
+	return option_walk(&walk, argv, ret, err);
+}
+
+/* ---- migrate and set ---- */
+
+#define MIGRATE(opts) ((struct migrate_options *)(opts))
+
+static int take_downtime(const char *value, uint64_t *ret, struct error *err)
+{
+	int rc = units_time(value, ret, err);
+
+	if (!rc && !*ret)
+		return option_refuse(err, "no pause can be that short; "
+					  "give a time like 10ms");
+	return rc;
+}
+
+static int migrate_to(void *opts, const char *value, struct error *err)
+{
+	MIGRATE(opts)->has_to = true;
+	return address_parse(value, &MIGRATE(opts)->params.to, err);
+}
+
+static int migrate_max_downtime(void *opts, const char *value,
+				struct error *err)
+{
+	MIGRATE(opts)->has_max_downtime = true;
+	return take_downtime(value, &MIGRATE(opts)->params.max_downtime_ns,
+			     err);
+}
+
+static int migrate_abort_after(void *opts, const char *value, struct error *err)
+{
+	return take_downtime(value, &MIGRATE(opts)->params.abort_after_ns, err);
+}
+
+static int migrate_bandwidth(void *opts, const char *value, struct error *err)
+{
+	MIGRATE(opts)->has_bandwidth = true;
+	return units_rate(value, &MIGRATE(opts)->params.bandwidth, err);
+}
+
+static int migrate_timeout(void *opts, const char *value, struct error *err)
+{
+	return units_time(value, &MIGRATE(opts)->params.timeout_ns, err);
+}
+
+static int migrate_on_timeout(void *opts, const char *value, struct error *err)
+{
+	if (!strcmp(value, "cancel"))
+		MIGRATE(opts)->params.on_timeout = SOURCE_TIMEOUT_CANCEL;
+	else if (!strcmp(value, "pause"))
+		MIGRATE(opts)->params.on_timeout = SOURCE_TIMEOUT_PAUSE;
+	else
+		return option_refuse(err, "give cancel or pause");
+	return 0;
+}
+
+static int migrate_offline(void *opts, const char *value __maybe_unused,
+			   struct error *err __maybe_unused)
+{
+	MIGRATE(opts)->params.offline = true;
+	return 0;
+}
+
+static int migrate_json(void *opts, const char *value __maybe_unused,
+			struct error *err __maybe_unused)
+{
+	MIGRATE(opts)->json = true;
+	return 0;
+}
+
+static int migrate_word(void *opts, unsigned int index __maybe_unused,
+			const char *text, struct error *err)
+{
+	return take_name(text, &MIGRATE(opts)->name, err);
+}
+
+static const struct option_spec migrate_specs[] = {
+	VALUE("--to", migrate_to),
+	VALUE("--max-downtime", migrate_max_downtime),
+	VALUE("--abort-after", migrate_abort_after),
+	VALUE("--bandwidth", migrate_bandwidth),
+	VALUE("--timeout", migrate_timeout),
+	VALUE("--on-timeout", migrate_on_timeout),
+	FLAG("--offline", migrate_offline),
+	FLAG("--json", migrate_json),
+	{ "--verify", .parse = absent, .absent = "; leave it out" },
+	{ "--dry-run", .parse = absent, .absent = "; leave it out" },
+};
+
+int options_migrate(char *const argv[], struct migrate_options *ret,
+		    struct error *err)
+{
+	static const char *const words[] = { "NAME", NULL };
+	static const struct option_walk walk = {
+		.specs = migrate_specs,
+		.nspecs = ARRAY_SIZE(migrate_specs),
+		.words = words,
+		.word = migrate_word,
+	};
+	int rc;
+
+	*ret = (struct migrate_options){ .params = source_params_default };
+	rc = option_walk(&walk, argv, ret, err);
+	if (!rc && !ret->has_to)
+		return option_refuse(err,
+				     "--to is missing; give the address "
+				     "that `godwit listen` has there, like "
+				     "tcp:HOST:PORT");
+	return rc;
+}
+
+static int set_word(void *opts, unsigned int index, const char *text,
+		    struct error *err)
+{
+	struct set_options *set = opts;
+	int rc;
+
+	if (index == 0)
+		return take_name(text, &set->name, err);
+	if (index == 1) {
+		if (!strcmp(text, "max-downtime"))
+			set->parameter = SET_MAX_DOWNTIME;
+		else if (!strcmp(text, "bandwidth"))
+			set->parameter = SET_BANDWIDTH;
+		else
+			return option_refuse(err,
+					     "'%.40s': can't be set; give "
+					     "max-downtime or bandwidth",
+					     text);
+		return 0;
+	}
+	if (set->parameter == SET_MAX_DOWNTIME)
+		rc = take_downtime(text, &set->value, err);
+	else
+		rc = units_rate(text, &set->value, err);
+	if (rc)
+		error_prefix(err, "%s %.100s",
+			     set->parameter == SET_MAX_DOWNTIME ? "max-downtime"
+								: "bandwidth",
+			     text);
+	return rc;
+}
+
+int options_set(char *const argv[], struct set_options *ret, struct error *err)
+{
+	static const char *const words[] = { "NAME", "max-downtime|bandwidth",
+					     "VALUE", NULL };
+	static const struct option_walk walk = {
+		.words = words,
+		.word = set_word,
+	};
+
+	*ret = (struct set_options){ 0 };
+	return option_walk(&walk, argv, ret, err);
+}
+
+/* ---- the rest ---- */
+
+static int name_json(void *opts, const char *value __maybe_unused,
+		     struct error *err __maybe_unused)
+{
+	((struct name_options *)opts)->json = true;
+	return 0;
+}
+
+static int name_resume(void *opts, const char *value __maybe_unused,
+		       struct error *err __maybe_unused)
+{
+	((struct name_options *)opts)->resume = true;
+	return 0;
+}
+
+static int name_discard(void *opts, const char *value __maybe_unused,
+			struct error *err __maybe_unused)
+{
+	((struct name_options *)opts)->discard = true;
+	return 0;
+}
+
+static int name_word(void *opts, unsigned int index __maybe_unused,
+		     const char *text, struct error *err)
+{
+	return take_name(text, &((struct name_options *)opts)->name, err);
+}
+
+static const struct option_spec json_spec[] = { FLAG("--json", name_json) };
+static const struct option_spec resolve_specs[] = {
+	FLAG("--resume", name_resume),
+	FLAG("--discard", name_discard),
+};
+
+int options_name(const char *command, char *const argv[],
+		 struct name_options *ret, struct error *err)
+{
+	static const char *const words[] = { "NAME", NULL };
+	struct option_walk walk = { .words = words, .word = name_word };
+
+	*ret = (struct name_options){ 0 };
+	if (!strcmp(command, "list"))
+		walk.words = no_words;
+	if (!strcmp(command, "status") || !strcmp(command, "list")) {
+		walk.specs = json_spec;
+		walk.nspecs = ARRAY_SIZE(json_spec);
+	} else if (!strcmp(command, "resolve")) {
+		walk.specs = resolve_specs;
+		walk.nspecs = ARRAY_SIZE(resolve_specs);
+	}
+	return option_walk(&walk, argv, ret, err);
+}

@@ -1,0 +1,119 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The command line as data: one plain struct a command. Parsing touches
+ * nothing but its argument: no file, no host, no output. A text in a struct
+ * points into argv.
+ *
+ * Each refusal is one line that names the option, its value and the remedy.
+ */
+#ifndef GODWIT_OPTIONS_H
+#define GODWIT_OPTIONS_H
+
+#include "migration/source.h"
+
+/* Exit statuses that are the same for every command. */
+#define EXIT_USAGE 2
+
+enum console_kind {
+	CONSOLE_STDIO,
+	CONSOLE_UNIX, /* listened on */
+	CONSOLE_FILE,
+	CONSOLE_NULL,
+};
+
+struct console_options {
+	enum console_kind kind;
+	const char *path; /* UNIX and FILE */
+};
+
+/* What `run` and `listen` have in common. */
+struct process_options {
+	struct console_options console;
+	const char *name; /* NULL: not given */
+	bool sandbox;
+	unsigned int verbosity; /* how many -v */
+};
+
+struct run_options {
+	struct process_options process;
+	const char *kernel;
+	const char *initrd; /* NULL for none */
+	const char *cmdline;
+	uint32_t cpus;
+	uint64_t memory; /* bytes */
+	bool debug_exit;
+	bool migrates; /* --migrate-to */
+	struct address migrate_to;
+	uint64_t migrate_after_ns;
+};
+
+struct listen_options {
+	struct process_options process;
+	struct address address;
+	bool paused;
+	bool once;
+	bool insecure;
+	struct transport_allow allow;
+};
+
+struct migrate_options {
+	const char *name;
+	bool has_to;
+	bool has_max_downtime;
+	bool has_bandwidth;
+	struct source_params params; /* @to is not resolved */
+	bool json;
+};
+
+enum set_parameter {
+	SET_MAX_DOWNTIME, /* nanoseconds */
+	SET_BANDWIDTH,	  /* bytes a second, 0: no cap */
+};
+
+struct set_options {
+	const char *name;
+	enum set_parameter parameter;
+	uint64_t value;
+};
+
+/* Commands that take a VM's name and little else. */
+struct name_options {
+	const char *name; /* NULL for `list` */
+	bool json;
+	bool resume; /* resolve */
+	bool discard;
+};
+
+/*
+ * All parsers: @argv holds what follows the command's name, NULL-terminated.
+ *
+ * Return: 0; OPTIONS_HELP when --help was among them; -EINVAL with @err.
+ */
+#define OPTIONS_HELP 1
+
+int __must_check options_run(char *const argv[], struct run_options *ret,
+			     struct error *err);
+int __must_check options_listen(char *const argv[], struct listen_options *ret,
+				struct error *err);
+int __must_check options_migrate(char *const argv[],
+				 struct migrate_options *ret,
+				 struct error *err);
+int __must_check options_set(char *const argv[], struct set_options *ret,
+			     struct error *err);
+
+/**
+ * options_name() - the commands that only take a VM's name.
+ * @command: "cancel", "status", …, decides which options there are.
+ */
+int __must_check options_name(const char *command, char *const argv[],
+			      struct name_options *ret, struct error *err);
+
+/**
+ * options_nearest() - the one of @words that @text was probably meant to be.
+ * @words: NULL-terminated.
+ *
+ * Return: the word, or NULL when none is near.
+ */
+const char *options_nearest(const char *text, const char *const words[]);
+
+#endif

@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The walk over a command line, for options*.c only: options by a table, the
+ * rest to one function.
+ */
+#ifndef GODWIT_OPTIONS_INTERNAL_H
+#define GODWIT_OPTIONS_INTERNAL_H
+
+#include "vmm/options.h"
+
+typedef int option_fn(void *opts, const char *value, struct error *err);
+
+struct option_spec {
+	const char *name; /* with its dashes */
+	char short_name;  /* 0 for none */
+	bool takes_value;
+	bool repeats;
+	option_fn *parse;
+	const char *absent; /* not in this version: why, else NULL */
+};
+
+struct option_walk {
+	const struct option_spec *specs;
+	size_t nspecs; /* at most 32 */
+	/* What the words without dashes are, in order; NULL-terminated. */
+	const char *const *words;
+	/* Takes the @index-th of them. */
+	int (*word)(void *opts, unsigned int index, const char *text,
+		    struct error *err);
+};
+
+/**
+ * option_walk() - parse @argv into @opts.
+ *
+ * Return: 0, OPTIONS_HELP, -EINVAL, or what a parser returned with its text
+ * prefixed by option and value.
+ */
+int __must_check option_walk(const struct option_walk *walk, char *const argv[],
+			     void *opts, struct error *err);
+
+/**
+ * option_refuse() - -EINVAL with a text.
+ */
+#define option_refuse(err, ...) error_set((err), -EINVAL, __VA_ARGS__)
+
+#endif
