@@ -1,0 +1,372 @@
+// SPDX-License-Identifier: MIT
+/*
+ * The control socket; see control.h.
+ *
+ * A client's handler does one thing at a time: what it has to send goes first,
+ * then one request is read and carried out. So a flood of requests gets one
+ * turn of the loop each.
+ *
+ * A client is freed only from its own handler or by control_free(): events,
+ * which go to all of them, only mark the one that is to go.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "vmm/control.h"
+#include "vmm/log.h"
+
+#define TOO_LONG "JSON parse error, the line is longer than 65536 bytes"
+
+struct client {
+	struct control *control;
+	struct client *next;
+	int fd;
+	struct loop_fd *watch;
+	struct qmp_session session;
+	bool gone;     /* to be freed as soon as its handler runs */
+	bool skipping; /* the rest of a line that was too long */
+	size_t in_len;
+	char in[QMP_LINE_MAX];
+	char *out;
+	size_t out_len; /* bytes not sent yet */
+};
+
+struct control {
+	struct loop *loop;
+	const struct qmp_backend *backend;
+	void *opaque;
+	int listen_fd;
+	struct loop_fd *watch;
+	struct client *clients;
+	unsigned int nclients;
+	bool expect_end;
+	loop_fn *on_served;
+};
+
+/* ---- going out ---- */
+
+/*
+ * Events are wanted according to what there is to do. A socket with room is
+ * always ready, which is how the next of several lines gets its turn.
+ */
+static void watch_client(struct client *client)
+{
+	bool busy = client->out_len || client->gone ||
+		    memchr(client->in, '\n', client->in_len);
+
+	loop_fd_set(client->watch, busy ? EPOLLOUT : EPOLLIN);
+}
+
+static void mark_gone(struct client *client)
+{
+	client->gone = true;
+	client->out_len = 0;
+	/* A hang-up wakes the handler, whatever the client does. */
+	shutdown(client->fd, SHUT_RDWR);
+}
+
+static void flush(struct client *client)
+{
+	size_t sent = 0;
+
+	while (sent < client->out_len) {
+		ssize_t n = send(client->fd, client->out + sent,
+				 client->out_len - sent,
+				 MSG_NOSIGNAL | MSG_DONTWAIT);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0 && errno == EAGAIN)
+			break;
+		if (n < 0) {
+			mark_gone(client);
+			break;
+		}
+		sent += (size_t)n;
+	}
+	if (!client->out_len)
+		return;
+	client->out_len -= sent;
+	memmove(client->out, client->out + sent, client->out_len);
+}
+
+static bool append(struct client *client, const char *text, size_t len)
+{
+	size_t total = client->out_len + len;
+	char *out;
+
+	if (total > CONTROL_UNSENT_MAX) {
+		log_info("control: hung up on a client that does not read");
+		return false;
+	}
+	out = realloc(client->out, total);
+	if (!out)
+		return false;
+	memcpy(out + client->out_len, text, len);
+	client->out = out;
+	client->out_len = total;
+	return true;
+}
+
+/* @message is stolen. */
+static void send_message(struct client *client, json_t *message)
+{
+	char *text = message ? json_dumps(message, JSON_COMPACT) : NULL;
+
+	json_decref(message);
+	if (client->gone) {
+		free(text);
+		return;
+	}
+	if (!text || !append(client, text, strlen(text)) ||
+	    !append(client, "\r\n", 2))
+		mark_gone(client);
+	free(text);
+	flush(client);
+	watch_client(client);
+}
+
+/* ---- coming in ---- */
+
+static void handle_line(struct client *client, const char *line, size_t len)
+{
+	struct control *control = client->control;
+
+	while (len && strchr(" \t\r", line[len - 1]))
+		len--;
+	if (!len)
+		return;
+	send_message(client, qmp_handle(&client->session, control->backend,
+					control->opaque, line, len));
+}
+
+/* Handle the first whole line of the input, if there is one. */
+static void take_line(struct client *client)
+{
+	char *end = memchr(client->in, '\n', client->in_len);
+	size_t len;
+
+	if (end) {
+		len = (size_t)(end - client->in);
+		if (!client->skipping)
+			handle_line(client, client->in, len);
+		client->skipping = false;
+		client->in_len -= len + 1;
+		memmove(client->in, end + 1, client->in_len);
+	} else if (client->in_len == sizeof(client->in)) {
+		if (!client->skipping)
+			send_message(client,
+				     qmp_error("GenericError", TOO_LONG));
+		client->skipping = true;
+		client->in_len = 0;
+	}
+}
+
+static void take_descriptors(struct client *client, struct msghdr *msg)
+{
+	struct cmsghdr *c;
+
+	for (c = CMSG_FIRSTHDR(msg); c; c = CMSG_NXTHDR(msg, c)) {
+		size_t n = (c->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+		int fd;
+
+		if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
+			continue;
+		for (size_t i = 0; i < n; i++) {
+			memcpy(&fd, CMSG_DATA(c) + i * sizeof(int), sizeof(fd));
+			qmp_session_take_fd(&client->session, fd);
+		}
+	}
+}
+
+static void receive(struct client *client)
+{
+	union {
+		struct cmsghdr align;
+		char bytes[CMSG_SPACE(QMP_FDS_MAX * sizeof(int))];
+	} control;
+	struct iovec iov = {
+		.iov_base = client->in + client->in_len,
+		.iov_len = sizeof(client->in) - client->in_len,
+	};
+	struct msghdr msg = {
+		.msg_iov = &iov,
+		.msg_iovlen = 1,
+		.msg_control = &control,
+		.msg_controllen = sizeof(control),
+	};
+	ssize_t n = recvmsg(client->fd, &msg, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
+
+	if (n < 0 && (errno == EINTR || errno == EAGAIN))
+		return;
+	if (n <= 0) {
+		mark_gone(client);
+		return;
+	}
+	take_descriptors(client, &msg);
+	client->in_len += (size_t)n;
+}
+
+/* ---- clients ---- */
+
+static void free_client(struct client *client)
+{
+	struct control *control = client->control;
+	struct client **at = &control->clients;
+
+	while (*at && *at != client)
+		at = &(*at)->next;
+	if (*at) {
+		*at = client->next;
+		control->nclients--;
+	}
+	loop_fd_remove(client->watch);
+	qmp_session_fini(&client->session);
+	close_fd(&client->fd);
+	free(client->out);
+	free(client);
+}
+
+static void tell_served(struct control *control)
+{
+	if (control->on_served && control_served(control))
+		control->on_served(control->opaque);
+}
+
+static void on_client(void *opaque, uint32_t events)
+{
+	struct client *client = opaque;
+	struct control *control = client->control;
+
+	flush(client);
+	if (!client->gone && client->in_len < sizeof(client->in) &&
+	    (events & (EPOLLIN | EPOLLHUP | EPOLLERR)))
+		receive(client);
+	/* One line a turn: others have their turn in between. */
+	if (!client->gone && !client->out_len)
+		take_line(client);
+	if (client->gone)
+		free_client(client);
+	else
+		watch_client(client);
+	tell_served(control);
+}
+
+int control_add(struct control *control, int fd, struct error *err)
+{
+	struct client *client = calloc(1, sizeof(*client));
+	int rc;
+
+	if (!client) {
+		close(fd);
+		return error_set(err, -ENOMEM, "control: out of memory");
+	}
+	client->control = control;
+	client->fd = fd;
+	qmp_session_init(&client->session);
+	rc = loop_fd_add(control->loop, fd, EPOLLIN, on_client, client, NULL,
+			 &client->watch, err);
+	if (rc) {
+		free_client(client);
+		return rc;
+	}
+	client->next = control->clients;
+	control->clients = client;
+	control->nclients++;
+	send_message(client, qmp_greeting());
+	return 0;
+}
+
+static void on_listen(void *opaque, uint32_t events __maybe_unused)
+{
+	struct control *control = opaque;
+	struct error err;
+	int fd = accept4(control->listen_fd, NULL, NULL,
+			 SOCK_CLOEXEC | SOCK_NONBLOCK);
+
+	if (fd < 0)
+		return;
+	if (control->nclients == CONTROL_CLIENTS_MAX) {
+		log_warn("control: %d clients are connected; another was "
+			 "turned away",
+			 CONTROL_CLIENTS_MAX);
+		close(fd);
+		return;
+	}
+	if (control_add(control, fd, &err))
+		log_warn("%s", err.text);
+}
+
+int control_create(struct loop *loop, int listen_fd,
+		   const struct qmp_backend *backend, void *opaque,
+		   struct control **ret, struct error *err)
+{
+	struct control *control = calloc(1, sizeof(*control));
+	int rc = 0;
+
+	if (!control)
+		return error_set(err, -ENOMEM, "control: out of memory");
+	*control = (struct control){
+		.loop = loop,
+		.backend = backend,
+		.opaque = opaque,
+		.listen_fd = listen_fd,
+	};
+	if (listen_fd >= 0)
+		rc = loop_fd_add(loop, listen_fd, EPOLLIN, on_listen, control,
+				 NULL, &control->watch, err);
+	if (rc) {
+		control_free(control);
+		return rc;
+	}
+	*ret = control;
+	return 0;
+}
+
+void control_free(struct control *control)
+{
+	if (!control)
+		return;
+	loop_fd_remove(control->watch);
+	while (control->clients)
+		free_client(control->clients);
+	free(control);
+}
+
+/* ---- telling everyone ---- */
+
+void control_event(struct control *control, const char *name, json_t *data)
+{
+	json_t *event = qmp_event(name, data);
+
+	for (struct client *c = control->clients; c; c = c->next) {
+		if (c->session.negotiated)
+			send_message(c, json_incref(event));
+	}
+	json_decref(event);
+}
+
+void control_expect_end(struct control *control)
+{
+	control->expect_end = true;
+}
+
+bool control_served(const struct control *control)
+{
+	for (const struct client *c = control->clients; c; c = c->next) {
+		if (c->out_len)
+			return false;
+		if (control->expect_end && c->session.negotiated &&
+		    !c->session.told_end && !c->gone)
+			return false;
+	}
+	return true;
+}
+
+void control_on_served(struct control *control, loop_fn *fn)
+{
+	control->on_served = fn;
+}

@@ -1,0 +1,116 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The language of the control socket: QMP, as QEMU speaks it (QEMU's
+ * docs/interop/qmp-spec), with QEMU's names, units and shapes wherever QEMU
+ * has the thing. What QEMU can't say has a field or command of its own, whose
+ * name begins with "x-godwit-" when a QEMU could one day use it otherwise.
+ *
+ * A request is one line of JSON, and so is an answer. This file turns lines
+ * into answers; it knows no sockets (control.h does) and no VM: what it needs
+ * of one is struct qmp_backend. All on one thread, the loop's; nothing blocks.
+ */
+#ifndef GODWIT_QMP_H
+#define GODWIT_QMP_H
+
+#include <jansson.h>
+
+#include "migration/source.h"
+
+#define QMP_LINE_MAX (64 * KIB)
+#define QMP_FDS_MAX  4
+
+struct qmp_info {
+	const char *name;   /* "" for a listener that has no guest yet */
+	const char *status; /* QEMU's RunState: "running", "paused", … */
+	bool running;
+	uint32_t cpus;
+	uint64_t memory; /* bytes */
+};
+
+/*
+ * The process behind the control socket. Functions that return int give 0, or
+ * -errno with @err for the user.
+ */
+struct qmp_backend {
+	void (*info)(void *opaque, struct qmp_info *ret);
+	int (*stop)(void *opaque, struct error *err);
+	int (*cont)(void *opaque, struct error *err);
+	int (*powerdown)(void *opaque, struct error *err);
+	int (*reset)(void *opaque, struct error *err);
+	/* End the process soon, after the answer is out. */
+	void (*quit)(void *opaque);
+
+	/* Begin to move; @params->to is resolved. An fd:N in it is taken. */
+	int (*migrate)(void *opaque, const struct source_params *params,
+		       struct error *err);
+	int (*cancel)(void *opaque, struct error *err);
+	int (*resolve)(void *opaque, bool resume, struct error *err);
+	/* What a migration starts with unless it says otherwise. */
+	struct source_params *(*params)(void *opaque);
+	/* @params() was changed: a running migration takes it over. */
+	void (*params_changed)(void *opaque);
+	/* Of the migration that runs or ran last; false when there was none. */
+	bool (*report)(void *opaque, struct report *ret);
+
+	/* The command line that would make this VM; the caller frees it. */
+	char *(*show)(void *opaque);
+};
+
+/* One client's conversation. */
+struct qmp_session {
+	bool negotiated; /* qmp_capabilities was said */
+	bool told_end;	 /* an answer told how a migration ended */
+	int arrived_fd;	 /* by SCM_RIGHTS, for the next getfd; -1 */
+	unsigned int nfds;
+	struct {
+		char name[32];
+		int fd;
+	} fds[QMP_FDS_MAX];
+};
+
+void qmp_session_init(struct qmp_session *session);
+
+/**
+ * qmp_session_fini() - close the descriptors that nobody used.
+ */
+void qmp_session_fini(struct qmp_session *session);
+
+/**
+ * qmp_session_take_fd() - a descriptor arrived; an unused one before it is
+ * closed.
+ */
+void qmp_session_take_fd(struct qmp_session *session, int fd);
+
+/**
+ * qmp_greeting() - what a server says first.
+ */
+json_t *qmp_greeting(void);
+
+/**
+ * qmp_handle() - carry out one request.
+ * @line: without its newline, not terminated.
+ *
+ * Return: the answer, a new reference; NULL when out of memory.
+ */
+json_t *qmp_handle(struct qmp_session *session,
+		   const struct qmp_backend *backend, void *opaque,
+		   const char *line, size_t len);
+
+/**
+ * qmp_error() - an answer that says what is wrong; also for lines too long to
+ * be handled.
+ */
+json_t *qmp_error(const char *class, const char *text);
+
+/**
+ * qmp_event() - an event with its timestamp.
+ * @data: stolen; NULL for none.
+ */
+json_t *qmp_event(const char *name, json_t *data);
+
+/**
+ * qmp_migration_data() - what query-migrate returns for @report.
+ */
+json_t *qmp_migration_data(const struct report *report);
+
+#endif

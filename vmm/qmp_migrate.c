@@ -1,0 +1,417 @@
+// SPDX-License-Identifier: MIT
+/*
+ * The QMP commands about migration; see qmp_migrate.h.
+ */
+#include <arpa/inet.h>
+#include <ctype.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "vmm/qmp_migrate.h"
+
+/* ---- arguments ---- */
+
+static int bad_type(const char *name, const char *type, struct error *err)
+{
+	return error_set(err, -EINVAL,
+			 "Invalid parameter type for '%s', expected: %s", name,
+			 type);
+}
+
+/* An argument that counts something; @ret is left alone without it. */
+static int get_count(struct qmp_call *call, const char *name, uint64_t scale,
+		     uint64_t *ret, struct error *err)
+{
+	json_t *value = json_object_get(call->arguments, name);
+	json_int_t count = json_integer_value(value);
+
+	if (!value)
+		return 0;
+	if (!json_is_integer(value))
+		return bad_type(name, "integer", err);
+	if (count < 0 || (uint64_t)count > INT64_MAX / scale)
+		return error_set(err, -ERANGE,
+				 "Parameter '%s': %lld is out of range", name,
+				 (long long)count);
+	*ret = (uint64_t)count * scale;
+	return 0;
+}
+
+static int get_bool(struct qmp_call *call, const char *name, bool *ret,
+		    struct error *err)
+{
+	json_t *value = json_object_get(call->arguments, name);
+
+	if (value && !json_is_boolean(value))
+		return bad_type(name, "boolean", err);
+	if (value)
+		*ret = json_is_true(value);
+	return 0;
+}
+
+/* *@ret is NULL without it. */
+static int get_string(struct qmp_call *call, const char *name, const char **ret,
+		      struct error *err)
+{
+	json_t *value = json_object_get(call->arguments, name);
+
+	if (value && !json_is_string(value))
+		return bad_type(name, "string", err);
+	*ret = json_string_value(value);
+	return 0;
+}
+
+static int need_string(struct qmp_call *call, const char *name,
+		       const char **ret, struct error *err)
+{
+	int rc = get_string(call, name, ret, err);
+
+	if (!rc && !*ret)
+		return error_set(err, -EINVAL, "Parameter '%s' is missing",
+				 name);
+	return rc;
+}
+
+/* ---- descriptors ---- */
+
+/* Take a named descriptor out of the session; -1 when there is none. */
+static int take_named(struct qmp_session *session, const char *name)
+{
+	for (unsigned int i = 0; i < session->nfds; i++) {
+		int fd = session->fds[i].fd;
+
+		if (strcmp(session->fds[i].name, name))
+			continue;
+		session->fds[i] = session->fds[--session->nfds];
+		return fd;
+	}
+	return -1;
+}
+
+json_t *qmp_getfd(struct qmp_call *call, struct error *err)
+{
+	struct qmp_session *session = call->session;
+	const char *name;
+	int old;
+
+	if (need_string(call, "fdname", &name, err))
+		return NULL;
+	if (isdigit((unsigned char)name[0]) ||
+	    strlen(name) >= sizeof(session->fds[0].name)) {
+		(void)error_set(err, -EINVAL,
+				"Parameter 'fdname' expects a short name not "
+				"starting with a digit");
+		return NULL;
+	}
+	if (session->arrived_fd < 0) {
+		(void)error_set(err, -EINVAL,
+				"No file descriptor supplied via SCM_RIGHTS");
+		return NULL;
+	}
+	old = take_named(session, name);
+	close_fd(&old);
+	if (session->nfds == QMP_FDS_MAX) {
+		(void)error_set(err, -EMFILE, "too many descriptors are held");
+		return NULL;
+	}
+	strcpy(session->fds[session->nfds].name, name);
+	session->fds[session->nfds++].fd = session->arrived_fd;
+	session->arrived_fd = -1;
+	return qmp_nothing();
+}
+
+json_t *qmp_closefd(struct qmp_call *call, struct error *err)
+{
+	const char *name;
+	int fd;
+
+	if (need_string(call, "fdname", &name, err))
+		return NULL;
+	fd = take_named(call->session, name);
+	if (fd < 0) {
+		(void)error_set(err, -ENOENT,
+				"File descriptor named '%.40s' not found",
+				name);
+		return NULL;
+	}
+	close_fd(&fd);
+	return qmp_nothing();
+}
+
+/* ---- migrate ---- */
+
+static int take_fd_uri(struct qmp_call *call, const char *name,
+		       struct address *ret, struct error *err)
+{
+	*ret = (struct address){ .kind = ADDRESS_FD };
+	snprintf(ret->text, sizeof(ret->text), "fd:%.40s", name);
+	ret->fd = take_named(call->session, name);
+	if (ret->fd < 0)
+		return error_set(err, -ENOENT,
+				 "File descriptor named '%.40s' not found; "
+				 "pass it with getfd first",
+				 name);
+	return 0;
+}
+
+/*
+ * The host as a number, with a number after '%' for a link-local address's
+ * interface. Names would have to be looked up, which blocks and opens files:
+ * that is for the client.
+ */
+static int resolve_number(struct address *address, struct error *err)
+{
+	char host[sizeof(address->host)];
+	char *scope;
+
+	if (address->kind != ADDRESS_TCP)
+		return 0;
+	address->in.sin_port = htons(address->port);
+	if (inet_pton(AF_INET, address->host, &address->in.sin_addr) == 1) {
+		address->in.sin_family = AF_INET;
+		address->len = sizeof(address->in);
+		return 0;
+	}
+	snprintf(host, sizeof(host), "%s", address->host);
+	scope = strchr(host, '%');
+	if (scope) {
+		*scope++ = '\0';
+		address->in6.sin6_scope_id = (uint32_t)strtoul(scope, NULL, 10);
+	}
+	if (inet_pton(AF_INET6, host, &address->in6.sin6_addr) != 1)
+		return error_set(err, -EINVAL,
+				 "host '%.100s': not a number; look it up "
+				 "first, as `godwit migrate` does",
+				 address->host);
+	address->in6.sin6_family = AF_INET6;
+	address->len = sizeof(address->in6);
+	return 0;
+}
+
+static int take_uri(struct qmp_call *call, struct address *ret,
+		    struct error *err)
+{
+	const char *uri;
+	int rc = need_string(call, "uri", &uri, err);
+
+	if (rc)
+		return rc;
+	if (!strncmp(uri, "fd:", 3))
+		return take_fd_uri(call, uri + 3, ret, err);
+	rc = address_parse(uri, ret, err);
+	if (!rc)
+		rc = resolve_number(ret, err);
+	return rc;
+}
+
+static int take_on_timeout(struct qmp_call *call, struct source_params *params,
+			   struct error *err)
+{
+	const char *word = NULL;
+	int rc = get_string(call, "x-godwit-on-timeout", &word, err);
+
+	if (rc || !word)
+		return rc;
+	if (!strcmp(word, "cancel"))
+		params->on_timeout = SOURCE_TIMEOUT_CANCEL;
+	else if (!strcmp(word, "pause"))
+		params->on_timeout = SOURCE_TIMEOUT_PAUSE;
+	else
+		return error_set(err, -EINVAL,
+				 "Parameter 'x-godwit-on-timeout' expects "
+				 "cancel or pause");
+	return 0;
+}
+
+/* Numbers and flags; the address comes last, because it may take a fd. */
+static int take_limits(struct qmp_call *call, struct source_params *params,
+		       struct error *err)
+{
+	bool detach = false;
+	int rc = get_bool(call, "detach", &detach, err);
+
+	if (!rc)
+		rc = get_count(call, "x-godwit-max-downtime-us", NS_PER_US,
+			       &params->max_downtime_ns, err);
+	if (!rc)
+		rc = get_count(call, "x-godwit-abort-after-us", NS_PER_US,
+			       &params->abort_after_ns, err);
+	if (!rc)
+		rc = get_count(call, "x-godwit-bandwidth", 1,
+			       &params->bandwidth, err);
+	if (!rc)
+		rc = get_count(call, "x-godwit-timeout-us", NS_PER_US,
+			       &params->timeout_ns, err);
+	if (!rc)
+		rc = get_bool(call, "x-godwit-offline", &params->offline, err);
+	if (!rc)
+		rc = take_on_timeout(call, params, err);
+	return rc;
+}
+
+json_t *qmp_migrate(struct qmp_call *call, struct error *err)
+{
+	struct source_params params = *call->backend->params(call->opaque);
+
+	if (take_limits(call, &params, err) || take_uri(call, &params.to, err))
+		return NULL;
+	if (call->backend->migrate(call->opaque, &params, err))
+		return NULL;
+	call->session->told_end = false;
+	return qmp_nothing();
+}
+
+json_t *qmp_migrate_cancel(struct qmp_call *call, struct error *err)
+{
+	if (call->backend->cancel(call->opaque, err))
+		return NULL;
+	return qmp_nothing();
+}
+
+json_t *qmp_resolve(struct qmp_call *call, struct error *err)
+{
+	bool resume = false;
+
+	if (!json_object_get(call->arguments, "resume")) {
+		(void)error_set(err, -EINVAL, "Parameter 'resume' is missing");
+		return NULL;
+	}
+	if (get_bool(call, "resume", &resume, err) ||
+	    call->backend->resolve(call->opaque, resume, err))
+		return NULL;
+	return qmp_nothing();
+}
+
+json_t *qmp_migrate_set_parameters(struct qmp_call *call, struct error *err)
+{
+	struct source_params *params = call->backend->params(call->opaque);
+	uint64_t downtime = params->max_downtime_ns;
+	uint64_t bandwidth = params->bandwidth;
+
+	if (get_count(call, "downtime-limit", NS_PER_MS, &downtime, err) ||
+	    get_count(call, "x-godwit-downtime-limit-us", NS_PER_US, &downtime,
+		      err) ||
+	    get_count(call, "max-bandwidth", 1, &bandwidth, err))
+		return NULL;
+	if (!downtime) {
+		(void)error_set(err, -EINVAL,
+				"Parameter 'downtime-limit': no pause can be "
+				"that short");
+		return NULL;
+	}
+	params->max_downtime_ns = downtime;
+	params->bandwidth = bandwidth;
+	call->backend->params_changed(call->opaque);
+	return qmp_nothing();
+}
+
+json_t *qmp_query_migrate_parameters(struct qmp_call *call,
+				     struct error *err __maybe_unused)
+{
+	const struct source_params *params =
+		call->backend->params(call->opaque);
+
+	return json_pack("{s:I,s:I,s:I}", "downtime-limit",
+			 (json_int_t)(params->max_downtime_ns / NS_PER_MS),
+			 "x-godwit-downtime-limit-us",
+			 (json_int_t)(params->max_downtime_ns / NS_PER_US),
+			 "max-bandwidth", (json_int_t)params->bandwidth);
+}
+
+/* ---- query-migrate ---- */
+
+static json_t *ram_json(const struct report *report)
+{
+	uint64_t normal = report->pages - report->zero_pages;
+	double mbps = (double)report->bandwidth * 8 / 1e6;
+
+	return json_pack(
+		"{s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:f,s:i,s:I}", "transferred",
+		(json_int_t)report->bytes, "remaining",
+		(json_int_t)(report->remaining_pages * GUEST_PAGE_SIZE),
+		"total", (json_int_t)report->memory_size, "duplicate",
+		(json_int_t)report->zero_pages, "normal", (json_int_t)normal,
+		"normal-bytes", (json_int_t)(normal * GUEST_PAGE_SIZE),
+		"dirty-pages-rate", (json_int_t)report->dirty_pages_per_s,
+		"mbps", mbps, "page-size", (int)GUEST_PAGE_SIZE,
+		"dirty-sync-count", (json_int_t)report->nrounds);
+}
+
+static json_int_t to_ms(uint64_t ns)
+{
+	return (json_int_t)((ns + NS_PER_MS / 2) / NS_PER_MS);
+}
+
+static json_int_t to_us(uint64_t ns)
+{
+	return (json_int_t)((ns + NS_PER_US / 2) / NS_PER_US);
+}
+
+/* What there is at any time, in QEMU's shape and then ours. */
+static json_t *progress_json(const struct report *report)
+{
+	const uint64_t *phase = report->phase_ns;
+	uint64_t setup = phase[PHASE_HELLO] + phase[PHASE_CONFIG] +
+			 phase[PHASE_REHEARSAL];
+
+	return json_pack("{s:s,s:I,s:I,s:I,s:o,s:s,s:I,s:I}", "status",
+			 report_status_name(report->status), "total-time",
+			 to_ms(report->total_ns), "setup-time", to_ms(setup),
+			 "expected-downtime", to_ms(report->expected_ns), "ram",
+			 ram_json(report), "phase",
+			 report_phase_name(report->phase),
+			 "expected-downtime-us", to_us(report->expected_ns),
+			 "predicted-downtime-us", to_us(report->predicted_ns));
+}
+
+json_t *qmp_migration_data(const struct report *report)
+{
+	json_t *json = progress_json(report);
+	json_t *own = report_json(report);
+
+	if (report->status == STATUS_COMPLETED) {
+		json_object_set_new(json, "downtime",
+				    json_integer(to_ms(report->downtime_ns)));
+		json_object_set_new(json, "downtime-us",
+				    json_integer(to_us(report->downtime_ns)));
+	}
+	json_object_set(json, "phases", json_object_get(own, "phases"));
+	json_object_set(json, "rounds", json_object_get(own, "rounds"));
+	if (report->error[0])
+		json_object_set_new(json, "error-desc",
+				    json_string(report->error));
+	json_decref(own);
+	return json;
+}
+
+static bool has_ended(const struct report *report)
+{
+	return report->status == STATUS_COMPLETED ||
+	       report->status == STATUS_FAILED ||
+	       report->status == STATUS_CANCELLED;
+}
+
+json_t *qmp_query_migrate(struct qmp_call *call,
+			  struct error *err __maybe_unused)
+{
+	struct report report;
+
+	if (!call->backend->report(call->opaque, &report))
+		return qmp_nothing();
+	call->session->told_end |= has_ended(&report);
+	return qmp_migration_data(&report);
+}
+
+json_t *qmp_report(struct qmp_call *call, struct error *err)
+{
+	struct report report;
+
+	if (!call->backend->report(call->opaque, &report)) {
+		(void)error_set(err, -ENOENT, "there was no migration yet");
+		return NULL;
+	}
+	call->session->told_end |= has_ended(&report);
+	return report_json(&report);
+}
