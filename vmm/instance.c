@@ -1,0 +1,413 @@
+// SPDX-License-Identifier: MIT
+/*
+ * The life of a process that holds a VM; see instance.h.
+ *
+ * The end, step by step; each step happens once, in this order:
+ *
+ *   instance_finish()  the verdict; the guest is stopped for good
+ *   wait_for_mover()   a move under way is called off, and must end
+ *   tell_clients()     the last event; every client gets what it was sent
+ *   loop_stop()
+ */
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
+
+#include "vmm/instance.h"
+#include "vmm/log.h"
+
+#define EXIT_CRASHED	   3
+#define EXIT_MOVED_DEBUG   124
+#define EXIT_FAILURE_DEBUG 125
+
+/* How long the end waits for a move to be over, and for slow clients. */
+#define MOVER_PATIENCE	(5 * NS_PER_S)
+#define CLIENT_PATIENCE (1 * NS_PER_S)
+
+/* ---- the end ---- */
+
+int instance_failure_status(bool debug_exit)
+{
+	return debug_exit ? EXIT_FAILURE_DEBUG : EXIT_FAILURE;
+}
+
+static int exit_status(const struct instance *inst)
+{
+	switch (inst->end) {
+	case END_POWEROFF:
+		return EXIT_SUCCESS;
+	case END_EXIT:
+		return inst->guest_status;
+	case END_CRASHED:
+		return EXIT_CRASHED;
+	case END_QUIT:
+		/* No verdict was given, and none may be made up. */
+		return inst->debug_exit ? EXIT_FAILURE_DEBUG : EXIT_SUCCESS;
+	case END_MOVED:
+		return inst->debug_exit ? EXIT_MOVED_DEBUG : EXIT_SUCCESS;
+	case END_NOT_YET:
+	case END_FAILED:
+		break;
+	}
+	return instance_failure_status(inst->debug_exit);
+}
+
+static void stop_loop(void *opaque)
+{
+	struct instance *inst = opaque;
+
+	loop_stop(inst->loop);
+}
+
+static void tell_clients(struct instance *inst)
+{
+	json_t *data;
+
+	if (inst->end == END_MOVED) {
+		control_expect_end(inst->control);
+	} else {
+		data = json_pack("{s:b,s:s}", "guest",
+				 !strncmp(inst->end_reason, "guest", 5),
+				 "reason", inst->end_reason);
+		control_event(inst->control, "SHUTDOWN", data);
+	}
+	loop_timer_arm(inst->patience, clock_ns() + CLIENT_PATIENCE);
+	control_on_served(inst->control, stop_loop);
+	if (control_served(inst->control))
+		loop_stop(inst->loop);
+}
+
+static void wait_for_mover(struct instance *inst)
+{
+	struct error err;
+
+	if (!mover_busy(inst->mover)) {
+		tell_clients(inst);
+		return;
+	}
+	/* Too late to call it off: then it is nearly over, or uncertain. */
+	(void)!mover_cancel(inst->mover, &err);
+	loop_timer_arm(
+		inst->patience,
+		clock_ns() +
+			(mover_uncertain(inst->mover) ? 0 : MOVER_PATIENCE) +
+			1);
+}
+
+static void on_patience_end(void *opaque)
+{
+	struct instance *inst = opaque;
+
+	if (mover_busy(inst->mover)) {
+		log_error("ends while it is not known who has the guest: it "
+			  "may run at the target");
+		inst->abandoned = true;
+	}
+	loop_stop(inst->loop);
+}
+
+void instance_finish(struct instance *inst, enum instance_end end,
+		     const char *reason)
+{
+	if (inst->end != END_NOT_YET)
+		return;
+	inst->end = end;
+	inst->end_reason = reason;
+	if (inst->vm)
+		vm_hold(inst->vm, VM_HOLD_ENDED);
+	wait_for_mover(inst);
+}
+
+/* ---- what happens to the VM ---- */
+
+static json_t *reset_data(struct instance *inst)
+{
+	bool user = inst->user_reset;
+
+	inst->user_reset = false;
+	return json_pack("{s:b,s:s}", "guest", !user, "reason",
+			 user ? "host-qmp-system-reset" : "guest-reset");
+}
+
+static void on_vm_event(void *opaque, enum vm_event event, uint8_t status,
+			const char *text)
+{
+	struct instance *inst = opaque;
+
+	switch (event) {
+	case VM_EVENT_STOP:
+		control_event(inst->control, "STOP", NULL);
+		break;
+	case VM_EVENT_RESUME:
+		control_event(inst->control, "RESUME", NULL);
+		break;
+	case VM_EVENT_RESET:
+		control_event(inst->control, "RESET", reset_data(inst));
+		break;
+	case VM_EVENT_POWEROFF:
+		instance_finish(inst, END_POWEROFF, "guest-shutdown");
+		break;
+	case VM_EVENT_EXIT:
+		inst->guest_status = status;
+		instance_finish(inst, END_EXIT, "guest-shutdown");
+		break;
+	case VM_EVENT_CRASHED:
+		log_error("the guest crashed: %s", text);
+		instance_finish(inst, END_CRASHED, "guest-panic");
+		break;
+	case VM_EVENT_FAILED:
+		log_error("the guest can't go on: %s", text);
+		instance_finish(inst, END_FAILED, "host-error");
+		break;
+	}
+}
+
+struct vm_host instance_vm_host(struct instance *inst)
+{
+	return (struct vm_host){
+		.kvm = &inst->kvm,
+		.loop = inst->loop,
+		.sandbox = inst->sandbox,
+		.console_in = console_in(inst->console),
+		.console_out = console_out(inst->console),
+		.on_event = on_vm_event,
+		.opaque = inst,
+	};
+}
+
+void instance_adopt(struct instance *inst, struct vm *vm)
+{
+	const struct machine *machine = vm_machine(vm);
+
+	inst->vm = vm;
+	for (uint32_t i = 0; i < machine->ndevices; i++) {
+		if (!strcmp(machine->devices[i].type, "debug-exit"))
+			inst->debug_exit = true;
+	}
+	/* It may have ended before we had it in hand. */
+	if (inst->end != END_NOT_YET)
+		vm_hold(vm, VM_HOLD_ENDED);
+}
+
+/* ---- what happens to a move ---- */
+
+static void on_move_status(void *opaque, enum report_status status)
+{
+	struct instance *inst = opaque;
+	struct report report;
+	json_t *data = json_pack("{s:s}", "status", report_status_name(status));
+
+	/* The last word carries the whole story, so nobody has to ask. */
+	if ((status == STATUS_COMPLETED || status == STATUS_FAILED ||
+	     status == STATUS_CANCELLED) &&
+	    mover_report(inst->mover, &report))
+		json_object_set_new(data, "x-godwit-report",
+				    report_json(&report));
+	control_event(inst->control, "MIGRATION", data);
+}
+
+static void say_moved(struct instance *inst)
+{
+	struct report report;
+
+	if (!mover_report(inst->mover, &report))
+		return;
+	console_restore(inst->console);
+	log_warn("moved to %s: paused for %.3f ms, %.1f ms in all",
+		 inst->moved_to, (double)report.downtime_ns / 1e6,
+		 (double)report.total_ns / 1e6);
+	if (inst->options->verbosity)
+		report_print(&report, stderr);
+}
+
+static void on_move_end(void *opaque, int rc, const char *text)
+{
+	struct instance *inst = opaque;
+
+	if (rc)
+		log_warn("not moved to %s: %s; the guest is here as before",
+			 inst->moved_to, text);
+	else
+		say_moved(inst);
+	if (!rc && inst->end == END_NOT_YET)
+		inst->end = END_MOVED;
+	if (inst->end != END_NOT_YET)
+		tell_clients(inst);
+}
+
+int instance_migrate(struct instance *inst, const struct source_params *params,
+		     struct error *err)
+{
+	int rc;
+
+	if (!inst->vm)
+		return error_set(err, -ENOENT, "there is no guest yet");
+	if (inst->end != END_NOT_YET)
+		return error_set(err, -ESHUTDOWN, "the guest has ended");
+	rc = mover_start(inst->mover, inst->vm, params, err);
+	if (!rc)
+		snprintf(inst->moved_to, sizeof(inst->moved_to), "%s",
+			 params->to.text);
+	return rc;
+}
+
+/* ---- signals ---- */
+
+static void on_signal(void *opaque, uint32_t events __maybe_unused)
+{
+	struct instance *inst = opaque;
+	struct signalfd_siginfo info;
+
+	if (read(inst->signal_fd, &info, sizeof(info)) < 0)
+		return;
+	if (inst->end != END_NOT_YET) {
+		/* Asked twice: wait for nobody. */
+		inst->abandoned = mover_busy(inst->mover);
+		loop_stop(inst->loop);
+		return;
+	}
+	log_info("signal %u: leaving", info.ssi_signo);
+	instance_finish(inst, END_QUIT, "host-signal");
+}
+
+static int open_signals(struct instance *inst, struct error *err)
+{
+	sigset_t set;
+
+	sigemptyset(&set);
+	sigaddset(&set, SIGTERM);
+	sigaddset(&set, SIGINT);
+	sigaddset(&set, SIGHUP);
+	/* Whoever writes looks at what write() says. */
+	signal(SIGPIPE, SIG_IGN);
+	pthread_sigmask(SIG_BLOCK, &set, NULL);
+	vcpu_signals_init();
+	inst->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+	if (inst->signal_fd < 0)
+		return error_set(err, -errno, "signalfd: %s", strerror(errno));
+	return loop_fd_add(inst->loop, inst->signal_fd, EPOLLIN, on_signal,
+			   inst, NULL, &inst->signal_watch, err);
+}
+
+/* ---- opening ---- */
+
+static void on_leave(void *opaque)
+{
+	instance_finish(opaque, END_QUIT, "host-ui");
+}
+
+static int open_control(struct instance *inst, const char *name,
+			struct error *err)
+{
+	int rc = rundir_open(true, &inst->dir, err);
+
+	if (!rc)
+		rc = rundir_listen(&inst->dir, &inst->socket, err);
+	if (!rc && name)
+		rc = rundir_claim(&inst->dir, &inst->socket, name, err);
+	if (rc == -EADDRINUSE)
+		error_prefix(err, "choose another with --name");
+	if (!rc)
+		rc = control_create(inst->loop, inst->socket.fd,
+				    &instance_backend, inst, &inst->control,
+				    err);
+	return rc;
+}
+
+void instance_init(struct instance *inst)
+{
+	*inst = (struct instance){
+		.kvm.fd = -1,
+		.signal_fd = -1,
+		.dir.fd = -1,
+		.socket.fd = -1,
+		.params = source_params_default,
+	};
+}
+
+int instance_open(struct instance *inst, const struct process_options *options,
+		  const char *name, struct error *err)
+{
+	int rc;
+
+	inst->options = options;
+	/* The seed of its hash tables comes from a file, opened when first
+	 * needed: now, while files can be opened. */
+	json_object_seed(0);
+	rc = loop_create(&inst->loop, err);
+	if (!rc)
+		rc = loop_timer_add(inst->loop, on_patience_end, inst, NULL,
+				    &inst->patience, err);
+	if (!rc)
+		rc = open_signals(inst, err);
+	if (!rc)
+		rc = kvm_open(&inst->kvm, err);
+	if (!rc)
+		rc = open_control(inst, name, err);
+	if (!rc)
+		rc = console_open(&options->console, inst->loop, on_leave, inst,
+				  &inst->console, err);
+	return rc;
+}
+
+int instance_confine(struct instance *inst, struct error *err)
+{
+	int rc;
+
+	if (!inst->options->sandbox)
+		return 0;
+	rc = sandbox_create(&inst->sandbox, err);
+	if (!rc)
+		rc = sandbox_drop(inst->sandbox, err);
+	return rc;
+}
+
+int instance_start(struct instance *inst, struct error *err)
+{
+	struct mover_env env = {
+		.loop = inst->loop,
+		.sandbox = inst->sandbox,
+		.on_status = on_move_status,
+		.on_end = on_move_end,
+		.opaque = inst,
+	};
+
+	return mover_create(&env, &inst->mover, err);
+}
+
+/* ---- running and closing ---- */
+
+int instance_run(struct instance *inst, loop_fn *ready, void *opaque,
+		 struct error *err)
+{
+	if (inst->sandbox && sandbox_enter(inst->sandbox, THREAD_LOOP, err)) {
+		log_error("%s", err->text);
+		return instance_failure_status(inst->debug_exit);
+	}
+	ready(opaque);
+	loop_run(inst->loop);
+	return exit_status(inst);
+}
+
+void instance_close(struct instance *inst, int status)
+{
+	console_restore(inst->console);
+	rundir_remove(&inst->dir, &inst->socket);
+	if (inst->abandoned)
+		_exit(status);
+	mover_free(inst->mover);
+	vm_free(inst->vm);
+	control_free(inst->control);
+	console_free(inst->console);
+	rundir_close(&inst->dir);
+	kvm_close(&inst->kvm);
+	loop_timer_remove(inst->patience);
+	loop_fd_remove(inst->signal_watch);
+	close_fd(&inst->signal_fd);
+	loop_free(inst->loop);
+	sandbox_free(inst->sandbox);
+}

@@ -1,0 +1,313 @@
+// SPDX-License-Identifier: MIT
+/*
+ * What the control socket can ask of an instance: qmp_backend over struct
+ * instance. All on the loop's thread.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "vmm/instance.h"
+
+/* ---- looking ---- */
+
+static const char *ended_status(const struct instance *inst)
+{
+	switch (inst->end) {
+	case END_CRASHED:
+		return "guest-panicked";
+	case END_FAILED:
+		return "internal-error";
+	case END_MOVED:
+		return "postmigrate";
+	case END_NOT_YET:
+	case END_POWEROFF:
+	case END_EXIT:
+	case END_QUIT:
+		break;
+	}
+	return "shutdown";
+}
+
+const char *instance_status(const struct instance *inst)
+{
+	unsigned int holds;
+
+	if (inst->end != END_NOT_YET)
+		return ended_status(inst);
+	if (!inst->vm)
+		return "inmigrate";
+	holds = vm_holds(inst->vm);
+	if (holds & VM_HOLD_ENDED)
+		return "shutdown";
+	if (holds & VM_HOLD_MIGRATION)
+		return "finish-migrate";
+	if (holds & VM_HOLD_USER)
+		return "paused";
+	return holds & VM_HOLD_BIRTH ? "prelaunch" : "running";
+}
+
+static void info(void *opaque, struct qmp_info *ret)
+{
+	struct instance *inst = opaque;
+	const struct machine *machine = inst->vm ? vm_machine(inst->vm) : NULL;
+
+	*ret = (struct qmp_info){
+		.name = machine ? machine->name : "",
+		.status = instance_status(inst),
+		.running = inst->vm && !vm_holds(inst->vm),
+		.cpus = machine ? machine->cpus : 0,
+		.memory = machine ? machine->memory_size : 0,
+	};
+	if (!machine && inst->options->name)
+		ret->name = inst->options->name;
+}
+
+static bool report(void *opaque, struct report *ret)
+{
+	struct instance *inst = opaque;
+
+	return mover_report(inst->mover, ret);
+}
+
+/* ---- doing ---- */
+
+static int need_guest(const struct instance *inst, struct error *err)
+{
+	if (!inst->vm)
+		return error_set(err, -ENOENT, "there is no guest yet");
+	if (inst->end != END_NOT_YET)
+		return error_set(err, -ESHUTDOWN, "the guest has ended");
+	return 0;
+}
+
+/* While nobody knows who has the guest it is not to be touched. */
+static int need_certainty(const struct instance *inst, struct error *err)
+{
+	int rc = need_guest(inst, err);
+
+	if (!rc && mover_uncertain(inst->mover))
+		return error_set(err, -EBUSY,
+				 "the guest was handed over to %s, which does "
+				 "not say whether it runs there; see `godwit "
+				 "resolve`",
+				 inst->moved_to);
+	return rc;
+}
+
+static int stop(void *opaque, struct error *err)
+{
+	struct instance *inst = opaque;
+	int rc = need_certainty(inst, err);
+
+	if (!rc)
+		vm_hold(inst->vm, VM_HOLD_USER);
+	return rc;
+}
+
+static int cont(void *opaque, struct error *err)
+{
+	struct instance *inst = opaque;
+	int rc = need_certainty(inst, err);
+
+	if (!rc)
+		vm_release(inst->vm, VM_HOLD_USER);
+	return rc;
+}
+
+static int powerdown(void *opaque, struct error *err)
+{
+	struct instance *inst = opaque;
+	int rc = need_certainty(inst, err);
+
+	if (rc)
+		return rc;
+	vm_press_power_button(inst->vm);
+	control_event(inst->control, "POWERDOWN", NULL);
+	return 0;
+}
+
+static int reset(void *opaque, struct error *err)
+{
+	struct instance *inst = opaque;
+	int rc = need_certainty(inst, err);
+
+	if (rc)
+		return rc;
+	inst->user_reset = true;
+	vm_request_reset(inst->vm);
+	return 0;
+}
+
+static void quit_now(void *opaque)
+{
+	instance_finish(opaque, END_QUIT, "host-qmp-quit");
+}
+
+static void quit(void *opaque)
+{
+	struct instance *inst = opaque;
+
+	/* The answer first. */
+	loop_post(inst->loop, quit_now, inst);
+}
+
+/* ---- migrating ---- */
+
+static int migrate(void *opaque, const struct source_params *params,
+		   struct error *err)
+{
+	struct instance *inst = opaque;
+
+	return instance_migrate(inst, params, err);
+}
+
+static int cancel(void *opaque, struct error *err)
+{
+	struct instance *inst = opaque;
+
+	return mover_cancel(inst->mover, err);
+}
+
+static int resolve(void *opaque, bool resume, struct error *err)
+{
+	struct instance *inst = opaque;
+
+	return mover_resolve(inst->mover, resume, err);
+}
+
+static struct source_params *params(void *opaque)
+{
+	struct instance *inst = opaque;
+
+	return &inst->params;
+}
+
+static void params_changed(void *opaque)
+{
+	struct instance *inst = opaque;
+
+	mover_set_limits(inst->mover, inst->params.max_downtime_ns,
+			 inst->params.bandwidth);
+}
+
+/* ---- show ---- */
+
+/* A word that a shell takes as it is. */
+static void put_quoted(FILE *to, const char *word)
+{
+	static const char plain[] = "abcdefghijklmnopqrstuvwxyz"
+				    "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+				    "0123456789@%+=:,./_-";
+
+	if (word[0] && strspn(word, plain) == strlen(word)) {
+		fputs(word, to);
+		return;
+	}
+	fputc('\'', to);
+	for (; *word; word++) {
+		if (*word == '\'')
+			fputs("'\\''", to);
+		else
+			fputc(*word, to);
+	}
+	fputc('\'', to);
+}
+
+static void put_option(FILE *to, const char *option, const char *value)
+{
+	fprintf(to, " %s ", option);
+	put_quoted(to, value);
+}
+
+/*
+ * Where the boot image can be found. One that came with the guest has no
+ * path, but as long as this process lives it can be copied from here.
+ */
+static void put_image(const struct instance *inst, FILE *to)
+{
+	const struct vm_image *image = vm_image(inst->vm);
+
+	if (inst->run) {
+		put_option(to, "--kernel", inst->run->kernel);
+		if (inst->run->initrd)
+			put_option(to, "--initrd", inst->run->initrd);
+		return;
+	}
+	fprintf(to, " --kernel /proc/%d/fd/%d", getpid(), image->kernel_fd);
+	if (image->initrd_fd >= 0)
+		fprintf(to, " --initrd /proc/%d/fd/%d", getpid(),
+			image->initrd_fd);
+}
+
+static void put_console(const struct instance *inst, FILE *to)
+{
+	const struct console_options *console = &inst->options->console;
+	char value[4200];
+
+	switch (console->kind) {
+	case CONSOLE_STDIO:
+		return;
+	case CONSOLE_NULL:
+		put_option(to, "--console", "null");
+		return;
+	case CONSOLE_UNIX:
+		snprintf(value, sizeof(value), "unix:%s", console->path);
+		break;
+	case CONSOLE_FILE:
+		snprintf(value, sizeof(value), "file:%s", console->path);
+		break;
+	}
+	put_option(to, "--console", value);
+}
+
+static void put_line(const struct instance *inst, FILE *to)
+{
+	const struct machine *machine = vm_machine(inst->vm);
+
+	fputs("godwit run", to);
+	put_image(inst, to);
+	if (machine->cmdline[0])
+		put_option(to, "--cmdline", machine->cmdline);
+	fprintf(to, " --cpus %u --memory %lluM", machine->cpus,
+		(unsigned long long)(machine->memory_size / MIB));
+	put_console(inst, to);
+	put_option(to, "--name", machine->name);
+	if (inst->debug_exit)
+		fputs(" --debug-exit", to);
+}
+
+static char *show(void *opaque)
+{
+	const struct instance *inst = opaque;
+	char *line = NULL;
+	size_t size;
+	FILE *to;
+
+	if (!inst->vm)
+		return NULL;
+	to = open_memstream(&line, &size);
+	if (!to)
+		return NULL;
+	put_line(inst, to);
+	fclose(to);
+	return line;
+}
+
+const struct qmp_backend instance_backend = {
+	.info = info,
+	.stop = stop,
+	.cont = cont,
+	.powerdown = powerdown,
+	.reset = reset,
+	.quit = quit,
+	.migrate = migrate,
+	.cancel = cancel,
+	.resolve = resolve,
+	.params = params,
+	.params_changed = params_changed,
+	.report = report,
+	.show = show,
+};

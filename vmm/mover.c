@@ -1,0 +1,222 @@
+// SPDX-License-Identifier: MIT
+/*
+ * The moving thread; see mover.h.
+ *
+ * `lock` guards what the two threads hand each other: the job on its way in,
+ * statuses and the result on their way out. The source object is the loop
+ * thread's; the moving thread uses it from job to result.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "vmm/mover.h"
+
+/* A migration goes through few; none is told twice. */
+#define STATUSES_MAX 16
+
+struct mover {
+	struct mover_env env;
+	pthread_t thread;
+	struct source *source; /* of the last move */
+	bool busy;
+	enum report_status status; /* as last told to the loop */
+
+	pthread_mutex_t lock;
+	pthread_cond_t wake;
+	bool quit;
+	struct source *job;
+	unsigned int nstatuses;
+	enum report_status statuses[STATUSES_MAX];
+	int rc;
+	struct error err;
+};
+
+/* ---- on the loop ---- */
+
+static void deliver_statuses(void *opaque)
+{
+	struct mover *mover = opaque;
+	enum report_status statuses[STATUSES_MAX];
+	unsigned int n;
+
+	pthread_mutex_lock(&mover->lock);
+	n = mover->nstatuses;
+	memcpy(statuses, mover->statuses, n * sizeof(statuses[0]));
+	mover->nstatuses = 0;
+	pthread_mutex_unlock(&mover->lock);
+	for (unsigned int i = 0; i < n; i++) {
+		mover->status = statuses[i];
+		mover->env.on_status(mover->env.opaque, statuses[i]);
+	}
+}
+
+static void deliver_end(void *opaque)
+{
+	struct mover *mover = opaque;
+
+	mover->busy = false;
+	mover->env.on_end(mover->env.opaque, mover->rc, mover->err.text);
+}
+
+/* ---- on the moving thread ---- */
+
+static void note_status(void *opaque, enum report_status status)
+{
+	struct mover *mover = opaque;
+
+	pthread_mutex_lock(&mover->lock);
+	if (mover->nstatuses < STATUSES_MAX)
+		mover->statuses[mover->nstatuses++] = status;
+	pthread_mutex_unlock(&mover->lock);
+	loop_post(mover->env.loop, deliver_statuses, mover);
+}
+
+static struct source *wait_for_job(struct mover *mover)
+{
+	struct source *job;
+
+	pthread_mutex_lock(&mover->lock);
+	while (!mover->job && !mover->quit)
+		pthread_cond_wait(&mover->wake, &mover->lock);
+	job = mover->job;
+	mover->job = NULL;
+	pthread_mutex_unlock(&mover->lock);
+	return job;
+}
+
+static void *move(void *arg)
+{
+	struct mover *mover = arg;
+	struct source *job;
+
+	while ((job = wait_for_job(mover))) {
+		mover->err.text[0] = '\0';
+		mover->rc = source_run(job, &mover->err);
+		loop_post(mover->env.loop, deliver_end, mover);
+	}
+	return NULL;
+}
+
+/* ---- for the loop ---- */
+
+int mover_create(const struct mover_env *env, struct mover **ret,
+		 struct error *err)
+{
+	struct mover *mover = calloc(1, sizeof(*mover));
+	int rc;
+
+	if (!mover)
+		return error_set(err, -ENOMEM, "migration: out of memory");
+	mover->env = *env;
+	pthread_mutex_init(&mover->lock, NULL);
+	pthread_cond_init(&mover->wake, NULL);
+	rc = thread_start(env->sandbox, THREAD_MIGRATION, "migration", move,
+			  mover, &mover->thread, err);
+	if (rc) {
+		pthread_cond_destroy(&mover->wake);
+		pthread_mutex_destroy(&mover->lock);
+		free(mover);
+		return rc;
+	}
+	*ret = mover;
+	return 0;
+}
+
+void mover_free(struct mover *mover)
+{
+	if (!mover)
+		return;
+	pthread_mutex_lock(&mover->lock);
+	mover->quit = true;
+	pthread_cond_signal(&mover->wake);
+	pthread_mutex_unlock(&mover->lock);
+	pthread_join(mover->thread, NULL);
+	source_free(mover->source);
+	pthread_cond_destroy(&mover->wake);
+	pthread_mutex_destroy(&mover->lock);
+	free(mover);
+}
+
+void mover_forget(struct mover *mover)
+{
+	source_free(mover->source);
+	mover->source = NULL;
+}
+
+int mover_start(struct mover *mover, struct vm *vm,
+		const struct source_params *params, struct error *err)
+{
+	struct source_env env = {
+		.vm = vm,
+		.on_status = note_status,
+		.opaque = mover,
+	};
+	struct source *source;
+	int rc;
+
+	if (mover->busy)
+		return error_set(err, -EBUSY,
+				 "a migration is under way already");
+	rc = source_create(&env, params, &source, err);
+	if (rc)
+		return rc;
+	mover_forget(mover);
+	mover->source = source;
+	mover->busy = true;
+	mover->status = STATUS_NONE;
+	pthread_mutex_lock(&mover->lock);
+	mover->job = source;
+	pthread_cond_signal(&mover->wake);
+	pthread_mutex_unlock(&mover->lock);
+	return 0;
+}
+
+bool mover_busy(const struct mover *mover)
+{
+	return mover->busy;
+}
+
+bool mover_uncertain(const struct mover *mover)
+{
+	return mover->busy && mover->status == STATUS_UNCERTAIN;
+}
+
+int mover_cancel(struct mover *mover, struct error *err)
+{
+	if (!mover->busy || !source_cancel(mover->source))
+		return 0;
+	if (mover_uncertain(mover))
+		return error_set(err, -EPERM,
+				 "the guest was handed over and the target "
+				 "does not answer; see `godwit resolve`");
+	return error_set(err, -EPERM,
+			 "too late: the guest has been handed over");
+}
+
+int mover_resolve(struct mover *mover, bool resume, struct error *err)
+{
+	if (mover->busy && !source_resolve(mover->source, resume))
+		return 0;
+	return error_set(err, -EPERM,
+			 "nothing is uncertain about this guest; there is "
+			 "nothing to resolve");
+}
+
+void mover_set_limits(struct mover *mover, uint64_t max_downtime_ns,
+		      uint64_t bandwidth)
+{
+	if (!mover->busy)
+		return;
+	source_set_max_downtime(mover->source, max_downtime_ns);
+	source_set_bandwidth(mover->source, bandwidth);
+}
+
+bool mover_report(struct mover *mover, struct report *ret)
+{
+	if (!mover->source)
+		return false;
+	source_report(mover->source, ret);
+	return true;
+}
