@@ -1,0 +1,406 @@
+// SPDX-License-Identifier: MIT
+/*
+ * `godwit listen`: wait for one guest and become its process; see run.h. The
+ * order of things is instance.h's.
+ *
+ * Three threads besides the loop's: one at the door, one that receives, one,
+ * parked, that can move the guest on. The receiving thread makes one attempt
+ * after the other until a guest has come; then it ends, and the door, from
+ * then on, only answers what a source may still have to ask. When nobody can
+ * have to ask any more the door is closed too.
+ *
+ * The guest's name is known when its CONFIG comes, on the receiving thread: it
+ * claims the control socket's name there, and gives it back when the attempt
+ * fails. The loop's thread has no business with the name meanwhile.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "migration/door.h"
+#include "vmm/instance.h"
+#include "vmm/log.h"
+#include "vmm/run.h"
+
+#define HELLO_PATIENCE (30 * NS_PER_S)
+#define DOOR_CHECK     (1 * NS_PER_S)
+#define NAME_TRIES     1000
+
+struct listener {
+	struct instance inst;
+	const struct listen_options *options;
+	struct address address; /* resolved */
+	struct door *door;	/* NULL with fd:N */
+	pthread_t door_thread;
+	bool door_open; /* its thread runs */
+	struct loop_timer *door_timer;
+	pthread_t receive_thread;
+	bool receiving; /* its thread was started and not joined */
+
+	/* the receiving thread's own */
+	bool claimed; /* the socket has a guest's name */
+
+	pthread_mutex_t lock;
+	bool stop;	       /* no further attempt */
+	struct target *target; /* the attempt under way, or that was taken */
+	struct vm *arrived;    /* on its way to the loop */
+};
+
+/* ---- the receiving thread ---- */
+
+static int claim_name(struct listener *l, struct machine *machine,
+		      struct error *err)
+{
+	struct instance *inst = &l->inst;
+	char wanted[MACHINE_NAME_MAX];
+	struct error why;
+	int rc;
+
+	memcpy(wanted, machine->name, sizeof(wanted));
+	rc = rundir_claim(&inst->dir, &inst->socket, machine->name, err);
+	why = *err;
+	for (int n = 2; rc == -EADDRINUSE && n < NAME_TRIES; n++) {
+		snprintf(machine->name, sizeof(machine->name), "%.*s-%d",
+			 MACHINE_NAME_MAX - 6, wanted, n);
+		rc = rundir_claim(&inst->dir, &inst->socket, machine->name,
+				  err);
+	}
+	if (rc)
+		return rc;
+	l->claimed = true;
+	if (strcmp(wanted, machine->name))
+		log_warn("%s; the guest is called '%s' here", why.text,
+			 machine->name);
+	return 0;
+}
+
+static int on_config(void *opaque, struct machine *machine, struct error *err)
+{
+	struct listener *l = opaque;
+	const char *name = l->options->process.name;
+
+	if (!name)
+		return claim_name(l, machine, err);
+	if (strcmp(name, machine->name))
+		log_warn("the guest '%s' is called '%s' here", machine->name,
+			 name);
+	snprintf(machine->name, sizeof(machine->name), "%s", name);
+	return 0;
+}
+
+static void on_arrived(void *opaque);
+
+static void on_running(void *opaque, struct vm *vm)
+{
+	struct listener *l = opaque;
+
+	pthread_mutex_lock(&l->lock);
+	l->arrived = vm;
+	pthread_mutex_unlock(&l->lock);
+	loop_post(l->inst.loop, on_arrived, l);
+}
+
+/* The one connection of fd:N: it says HELLO, and nobody else can ask. */
+static int receive_hello(struct listener *l, struct stream **ret,
+			 struct wire_hello *ret_hello, struct error *err)
+{
+	struct record record;
+	int rc;
+
+	transport_tune(l->address.fd,
+		       (unsigned int)(HELLO_PATIENCE / NS_PER_MS));
+	rc = stream_open(l->address.fd, -1, ret, err);
+	if (rc)
+		return rc;
+	rc = stream_recv(*ret, &record, clock_ns() + HELLO_PATIENCE, err);
+	if (!rc && record.type != WIRE_HELLO)
+		rc = stream_unexpected(&record, "HELLO", err);
+	if (!rc)
+		rc = stream_decode(&record, wire_hello_visit, ret_hello, err);
+	if (!rc && ret_hello->magic != WIRE_MAGIC)
+		rc = error_set(err, -EBADMSG, "HELLO has the wrong magic");
+	if (rc)
+		stream_close(*ret);
+	return rc;
+}
+
+static int next_source(struct listener *l, struct stream **ret,
+		       struct wire_hello *ret_hello, struct error *err)
+{
+	if (l->door)
+		return door_wait(l->door, ret, ret_hello, err);
+	return receive_hello(l, ret, ret_hello, err);
+}
+
+/* Return: false when the process is ending. */
+static bool begin_attempt(struct listener *l, struct target *target)
+{
+	bool stop;
+
+	pthread_mutex_lock(&l->lock);
+	stop = l->stop;
+	if (!stop)
+		l->target = target;
+	pthread_mutex_unlock(&l->lock);
+	if (!stop && l->door)
+		door_attend(l->door, target);
+	return !stop;
+}
+
+static void end_attempt(struct listener *l, struct target *target,
+			const struct wire_hello *hello)
+{
+	if (l->door) {
+		door_remember_never(l->door, hello->session);
+		door_attend(l->door, NULL);
+	}
+	pthread_mutex_lock(&l->lock);
+	l->target = NULL;
+	pthread_mutex_unlock(&l->lock);
+	target_free(target);
+	if (l->claimed)
+		rundir_unclaim(&l->inst.dir, &l->inst.socket);
+	l->claimed = false;
+}
+
+static int attempt(struct listener *l, struct stream *stream,
+		   const struct wire_hello *hello, struct error *err)
+{
+	struct target_env env = {
+		.host = instance_vm_host(&l->inst),
+		.paused = l->options->paused,
+		.on_config = on_config,
+		.on_running = on_running,
+		.opaque = l,
+	};
+	struct target *target;
+	int rc = target_create(&env, hello, &target, err);
+
+	if (rc)
+		return rc;
+	if (!begin_attempt(l, target)) {
+		target_free(target);
+		return error_set(err, -ECANCELED, "the listener is leaving");
+	}
+	rc = target_run(target, stream, err);
+	if (rc)
+		end_attempt(l, target, hello);
+	return rc;
+}
+
+static void on_no_guest(void *opaque);
+
+static void *receive(void *arg)
+{
+	struct listener *l = arg;
+	struct wire_hello hello;
+	struct stream *stream;
+	struct error err;
+	int rc;
+
+	do {
+		rc = next_source(l, &stream, &hello, &err);
+		if (rc == -ECANCELED)
+			return NULL;
+		if (!rc) {
+			rc = attempt(l, stream, &hello, &err);
+			stream_close(stream);
+		}
+		if (rc)
+			log_warn("no guest came: %s", err.text);
+	} while (rc && l->door && !l->options->once);
+	if (rc)
+		loop_post(l->inst.loop, on_no_guest, l);
+	return NULL;
+}
+
+static void *serve_door(void *arg)
+{
+	door_serve(arg);
+	return NULL;
+}
+
+/* ---- on the loop ---- */
+
+static void on_no_guest(void *opaque)
+{
+	struct listener *l = opaque;
+
+	instance_finish(&l->inst, END_FAILED, "host-error");
+}
+
+static void close_door(struct listener *l)
+{
+	if (l->door_open) {
+		door_close(l->door);
+		pthread_join(l->door_thread, NULL);
+	}
+	l->door_open = false;
+	door_free(l->door);
+	l->door = NULL;
+	if (l->address.kind == ADDRESS_UNIX && l->address.len)
+		(void)unlink(l->address.un.sun_path);
+	l->address.len = 0;
+}
+
+static void on_door_check(void *opaque)
+{
+	struct listener *l = opaque;
+
+	if (target_must_answer(l->target)) {
+		loop_timer_arm(l->door_timer, clock_ns() + DOOR_CHECK);
+		return;
+	}
+	/* It has nothing left to say either. */
+	pthread_join(l->receive_thread, NULL);
+	l->receiving = false;
+	if (l->door)
+		close_door(l);
+	target_free(l->target);
+	l->target = NULL;
+}
+
+static void on_arrived(void *opaque)
+{
+	struct listener *l = opaque;
+
+	if (l->door)
+		door_refuse_guests(l->door, "this listener has its guest");
+	instance_adopt(&l->inst, l->arrived);
+	loop_timer_arm(l->door_timer, clock_ns() + DOOR_CHECK);
+}
+
+/* ---- the whole ---- */
+
+static int check_exposure(const struct listener *l, struct error *err)
+{
+	const struct listen_options *options = l->options;
+
+	if (address_is_local(&l->address) || options->insecure ||
+	    options->allow.count)
+		return 0;
+	return error_set(err, -EPERM,
+			 "%s: others can connect to this address, and a guest "
+			 "is trusted with nothing less than its whole memory; "
+			 "say who may with --allow NETWORK, or --insecure",
+			 l->address.text);
+}
+
+static int open_door(struct listener *l, struct error *err)
+{
+	struct door_params params = { .allow = l->options->allow };
+	uint16_t port = 0;
+	int rc;
+
+	l->address = l->options->address;
+	if (l->address.kind == ADDRESS_FD)
+		return 0;
+	rc = address_resolve(&l->address, err);
+	if (!rc)
+		rc = check_exposure(l, err);
+	if (rc)
+		return rc;
+	rc = transport_listen(&l->address, &port, err);
+	if (rc < 0)
+		return rc;
+	params.listen_fd = rc;
+	rc = door_create(&params, &l->door, err);
+	if (rc) {
+		close(params.listen_fd);
+		return rc;
+	}
+	if (l->address.kind == ADDRESS_TCP) {
+		printf("%u\n", port);
+		if (fflush(stdout))
+			return error_set(err, -errno, "standard output: %s",
+					 strerror(errno));
+	}
+	return 0;
+}
+
+static int start_threads(struct listener *l, struct error *err)
+{
+	int rc = instance_start(&l->inst, err);
+
+	if (!rc && l->door) {
+		rc = thread_start(l->inst.sandbox, THREAD_MIGRATION, "door",
+				  serve_door, l->door, &l->door_thread, err);
+		l->door_open = !rc;
+	}
+	if (!rc) {
+		rc = thread_start(l->inst.sandbox, THREAD_MIGRATION, "receive",
+				  receive, l, &l->receive_thread, err);
+		l->receiving = !rc;
+	}
+	return rc;
+}
+
+static int prepare(struct listener *l, struct error *err)
+{
+	const struct process_options *process = &l->options->process;
+	int rc = instance_open(&l->inst, process, process->name, err);
+
+	if (!rc)
+		rc = loop_timer_add(l->inst.loop, on_door_check, l, NULL,
+				    &l->door_timer, err);
+	if (!rc)
+		rc = open_door(l, err);
+	if (!rc)
+		rc = instance_confine(&l->inst, err);
+	return rc;
+}
+
+/* A guest that came when we were leaving already is ended with us. */
+static void stop_receiving(struct listener *l)
+{
+	pthread_mutex_lock(&l->lock);
+	l->stop = true;
+	if (l->target)
+		target_cancel(l->target);
+	else if (l->receiving && !l->door)
+		/* Ends the wait for HELLO. */
+		(void)shutdown(l->address.fd, SHUT_RDWR);
+	pthread_mutex_unlock(&l->lock);
+	if (l->door)
+		door_close(l->door);
+	if (l->receiving)
+		pthread_join(l->receive_thread, NULL);
+	if (l->arrived && !l->inst.vm)
+		instance_adopt(&l->inst, l->arrived);
+	close_door(l);
+	target_free(l->target);
+}
+
+static void on_ready(void *opaque __maybe_unused)
+{
+}
+
+int listen_command(const struct listen_options *options)
+{
+	struct listener *l = calloc(1, sizeof(*l));
+	struct error err;
+	int status = EXIT_FAILURE;
+
+	if (!l) {
+		log_error("out of memory");
+		return status;
+	}
+	l->options = options;
+	pthread_mutex_init(&l->lock, NULL);
+	instance_init(&l->inst);
+	if (prepare(l, &err) || start_threads(l, &err)) {
+		console_restore(l->inst.console);
+		log_error("%s", err.text);
+	} else {
+		status = instance_run(&l->inst, on_ready, l, &err);
+	}
+	if (!l->inst.abandoned)
+		stop_receiving(l);
+	loop_timer_remove(l->door_timer);
+	instance_close(&l->inst, status);
+	pthread_mutex_destroy(&l->lock);
+	free(l);
+	return status;
+}
