@@ -1,0 +1,306 @@
+// SPDX-License-Identifier: MIT
+/*
+ * Short conversations with a VM; see commands.h. The long one, a migration, is
+ * in command_migrate.c.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "vmm/client.h"
+#include "vmm/commands.h"
+#include "vmm/log.h"
+#include "vmm/rundir.h"
+
+#define JSON_OUT (JSON_INDENT(2) | JSON_REAL_PRECISION(12))
+
+static int failed(const char *name, const struct error *err)
+{
+	log_error("%s: %s", name, err->text);
+	return EXIT_FAILURE;
+}
+
+/* One command in a connection of its own; NULL when it failed. */
+static json_t *ask(const char *name, const char *command, json_t *arguments,
+		   struct error *err)
+{
+	struct client client;
+	json_t *answer;
+
+	if (client_open(name, &client, err)) {
+		json_decref(arguments);
+		return NULL;
+	}
+	answer = client_call(&client, command, arguments, err);
+	client_close(&client);
+	return answer;
+}
+
+static void print_json(json_t *json)
+{
+	json_dumpf(json, stdout, JSON_OUT);
+	putchar('\n');
+}
+
+static const char *text_of(json_t *object, const char *key)
+{
+	const char *text = json_string_value(json_object_get(object, key));
+
+	return text ? text : "";
+}
+
+static long long number_of(json_t *object, const char *key)
+{
+	return json_integer_value(json_object_get(object, key));
+}
+
+/* ---- one word to the VM ---- */
+
+static int kill_vm(const char *name)
+{
+	struct client client;
+	struct error err;
+	json_t *answer;
+	int rc;
+
+	if (client_open(name, &client, &err))
+		return failed(name, &err);
+	answer = client_call(&client, "quit", NULL, &err);
+	rc = answer ? client_wait_end(&client, &err) : -EIO;
+	json_decref(answer);
+	client_close(&client);
+	return rc ? failed(name, &err) : EXIT_SUCCESS;
+}
+
+int command_simple(const char *command, const char *name)
+{
+	static const struct {
+		const char *command;
+		const char *qmp;
+	} words[] = {
+		{ "pause", "stop" },
+		{ "resume", "cont" },
+		{ "reset", "system_reset" },
+		{ "poweroff", "system_powerdown" },
+		{ "cancel", "migrate_cancel" },
+	};
+	struct error err;
+	json_t *answer = NULL;
+
+	if (!strcmp(command, "kill"))
+		return kill_vm(name);
+	for (size_t i = 0; i < ARRAY_SIZE(words); i++) {
+		if (!strcmp(words[i].command, command))
+			answer = ask(name, words[i].qmp, NULL, &err);
+	}
+	if (!answer)
+		return failed(name, &err);
+	json_decref(answer);
+	return EXIT_SUCCESS;
+}
+
+int command_set(const struct set_options *options)
+{
+	struct error err;
+	json_t *arguments, *answer;
+
+	/* Rounded up: what was asked for is not to become "none". */
+	if (options->parameter == SET_MAX_DOWNTIME)
+		arguments = json_pack(
+			"{s:I}", "x-godwit-downtime-limit-us",
+			(json_int_t)div_round_up(options->value, NS_PER_US));
+	else
+		arguments = json_pack("{s:I}", "max-bandwidth",
+				      (json_int_t)options->value);
+	answer = ask(options->name, "migrate-set-parameters", arguments, &err);
+	if (!answer)
+		return failed(options->name, &err);
+	json_decref(answer);
+	return EXIT_SUCCESS;
+}
+
+int command_show(const struct name_options *options)
+{
+	struct error err;
+	json_t *answer = ask(options->name, "x-godwit-show", NULL, &err);
+
+	if (!answer)
+		return failed(options->name, &err);
+	puts(text_of(answer, "line"));
+	if (json_is_true(json_object_get(answer, "image-came-along")))
+		log_warn("the boot image came with the guest: copy the files "
+			 "under /proc before the VM ends");
+	json_decref(answer);
+	return EXIT_SUCCESS;
+}
+
+/* ---- status and list ---- */
+
+static void print_migration(const char *name, json_t *migration)
+{
+	const char *status = text_of(migration, "status");
+	const char *why = text_of(migration, "error-desc");
+
+	if (!status[0])
+		return;
+	if (!strcmp(status, "uncertain")) {
+		printf("  migration: uncertain: the guest was handed over and "
+		       "the target does not answer;\n"
+		       "    it is kept paused here; see `godwit resolve %s`\n",
+		       name);
+		return;
+	}
+	printf("  migration: %s", status);
+	if (!strcmp(status, "active") || !strcmp(status, "setup"))
+		printf(", phase %s, %zu rounds, %.1f s",
+		       text_of(migration, "phase"),
+		       json_array_size(json_object_get(migration, "rounds")),
+		       (double)number_of(migration, "total-time") / 1e3);
+	printf("%s%s\n", why[0] ? ": " : "", why);
+}
+
+int command_status(const struct name_options *options)
+{
+	struct client client;
+	struct error err;
+	json_t *info, *migration = NULL;
+	int rc;
+
+	if (client_open(options->name, &client, &err))
+		return failed(options->name, &err);
+	info = client_call(&client, "x-godwit-info", NULL, &err);
+	if (info)
+		migration = client_call(&client, "query-migrate", NULL, &err);
+	rc = migration ? EXIT_SUCCESS : failed(options->name, &err);
+	if (migration && options->json) {
+		json_object_set(info, "migration", migration);
+		print_json(info);
+	} else if (migration) {
+		printf("%s: %s\n  process %lld, %lld vCPUs, %lld MiB\n",
+		       options->name, text_of(info, "status"),
+		       number_of(info, "pid"), number_of(info, "cpus"),
+		       number_of(info, "memory") / (long long)MIB);
+		print_migration(options->name, migration);
+	}
+	json_decref(migration);
+	json_decref(info);
+	client_close(&client);
+	return rc;
+}
+
+struct listing {
+	json_t *vms;
+};
+
+static void list_one(void *opaque, const char *name)
+{
+	struct listing *listing = opaque;
+	struct error err;
+	json_t *info = ask(name, "x-godwit-info", NULL, &err);
+
+	/* One that ends just now, or hangs, is no reason to show no other. */
+	if (!info)
+		info = json_pack("{s:s,s:s}", "status", "no answer", "error",
+				 err.text);
+	/* By the name that finds it. */
+	json_object_set_new(info, "name", json_string(name));
+	json_array_append_new(listing->vms, info);
+}
+
+static void print_list(json_t *vms)
+{
+	size_t i;
+	json_t *vm;
+
+	printf("%-20s %-15s %8s %5s %10s\n", "NAME", "STATUS", "PROCESS",
+	       "VCPUS", "MEMORY");
+	json_array_foreach(vms, i, vm)
+		printf("%-20s %-15s %8lld %5lld %6lld MiB\n",
+		       text_of(vm, "name"), text_of(vm, "status"),
+		       number_of(vm, "pid"), number_of(vm, "cpus"),
+		       number_of(vm, "memory") / (long long)MIB);
+}
+
+int command_list(const struct name_options *options)
+{
+	struct listing listing = { .vms = json_array() };
+	struct rundir dir;
+	struct error err;
+	json_t *object;
+	int rc = rundir_open(false, &dir, &err);
+
+	if (!rc) {
+		rc = rundir_list(&dir, list_one, &listing, &err);
+		rundir_close(&dir);
+	}
+	/* No directory: nothing has ever run. */
+	if (rc && rc != -ENOENT) {
+		json_decref(listing.vms);
+		return failed("list", &err);
+	}
+	object = json_pack("{s:o}", "vms", listing.vms);
+	if (options->json)
+		print_json(object);
+	else
+		print_list(listing.vms);
+	json_decref(object);
+	return EXIT_SUCCESS;
+}
+
+/* ---- resolve ---- */
+
+static void print_what_to_check(const char *name)
+{
+	fprintf(stderr,
+		"%s was handed over, and the target did not say whether it "
+		"took it. Before you decide:\n"
+		"  1. Can the target's host be reached again? Then wait: this "
+		"settles itself.\n"
+		"  2. On that host, does `godwit list` show the guest, or did "
+		"its console go on?\n"
+		"     Then it runs there: `godwit resolve %s --discard`.\n"
+		"  3. Is that host off for good, or its godwit process gone "
+		"without the guest\n"
+		"     having run there? Then: `godwit resolve %s --resume`.\n"
+		"A guest that runs on both sides damages what it shares with "
+		"the world.\n",
+		name, name, name);
+}
+
+static bool confirmed(bool resume)
+{
+	const char *word = resume ? "resume" : "discard";
+	char line[32];
+
+	if (!isatty(STDIN_FILENO))
+		return true;
+	fprintf(stderr, "Type %s to do it: ", word);
+	if (!fgets(line, sizeof(line), stdin))
+		return false;
+	line[strcspn(line, "\n")] = '\0';
+	return !strcmp(line, word);
+}
+
+int command_resolve(const struct name_options *options)
+{
+	struct error err;
+	json_t *answer;
+
+	print_what_to_check(options->name);
+	if (options->resume == options->discard) {
+		log_error("resolve: give --resume or --discard");
+		return EXIT_USAGE;
+	}
+	if (!confirmed(options->resume)) {
+		log_error("resolve: nothing was changed");
+		return EXIT_FAILURE;
+	}
+	answer = ask(options->name, "x-godwit-resolve",
+		     json_pack("{s:b}", "resume", options->resume), &err);
+	if (!answer)
+		return failed(options->name, &err);
+	json_decref(answer);
+	return EXIT_SUCCESS;
+}

@@ -1,0 +1,29 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The commands that are clients of a running VM's control socket. Each gives
+ * the exit status and has said on stderr what there was to say.
+ */
+#ifndef GODWIT_COMMANDS_H
+#define GODWIT_COMMANDS_H
+
+#include "vmm/options.h"
+
+#define EXIT_UNCERTAIN 4
+
+/**
+ * command_simple() - `pause`, `resume`, `reset`, `poweroff`, `kill`, `cancel`.
+ */
+int command_simple(const char *command, const char *name);
+
+int command_status(const struct name_options *options);
+int command_show(const struct name_options *options);
+int command_list(const struct name_options *options);
+int command_resolve(const struct name_options *options);
+int command_set(const struct set_options *options);
+
+/**
+ * command_migrate() - start a move and follow it to its end.
+ */
+int command_migrate(const struct migrate_options *options);
+
+#endif

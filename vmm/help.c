@@ -1,0 +1,181 @@
+// SPDX-License-Identifier: MIT
+/*
+ * Help texts; see help.h.
+ */
+#include <jansson.h>
+#include <seccomp.h>
+#include <string.h>
+
+#include "migration/wire.h"
+#include "vmm/help.h"
+
+#define ADDRESSES \
+	"ADDR is tcp:HOST:PORT ([v6] in brackets), unix:PATH or fd:N.\n"
+
+static const struct help helps[] = {
+	{ "run", "make a VM and boot it", "--kernel FILE [OPTION]...",
+	  "  --kernel FILE        Linux (bzImage, vmlinux) or an ELF with a "
+	  "PVH "
+	  "note\n"
+	  "  --initrd FILE        initial RAM disk\n"
+	  "  --cmdline TEXT       the kernel's command line\n"
+	  "  --cpus N             virtual CPUs (1)\n"
+	  "  --memory SIZE        like 512M or 4G (256M)\n"
+	  "  --console WHERE      stdio, unix:PATH, file:PATH or null (stdio)\n"
+	  "  --name NAME          what other commands call it (vm-PID)\n"
+	  "  --debug-exit         a byte written to port 0xf4 ends the VM with "
+	  "that\n"
+	  "                       exit status\n"
+	  "  --migrate-to ADDR[,after=SECONDS]\n"
+	  "                       boot, then move there by itself\n"
+	  "  --no-sandbox         no seccomp filters and no dropped "
+	  "capabilities;\n"
+	  "                       for debugging godwit itself\n"
+	  "  -v, --verbose        say more on stderr; twice for details\n"
+	  "\n"
+	  "The guest's serial console is standard input and output. On a "
+	  "terminal,\n"
+	  "Ctrl-A x leaves and Ctrl-A h helps. SIGTERM, SIGINT and SIGHUP end "
+	  "the VM\n"
+	  "at once; `godwit poweroff` asks the guest.\n"
+	  "\n"
+	  "Exit status: 0 the guest powered off, moved away or was ended by "
+	  "its user;\n"
+	  "1 a failure; 2 usage; 3 the guest crashed. With --debug-exit it is "
+	  "the\n"
+	  "guest's byte; 124 it moved away; 125 a failure, or ended without a "
+	  "byte.\n" },
+	{ "listen", "take a guest from another godwit", "ADDR [OPTION]...",
+	  ADDRESSES
+	  "tcp:127.0.0.1:0 takes a free port. A TCP port is printed, alone on "
+	  "a line of\n"
+	  "standard output, before the guest's console begins.\n"
+	  "\n"
+	  "  --name NAME          call the guest this; else it keeps its name\n"
+	  "  --console WHERE      stdio, unix:PATH, file:PATH or null (stdio)\n"
+	  "  --paused             leave it paused when it has come; see "
+	  "`resume`\n"
+	  "  --once               end after the first attempt that fails\n"
+	  "  --allow NETWORK      who may connect, like 192.0.2.0/24; repeat "
+	  "for more\n"
+	  "  --insecure           let anyone connect, on any network\n"
+	  "  --no-sandbox         for debugging godwit itself\n"
+	  "  -v, --verbose        say more on stderr; twice for details\n"
+	  "\n"
+	  "Exit status: as `godwit run`.\n" },
+	{ "migrate", "move a VM to where `godwit listen` waits",
+	  "NAME --to ADDR [OPTION]...",
+	  ADDRESSES
+	  "\n"
+	  "  --to ADDR            where to\n"
+	  "  --max-downtime TIME  how long the guest may be paused (10ms)\n"
+	  "  --abort-after TIME   resume here when the pause gets longer than "
+	  "this\n"
+	  "                       (30 times --max-downtime)\n"
+	  "  --bandwidth RATE     bytes a second, like 500M (no limit)\n"
+	  "  --timeout TIME       how long to try (no limit)\n"
+	  "  --on-timeout WHAT    then cancel, or pause the guest to finish "
+	  "(cancel)\n"
+	  "  --offline            pause first, then copy\n"
+	  "  --json               print one JSON object with the result\n"
+	  "\n"
+	  "Ctrl-C cancels. Exit status: 0 moved; 1 failed, and the guest runs "
+	  "on here;\n"
+	  "2 usage; 4 uncertain, see `godwit help resolve`.\n" },
+	{ "set", "change a limit of migrations, also of one under way",
+	  "NAME max-downtime|bandwidth VALUE",
+	  "  max-downtime TIME    like 10ms\n"
+	  "  bandwidth RATE       bytes a second, like 500M; 0 for no "
+	  "limit\n" },
+	{ "cancel", "call a migration off", "NAME", "" },
+	{ "status", "what a VM and its migration are doing", "NAME [--json]",
+	  "  --json               print one JSON object\n" },
+	{ "show", "print the `run` line that would make a VM again", "NAME",
+	  "" },
+	{ "pause", "stop a guest's clock", "NAME", "" },
+	{ "resume", "let a paused guest run on", "NAME", "" },
+	{ "reset", "reset, as the button does", "NAME", "" },
+	{ "poweroff", "press the power button: the guest may switch off",
+	  "NAME", "" },
+	{ "kill", "end a VM at once", "NAME", "" },
+	{ "resolve", "say who has a guest when its move is uncertain",
+	  "NAME --resume|--discard",
+	  "The connection broke after the guest was handed over, and the "
+	  "target does not\n"
+	  "answer. The guest is kept paused here, and is never run by itself: "
+	  "it may run\n"
+	  "there. As soon as the target answers, this is settled without "
+	  "you.\n"
+	  "\n"
+	  "  --resume             it does NOT run at the target, and never "
+	  "will: run it\n"
+	  "                       here. When this is wrong it runs twice.\n"
+	  "  --discard            it does run at the target: end it here. "
+	  "When this is\n"
+	  "                       wrong it is lost.\n"
+	  "\n"
+	  "Without one of them it prints what to check and changes "
+	  "nothing.\n" },
+	{ "list", "show all VMs of this user", "[--json]",
+	  "  --json               print one JSON object\n" },
+};
+
+const struct help *help_find(const char *command)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(helps); i++) {
+		if (!strcmp(helps[i].command, command))
+			return &helps[i];
+	}
+	return NULL;
+}
+
+const char *const *help_commands(void)
+{
+	static const char *const names[] = {
+		"run",	   "listen", "migrate", "set",	 "cancel",   "status",
+		"show",	   "pause",  "resume",	"reset", "poweroff", "kill",
+		"resolve", "list",   "help",	NULL,
+	};
+
+	_Static_assert(ARRAY_SIZE(names) == ARRAY_SIZE(helps) + 2,
+		       "every command has help");
+	return names;
+}
+
+static void print_overview(FILE *to)
+{
+	fputs("godwit runs a guest on KVM, and moves it, live, to another "
+	      "host.\n\nusage:\n",
+	      to);
+	for (size_t i = 0; i < ARRAY_SIZE(helps); i++)
+		fprintf(to, "  godwit %-9s %s\n", helps[i].command,
+			helps[i].summary);
+	fputs("\n`godwit help COMMAND` has the options of each; `godwit "
+	      "--version` says what this is.\n",
+	      to);
+}
+
+void help_print(const struct help *help, FILE *to)
+{
+	if (!help) {
+		print_overview(to);
+		return;
+	}
+	fprintf(to, "usage: godwit %s %s\n\ngodwit %s: %s.\n", help->command,
+		help->usage, help->command, help->summary);
+	if (help->text[0])
+		fprintf(to, "\n%s", help->text);
+}
+
+void help_version(FILE *to)
+{
+	const struct scmp_version *seccomp = seccomp_version();
+
+	fprintf(to,
+		"godwit " GODWIT_VERSION "\n"
+		"migration format %d to %d\n"
+		"jansson %s, libseccomp %u.%u.%u\n"
+		"not in this version: disks, networks, TLS\n",
+		WIRE_VERSION_MIN, WIRE_VERSION_MAX, jansson_version_str(),
+		seccomp->major, seccomp->minor, seccomp->micro);
+}
