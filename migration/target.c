@@ -17,6 +17,7 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
+#include <sys/sysinfo.h>
 #include <unistd.h>
 
 #include "migration/handoff.h"
@@ -247,12 +248,34 @@ static int make_image(struct target *t, const struct wire_config *config,
 	return rc;
 }
 
+/*
+ * Memory is backed as it is written, so building a machine that this host could
+ * never back would succeed, and end in the OOM killer with the guest in it.
+ */
+static int check_memory(const struct machine *machine, struct error *err)
+{
+	struct sysinfo info;
+	uint64_t total;
+
+	if (sysinfo(&info))
+		return error_set(err, -errno, "sysinfo: %s", strerror(errno));
+	total = (uint64_t)info.totalram * info.mem_unit;
+	if (machine->memory_size <= total)
+		return 0;
+	return error_set(err, -ENOMEM,
+			 "the guest has %llu MiB of memory, this host has %llu",
+			 (unsigned long long)(machine->memory_size / MIB),
+			 (unsigned long long)(total / MIB));
+}
+
 /* Build the whole machine, or say what can't be had here. */
 static int build(struct target *t, struct wire_config *config,
 		 struct error *err)
 {
 	int rc = machine_check(&config->machine, err);
 
+	if (!rc)
+		rc = check_memory(&config->machine, err);
 	if (!rc)
 		rc = arch_cpu_model_check(t->env.host.kvm,
 					  &config->machine.cpu_model, err);
