@@ -577,10 +577,13 @@ int vm_state_describe(struct vm *vm, struct buffer *out)
 
 	for (uint32_t i = 0; !rc && i < state->nslots; i++) {
 		struct slot *slot = &state->slots[i];
+		char name[DEVICE_TYPE_MAX + 12];
 		struct codec c;
 
+		snprintf(name, sizeof(name), "%s@%u", slot->type,
+			 slot->version);
 		codec_init_describe(&c, out, slot->version);
-		codec_enter(&c, slot->type);
+		codec_enter(&c, name);
 		slot_visit(state, slot, &c);
 		rc = codec_finish(&c, &err);
 	}
