@@ -25,3 +25,4 @@ check-unit: $(UNIT_BINS)
 -include $(UNIT_BINS:%=%.d)
 -include tests/model/build.mk
 -include tests/inproc/build.mk
+-include tests/verify/build.mk
