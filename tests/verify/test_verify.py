@@ -206,6 +206,14 @@ class Valid(unittest.TestCase):
             source, _ = verify(a_move()[:i] + [("ABORT", reason(1, "user"))])
             self.assertEqual(source.outcome, "aborted: user")
 
+    def test_ping_may_come_anywhere_before_the_last_state_end(self):
+        end = at("STATE_END", 1)
+        for i in range(1, end + 1):
+            verify(a_move()[:i] + [("PING", b"")] + a_move()[i:])
+        for i in (0, end + 1, end + 2, end + 3):
+            with self.assertRaises(tool.Fault):
+                verify(a_move()[:i] + [("PING", b"")] + a_move()[i:])
+
     def test_a_refusal_ends_it(self):
         for i in range(1, at("COMMIT")):
             source, _ = verify(a_move()[:i], [("REFUSE", reason())])
