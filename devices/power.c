@@ -194,30 +194,36 @@ static uint32_t power_read_port(struct power *power, enum power_port port)
 	return 0; /* a keyboard controller with nothing to say */
 }
 
+/* Replace the byte of @reg that is at @offset. */
+static uint16_t power_put_byte(uint16_t reg, uint64_t offset, uint8_t value)
+{
+	unsigned int shift = offset % 2 * 8;
+
+	return (uint16_t)((reg & ~(0xffU << shift)) | (uint32_t)value << shift);
+}
+
 static void power_write_event(struct power *power, uint64_t offset,
 			      uint8_t value)
 {
 	struct power_state *s = &power->state;
-	unsigned int shift = offset % 2 * 8;
 
 	power_look_at_timer(power);
 	if (offset < 2) {
-		s->pm1_status &= (uint16_t) ~(value << shift);
-		return;
+		/* Writing a 1 is what clears. */
+		s->pm1_status &= (uint16_t)~power_put_byte(0, offset, value);
+	} else {
+		s->pm1_enable = power_put_byte(s->pm1_enable, offset, value);
+		s->pm1_enable &= PM1_WRITABLE;
 	}
-	s->pm1_enable &= (uint16_t) ~(0xffU << shift);
-	s->pm1_enable |= (uint16_t)((uint32_t)value << shift) & PM1_WRITABLE;
 }
 
 static void power_write_control(struct power *power, uint64_t offset,
 				uint8_t value)
 {
 	struct power_state *s = &power->state;
-	unsigned int shift = offset % 2 * 8;
-	uint32_t bits = (uint32_t)value << shift;
+	uint16_t bits = power_put_byte(s->pm1_control, offset, value);
 
-	s->pm1_control &= (uint16_t) ~(0xffU << shift);
-	s->pm1_control |= (uint16_t)(bits & CNT_KEPT);
+	s->pm1_control = bits & CNT_KEPT;
 	if ((bits & CNT_SLP_EN) &&
 	    (bits & CNT_SLP_TYPE) >> CNT_SLP_SHIFT == SLEEP_TYPE_S5)
 		power->hooks->request_poweroff(power->hooks_opaque);
