@@ -16,7 +16,8 @@ GUEST_LIB := $(patsubst %,$(GUEST_OBJ)/lib/%.o,boot trap_entry trap mem acpi \
 
 # One guest is its own .c file, unless it is listed here, plus its extras.
 GUEST_MAIN_sync := $(GUEST_OBJ)/sync/main.o
-GUEST_EXTRA_dirty := $(GUEST_OBJ)/page.o
+GUEST_EXTRA_heartbeat := $(GUEST_OBJ)/heart.o
+GUEST_EXTRA_dirty := $(GUEST_OBJ)/page.o $(GUEST_OBJ)/heart.o
 GUEST_EXTRA_sync := $(GUEST_OBJ)/page.o $(patsubst %,$(GUEST_OBJ)/sync/%.o, \
 	registers registers_wait vector msr interrupt timer legacy uart cpus \
 	memory)

@@ -23,14 +23,21 @@
  *   cpus=N             share the set among N CPUs (default 1)
  *   progress=SECONDS   between progress lines, default 1; 0: none
  *   seconds=N passes=N end by itself; 0 (default): only on 'q'
- * Serial: 's' prints "stats …"; 'q' verifies everything and ends.
- * Verdicts: 20 a page of the set is wrong, 21 a filled page is.
+ *   beat_us=N          a heart (heart.h) on the first CPU, between pages;
+ *                      0 (default): none
+ * Serial: 's' prints "stats …"; 'g', with a heart, "gap …"; 'q' verifies
+ * everything and ends.
+ * Verdicts: 20 a page of the set is wrong, 21 a filled page is; 22 kvmclock
+ * went back, 23 the TSC did (with a heart).
  */
+#include "heart.h"
 #include "lib/guest.h"
 #include "page.h"
 
-#define VERDICT_SET  (VERDICT_OWN + 0)
-#define VERDICT_FILL (VERDICT_OWN + 1)
+#define VERDICT_SET	      (VERDICT_OWN + 0)
+#define VERDICT_FILL	      (VERDICT_OWN + 1)
+#define VERDICT_KVMCLOCK_BACK (VERDICT_OWN + 2)
+#define VERDICT_TSC_BACK      (VERDICT_OWN + 3)
 
 #define WORKERS_MAX 64
 /* After a stop, at most this much is caught up, so that it is no burst. */
@@ -52,10 +59,11 @@ static struct {
 	uint64_t pages;
 	bool random, word, fill;
 	unsigned int cpus;
-	uint64_t zero, passes, seconds, progress;
+	uint64_t zero, passes, seconds, progress, beat_us;
 	uint64_t start; /* TSC */
 	volatile bool stop;
 	volatile unsigned int finished;
+	struct heart heart; /* only if beat_us */
 	struct worker worker[WORKERS_MAX];
 } dirty;
 
@@ -160,10 +168,13 @@ static void show(const char *what)
 		if (dirty.worker[i].pass - 1 < pass)
 			pass = dirty.worker[i].pass - 1;
 	}
+	heart_break(&dirty.heart);
 	/* A wrong page ends the guest, so whoever reads this saw none. */
 	print("%s passes=%lu pages_written=%lu mb_s=%lu ms=%lu errors=0\n",
 	      what, pass, written,
 	      ns < 1000 ? 0 : written * PAGE_SIZE / (ns / 1000), ns / 1000000);
+	if (dirty.beat_us)
+		heart_skip(&dirty.heart);
 }
 
 /* The first CPU's other duty, between pages. */
@@ -173,12 +184,16 @@ static void attend(void)
 	uint64_t now = rdtsc();
 	int c;
 
+	if (dirty.beat_us)
+		heart_turn(&dirty.heart);
 	if (now < next_poll)
 		return;
 	next_poll = now + clock_ns_tsc(1000000);
 	c = serial_poll();
 	if (c == 's')
 		show("stats");
+	if (c == 'g' && dirty.beat_us)
+		heart_report(&dirty.heart);
 	if (c == 'q' || (dirty.seconds && clock_tsc_ns(now - dirty.start) >=
 						  dirty.seconds * NS_PER_S))
 		dirty.stop = true;
@@ -330,6 +345,7 @@ static uint64_t options(void)
 	dirty.progress = option_number("progress", 1, 3600);
 	dirty.seconds = option_number("seconds", 0, 1000000);
 	dirty.passes = option_number("passes", 0, UINT64_MAX);
+	dirty.beat_us = option_number("beat_us", 0, 10000000);
 	if (!dirty.passes)
 		dirty.passes = UINT64_MAX;
 	high = option_choice("where", places);
@@ -356,6 +372,9 @@ unsigned int guest_main(void)
 	if (dirty.fill)
 		fill_rest(false);
 	print("ready\n");
+	if (dirty.beat_us)
+		heart_start(&dirty.heart, dirty.beat_us, VERDICT_KVMCLOCK_BACK,
+			    VERDICT_TSC_BACK);
 	dirty.start = rdtsc();
 	for (unsigned int i = 1; i < dirty.cpus; i++)
 		cpu_run(i, run, &dirty.worker[i]);
