@@ -50,6 +50,8 @@ void pacing_init(struct pacing *p, const struct pacing_params *params)
 
 void pacing_set_max_downtime(struct pacing *p, uint64_t ns)
 {
+	if (p->params.max_downtime_ns == ns)
+		return;
 	p->params.max_downtime_ns = ns;
 	p->hopeless = 0;
 	p->polished = 0;
@@ -355,6 +357,9 @@ void pacing_decide(struct pacing *p, uint64_t elapsed_ns,
 	else
 		decide_over(p, elapsed_ns, ret);
 	p->prepared = p->prepared || ret->prepare;
+	/* when it is decided there is no time to lose */
+	if (ret->action != PACING_GO_ON && ret->action != PACING_THROTTLE)
+		ret->prepare = false;
 }
 
 const char *pacing_action_name(enum pacing_action action)

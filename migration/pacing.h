@@ -90,7 +90,8 @@ struct pacing_decision {
 	unsigned int throttle; /* per cent of time to hold vCPUs, 0 to 99 */
 	/*
 	 * The end is near, or the costs stand in its way: flush disks now and
-	 * measure the costs again, while the guest runs.
+	 * measure the costs again, while the guest runs. Only with GO_ON and
+	 * THROTTLE.
 	 */
 	bool prepare;
 	struct pacing_prediction prediction; /* of a pause that began now */
@@ -120,7 +121,8 @@ struct pacing {
 void pacing_init(struct pacing *p, const struct pacing_params *params);
 
 /**
- * pacing_set_max_downtime() - change the threshold while it runs.
+ * pacing_set_max_downtime() - change the threshold while it runs; the same
+ * one again is no change.
  */
 void pacing_set_max_downtime(struct pacing *p, uint64_t ns);
 

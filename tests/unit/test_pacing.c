@@ -140,7 +140,9 @@ START_TEST(disks_are_flushed_before_the_switch)
 	ck_assert_int_eq(d.action, PACING_GO_ON);
 	ck_assert(d.prepare);
 	note(&p, 10, 150 * NS_PER_US, 10);
-	ck_assert_int_eq(decide(&p).action, PACING_SWITCH);
+	d = decide(&p);
+	ck_assert_int_eq(d.action, PACING_SWITCH);
+	ck_assert(!d.prepare);
 }
 END_TEST
 
@@ -233,6 +235,7 @@ START_TEST(costs_over_the_threshold_are_refused_by_name_and_not_throttled)
 	for (i = 0; i < PACING_SAMPLES; i++)
 		pacing_note_cost(&p, PACING_LOAD, 12 * NS_PER_MS);
 	for (i = 0; i < 10; i++) {
+		pacing_set_max_downtime(&p, defaults.max_downtime_ns);
 		note(&p, 1000, 4 * NS_PER_MS, 1000);
 		d = decide(&p);
 		if (d.action != PACING_GO_ON)
@@ -408,6 +411,7 @@ static void sim_run(struct sim *s, const struct pacing_params *params,
 			break;
 		if (d.prepare)
 			sim_costs(s, &p);
+		pacing_set_max_downtime(&p, params->max_downtime_ns);
 		dirty = sim_round(s, &p, dirty, dirty);
 	}
 	out->action = d.action;
