@@ -8,7 +8,7 @@
 
 #include "vmm/error.h"
 
-int error_set(struct error *err, int code, const char *fmt, ...)
+int(error_set)(struct error *err, int code, const char *fmt, ...)
 {
 	va_list ap;
 

@@ -27,11 +27,14 @@
 #include "vmm/loop.h"
 #include "vmm/sandbox.h"
 
-/* A sanitizer's own system calls, made when threads start, are not allowed. */
+/*
+ * The sanitizers' runtimes make system calls of their own, which the cage does
+ * not allow, so under them only what happens outside is tested.
+ */
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define THREADS_CAN_START 0
+#define CAGEABLE 0
 #else
-#define THREADS_CAN_START 1
+#define CAGEABLE 1
 #endif
 
 #define LOOP	  (1U << THREAD_LOOP)
@@ -514,8 +517,6 @@ START_TEST(a_thread_has_its_name_and_takes_only_the_kick)
 }
 END_TEST
 
-#if THREADS_CAN_START
-
 /* The shape of the real process: what happens in it is in these threads. */
 struct town {
 	struct sandbox *sandbox;
@@ -643,17 +644,18 @@ START_TEST(only_migration_threads_create_threads)
 }
 END_TEST
 
-#endif
-
+#if CAGEABLE
 UNIT_SUITE("sandbox", breaking_out_is_death_for_every_kind,
 	   each_kind_may_do_its_own_work_and_not_the_others,
 	   ordinary_life_goes_on_for_every_kind,
 	   abort_ends_in_sigabrt_not_in_sigsys,
 	   the_kernel_confirms_filter_no_new_privs_and_no_capabilities,
 	   a_filter_without_no_new_privs_is_refused_in_words,
-#if THREADS_CAN_START
 	   a_caged_migration_thread_can_populate_a_process,
 	   a_thread_has_its_own_filter_besides_its_creator_s,
 	   only_migration_threads_create_threads,
-#endif
 	   a_thread_has_its_name_and_takes_only_the_kick)
+#else
+UNIT_SUITE("sandbox", a_filter_without_no_new_privs_is_refused_in_words,
+	   a_thread_has_its_name_and_takes_only_the_kick)
+#endif
