@@ -1,8 +1,15 @@
 # SPDX-License-Identifier: MIT
 #
-# make            build/godwit
-# make check      install what is missing, build, run every rung of tests
-# make help       the rest
+## make               build/godwit
+## make check         install what is missing, build, run every rung of tests
+## make check-quick   the unit and in-process tests alone: seconds
+## make install       to PREFIX (/usr/local), below DESTDIR
+## make format        have clang-format lay out the sources
+## make lint          what the tools and our own rules say of the sources
+## make clean
+##
+## Variables: CC, CFLAGS, BUILD (directory), V=1 (show commands), NO_SETUP=1
+## (never install packages)
 #
 # One Makefile, not recursive: each room that builds something of its own adds
 # a build.mk. Everything lands under build/.
@@ -22,6 +29,7 @@ WARN	:= -Wall -Wextra -Wconversion -Wsign-conversion -Wshadow \
 	   -Wimplicit-fallthrough -Wswitch-enum -Werror
 PKGS	:= libseccomp libcap jansson
 PKG_CONFIG ?= pkg-config
+HAVE_PKGS := $(shell $(PKG_CONFIG) --exists $(PKGS) 2>/dev/null && echo yes)
 DEPCFLAGS := $(shell $(PKG_CONFIG) --cflags $(PKGS) 2>/dev/null)
 DEPLIBS	:= $(shell $(PKG_CONFIG) --libs $(PKGS) 2>/dev/null)
 
@@ -38,7 +46,7 @@ OBJS	:= $(SRCS:%.c=$(BUILD)/%.o)
 LIBOBJS	:= $(LIBSRCS:%.c=$(BUILD)/%.o)
 
 .DEFAULT_GOAL := all
-.PHONY: all clean help
+.PHONY: all clean help packages install uninstall format
 .SUFFIXES:
 .DELETE_ON_ERROR:
 
@@ -52,10 +60,53 @@ $(BUILD)/libgodwit.a: $(LIBOBJS)
 	$(call say,AR,$@)
 	$(Q)rm -f $@ && $(AR) rcs $@ $^
 
-$(BUILD)/%.o: %.c
+$(BUILD)/%.o: %.c | packages
 	$(call say,CC,$@)
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(GODWIT_CFLAGS) $(CFLAGS) -fPIE -MMD -MP -c -o $@ $<
+
+# A missing header would say less.
+packages:
+ifneq ($(HAVE_PKGS),yes)
+	@for p in $(PKGS); do $(PKG_CONFIG) --exists $$p || \
+		echo "godwit needs $$p to build, and pkg-config doesn't find it." >&2; \
+	done
+	@echo "On Debian, 'tools/setup build' installs what is missing of:" \
+		$$(tools/setup --list build) >&2
+	@exit 1
+endif
+
+BINDIR	:= $(DESTDIR)$(PREFIX)/bin
+SHARE	:= $(DESTDIR)$(PREFIX)/share
+MANUALS	:= $(wildcard tools/man/*.[1-8])
+# Where each shell looks for completions of a command named godwit.
+COMPLETIONS := tools/completions/godwit.bash:bash-completion/completions/godwit \
+	   tools/completions/godwit.zsh:zsh/site-functions/_godwit \
+	   tools/completions/godwit.fish:fish/vendor_completions.d/godwit.fish
+
+install: all
+	install -D -m 755 $(BUILD)/godwit $(BINDIR)/godwit
+	$(foreach m,$(MANUALS),\
+		install -D -m 644 $(m) \
+			$(SHARE)/man/man$(patsubst .%,%,$(suffix $(m)))/$(notdir $(m)) &&) :
+	@for c in $(COMPLETIONS); do \
+		[ ! -e $${c%%:*} ] || \
+		install -D -m 644 $${c%%:*} $(SHARE)/$${c#*:} || exit 1; \
+	done
+
+uninstall:
+	rm -f $(BINDIR)/godwit $(foreach m,$(MANUALS),\
+		$(SHARE)/man/man$(patsubst .%,%,$(suffix $(m)))/$(notdir $(m)))
+	@for c in $(COMPLETIONS); do rm -f $(SHARE)/$${c#*:}; done
+
+FORMATTED := $(wildcard $(foreach r,$(ROOMS) arch guests guests/* tests/*,\
+	   $(r)/*.c $(r)/*.h))
+
+format:
+	clang-format -i $(FORMATTED)
+
+help:
+	@sed -n 's/^## \{0,1\}//p' Makefile
 
 clean:
 	$(Q)rm -rf $(BUILD)

@@ -8,9 +8,18 @@ UNIT_BINS := $(UNIT_SRCS:%.c=$(BUILD)/%)
 CHECK_CFLAGS := $(shell $(PKG_CONFIG) --cflags check 2>/dev/null)
 CHECK_LIBS := $(shell $(PKG_CONFIG) --libs check 2>/dev/null)
 
-.PHONY: check-unit
+.PHONY: check check-quick check-unit check-unit-asan check-inproc-asan check-tsan
 
-$(BUILD)/tests/%.o: tests/%.c
+# Packages first, in a make of their own: this one has looked for them already.
+check:
+	@tools/setup build test lab
+	@tools/check
+
+check-quick:
+	@tools/setup build test
+	@tools/check unit inproc
+
+$(BUILD)/tests/%.o: tests/%.c | packages
 	$(call say,CC,$@)
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(GODWIT_CFLAGS) $(CHECK_CFLAGS) $(CFLAGS) -fPIE -MMD -MP -c -o $@ $<
@@ -20,7 +29,34 @@ $(UNIT_BINS): %: %.o $(BUILD)/libgodwit.a
 	$(Q)$(CC) $(CFLAGS) -o $@ $< $(BUILD)/libgodwit.a $(CHECK_LIBS) $(LDLIBS)
 
 check-unit: $(UNIT_BINS)
-	$(Q)for t in $^; do CK_VERBOSITY=normal $$t || exit 1; done
+	$(Q)failed=0; for t in $^; do \
+		CK_VERBOSITY=normal $$t || failed=1; \
+	done; exit $$failed
+
+# The same under sanitizers, each in a build directory of its own. gcc's
+# warnings, which the plain build heeds, go astray in instrumented code.
+SANITIZE := -O1 -g -fno-omit-frame-pointer -w
+ASAN	:= $(SANITIZE) -fsanitize=address,undefined -fno-sanitize-recover=undefined
+TSAN	:= $(SANITIZE) -fsanitize=thread
+
+# The tiny guests are not instrumented: there is one build of them.
+check-unit-asan check-inproc-asan:
+	@mkdir -p $(BUILD)/asan && ln -sfn ../guests $(BUILD)/asan/guests
+	+$(Q)$(MAKE) --no-print-directory BUILD=$(BUILD)/asan CFLAGS="$(ASAN)" \
+		$(@:-asan=)
+
+# Tests of what threads do to each other. One process for all tests of a
+# program: TSan and the fork of a process with threads don't go together.
+TSAN_TESTS += loop
+check-tsan:
+	+$(Q)$(MAKE) --no-print-directory BUILD=$(BUILD)/tsan CFLAGS="$(TSAN)" \
+		run-tsan
+
+.PHONY: run-tsan
+run-tsan: $(TSAN_TESTS:%=$(BUILD)/tests/unit/test_%)
+	$(Q)failed=0; for t in $^; do \
+		CK_FORK=no CK_VERBOSITY=normal $$t || failed=1; \
+	done; exit $$failed
 
 -include $(UNIT_BINS:%=%.d)
 -include tests/model/build.mk
