@@ -165,9 +165,14 @@ static const struct rule rules[] = {
 	CALL(fadvise64, IO), /* drops the cache when a disk is taken over */
 	CALL(ftruncate, MIGRATION),
 	CALL(memfd_create, MIGRATION), /* boot image that comes along */
-	/* The loop's thread takes the control socket's name away at the end. */
+	/*
+	 * Names of sockets: a target's control socket takes its guest's, which
+	 * is known when CONFIG comes; all are taken away at the end.
+	 */
 	CALL(unlink, LOOP),
-	CALL(unlinkat, LOOP),
+	CALL(unlinkat, LOOP | MIGRATION),
+	CALL(renameat, MIGRATION),
+	CALL(flock, MIGRATION),
 
 	/* Sockets: control, consoles, the migration's connection. */
 	CALL(accept4, LOOP | MIGRATION),
