@@ -26,6 +26,7 @@
 #include <string.h>
 
 #include "arch/x86_64/layout.h"
+#include "devices/calendar.h"
 #include "devices/rtc.h"
 #include "vmm/bus.h"
 #include "vmm/irq.h"
@@ -74,10 +75,9 @@ enum {
 #define HOUR_PM	  0x80
 #define ALARM_ANY 0xc0 /* both bits set: any value matches */
 
-#define TICKS_PER_S	32768
-#define TICKS_SHIFT	15
-#define UPDATE_TICKS	8 /* UIP is up 244 us before an update */
-#define SECONDS_PER_DAY 86400
+#define TICKS_PER_S  32768
+#define TICKS_SHIFT  15
+#define UPDATE_TICKS 8 /* UIP is up 244 us before an update */
 /* All that two digits of century and garbage in registers can express. */
 #define OFFSET_MAX (30000LL * 366 * SECONDS_PER_DAY)
 #define SEEN_MAX   (2 * OFFSET_MAX * TICKS_PER_S)
@@ -91,59 +91,6 @@ struct rtc {
 	bool running;		  /* not paused */
 	struct rtc_state state;
 };
-
-struct rtc_date {
-	int64_t year;
-	unsigned int month;   /* 1 to 12 */
-	unsigned int day;     /* 1 to 31 */
-	unsigned int weekday; /* 1 is Sunday */
-	unsigned int hour, minute, second;
-};
-
-/* ---- calendar: libc's would read the time zone from a file ---- */
-
-static int64_t floor_div(int64_t value, int64_t by)
-{
-	return value / by - (value % by < 0);
-}
-
-/* Days from 1970-01-01, of the proleptic Gregorian calendar. */
-static int64_t days_of_date(int64_t year, int64_t month, int64_t day)
-{
-	int64_t m = month - 3; /* years that begin in March end in leap days */
-	int64_t y = year - (m < 0);
-	int64_t leaps = floor_div(y, 4) - floor_div(y, 100) + floor_div(y, 400);
-
-	m += m < 0 ? 12 : 0;
-	/* 153 days in every 5 months from March on; 0000-03-01 is 719468. */
-	return 365 * y + leaps + (153 * m + 2) / 5 + day - 1 - 719468;
-}
-
-static void date_of_time(int64_t time, struct rtc_date *ret)
-{
-	int64_t days = floor_div(time, SECONDS_PER_DAY);
-	int64_t rest = time - days * SECONDS_PER_DAY;
-	/* An estimate that is never too late, then forward to the year. */
-	int64_t year = 1970 + floor_div(days, days < 0 ? 365 : 366);
-	unsigned int month = 1;
-
-	while (days_of_date(year + 1, 1, 1) <= days)
-		year++;
-	while (month < 12 && days_of_date(year, month + 1, 1) <= days)
-		month++;
-	*ret = (struct rtc_date){
-		.year = year,
-		.month = month,
-		.day = (unsigned int)(days - days_of_date(year, month, 1)) + 1,
-		/* 1970-01-01 was a Thursday. */
-		.weekday =
-			(unsigned int)(days + 4 - floor_div(days + 4, 7) * 7) +
-			1,
-		.hour = (unsigned int)(rest / 3600),
-		.minute = (unsigned int)(rest / 60 % 60),
-		.second = (unsigned int)(rest % 60),
-	};
-}
 
 /* ---- the time in registers ---- */
 
@@ -209,7 +156,7 @@ static bool rtc_is_held(const struct rtc_state *s)
 /* The registers that show @time, guest seconds since 1970, into @cmos. */
 static void rtc_show(const struct rtc_state *s, int64_t time, uint8_t *cmos)
 {
-	struct rtc_date date;
+	struct date date;
 	unsigned int year;
 
 	date_of_time(time, &date);

@@ -12,6 +12,8 @@
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
 
 #include "devices/device.h"
 #include "tests/unit/unit.h"
@@ -144,6 +146,38 @@ static void __maybe_unused rig_stop_loop(struct device_rig *rig)
 	loop_stop(rig->loop);
 	pthread_join(rig->thread, NULL);
 	rig->looping = false;
+}
+
+struct rig_marker {
+	struct loop *loop;
+	unsigned int rounds;
+};
+
+static void rig_on_marker(void *opaque, uint32_t events __maybe_unused)
+{
+	struct rig_marker *marker = opaque;
+
+	if (++marker->rounds == 4)
+		loop_stop(marker->loop);
+}
+
+/*
+ * Run the loop here for so long that each source that is ready has had its
+ * turn: until one that is always ready has had several.
+ */
+static void __maybe_unused rig_turn_loop(struct device_rig *rig)
+{
+	struct rig_marker marker = { .loop = rig->loop };
+	struct loop_fd *source;
+	struct error err;
+	int fd = eventfd(1, EFD_CLOEXEC);
+
+	ck_assert_int_eq(loop_fd_add(rig->loop, fd, EPOLLIN, rig_on_marker,
+				     &marker, NULL, &source, &err),
+			 0);
+	loop_run(rig->loop);
+	loop_fd_remove(source);
+	close(fd);
 }
 
 static void rig_free(struct device_rig *rig)

@@ -102,6 +102,7 @@ START_TEST(acpi_root_is_where_guests_scan_for_it)
 	ck_assert_uint_eq(sum(t.rsdp, 36), 0);
 	ck_assert_uint_eq(t.rsdp[15], 2);
 	ck_assert_uint_eq(u32_at(t.rsdp + 20), 36);
+	ck_assert_uint_eq(u32_at(t.rsdp + 32) >> 8, 0); /* reserved */
 	memory_free(t.mem);
 }
 END_TEST

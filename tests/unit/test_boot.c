@@ -345,7 +345,7 @@ START_TEST(boot_refuses_each_bad_field_of_an_elf_by_name)
 	BAD(header.e_phoff, sizeof(elf), "e_phoff");
 	BAD(segments[ELF_LOAD].p_filesz, 0x10001, "p_filesz", "0x10001");
 	BAD(segments[ELF_LOAD].p_offset, UINT64_MAX, "ELF segment",
-	    "0xffffffffffffffff");
+	    "0xffffffffffffffff", "past the end");
 	BAD(segments[ELF_LOAD].p_filesz, 80, "ELF segment", "truncated");
 	BAD(segments[ELF_LOAD].p_paddr, 0x1000, "0x1000", "first MiB");
 	BAD(segments[ELF_LOAD].p_paddr, RAM, "0x4000000", "64 MiB", "--memory");
@@ -353,7 +353,8 @@ START_TEST(boot_refuses_each_bad_field_of_an_elf_by_name)
 	BAD(segments[ELF_LOAD].p_memsz, UINT64_MAX, "--memory");
 	BAD(segments[ELF_LOAD].p_memsz, RAM, "0x4000000", "--memory");
 	BAD(segments[ELF_LOAD].p_type, PT_NULL, "PT_LOAD");
-	BAD(segments[ELF_NOTE].p_filesz, 2 * MIB, "PT_NOTE", "0x200000");
+	BAD(segments[ELF_NOTE].p_filesz, 2 * MIB, "PT_NOTE", "0x200000",
+	    "1 MiB");
 	BAD(segments[ELF_NOTE].p_offset, 1 << 20, "PT_NOTE", "0x100000");
 	BAD(note.entry, 0x100000, "PVH", "0x100000");
 	BAD(note.entry, 0xffffffff, "PVH", "0xffffffff");
