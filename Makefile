@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 #
 ## make               build/godwit
+## make demo          install what is missing, build, move a guest ten times
 ## make check         install what is missing, build, run every rung of tests
 ## make check-quick   the unit and in-process tests alone: seconds
 ## make install       to PREFIX (/usr/local), below DESTDIR

@@ -17,3 +17,5 @@ $(BUILD)/lint/%.tidy: %.c $(BUILD)/%.o .clang-tidy
 		$(filter-out -W%,$(GODWIT_CFLAGS)) 2>$@.err || \
 		{ grep -v 'warnings generated' $@.err >&2; exit 1; }
 	@touch $@
+
+include tools/bench/build.mk

@@ -1,0 +1,324 @@
+# SPDX-License-Identifier: MIT
+"""How to start, move and end a guest: godwit and QEMU, by the same methods.
+
+A Guest is one process that holds, or waits for, a guest, with its console at
+the observer. A contender (Godwit, Qemu) makes them and moves a guest from one
+to another; what a move returns has the same keys for all.
+"""
+
+import ctypes
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+
+from watch import Gone, pipe
+
+MOVE_SECONDS = 60
+
+_libc = ctypes.CDLL(None)
+
+
+class Failed(Exception):
+    """A VMM did not do what it was asked; the text says what and why."""
+
+
+def _die_with_parent():
+    """Runs in a child: nothing is left behind, however we end."""
+    pr_set_pdeathsig = 1
+    _libc.prctl(pr_set_pdeathsig, signal.SIGKILL)
+
+
+class Guest:
+    """A VMM's process, its serial console, and what it says on stderr."""
+
+    def __init__(self, observer, command, env=None):
+        reader, writer = pipe()
+        self.errors = tempfile.TemporaryFile()
+        self.observer = observer
+        try:
+            self.process = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=writer,
+                stderr=self.errors, env=env, start_new_session=True,
+                preexec_fn=_die_with_parent)
+            self.console = observer.watch(reader)
+        finally:
+            os.close(reader)
+            os.close(writer)
+        self.pid = self.process.pid
+
+    def find_vcpu(self, name, cpu):
+        self.observer.find_vcpu(self.console, self.pid, name, cpu)
+
+    def line(self, start, seconds=30):
+        """The next line of the console that begins with start."""
+        try:
+            return self.observer.line(self.console, start, seconds)
+        except Gone as gone:
+            raise Failed(f"{gone}{self.said()}") from gone
+
+    def ask(self, letter, start, seconds=30):
+        """Sends a command to the guest and returns its answer's fields."""
+        self.process.stdin.write(letter)
+        self.process.stdin.flush()
+        words = self.line(start, seconds).split()
+        return {key: int(value) for key, value in
+                (word.split("=") for word in words if "=" in word)
+                if value.isdigit()}
+
+    def said(self):
+        self.errors.seek(0)
+        text = self.errors.read().decode(errors="replace").strip()
+        return f"; it said: {text}" if text else ""
+
+    def freeze(self):
+        self.process.send_signal(signal.SIGSTOP)
+
+    def thaw(self):
+        self.process.send_signal(signal.SIGCONT)
+
+    def end(self):
+        """Kills it, unless it has ended, and forgets its console."""
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+        self.process.stdin.close()
+        self.errors.close()
+        if self.console is not None:
+            self.observer.forget(self.console)
+            self.console = None
+
+
+class Contender:
+    """What the two have in common."""
+
+    vcpu = None  # how a vCPU's thread is called
+
+    def __init__(self, observer, cores):
+        self.observer = observer
+        self.cores = cores
+        self.guests = []
+        self.directory = tempfile.mkdtemp(prefix="godwit-bench-")
+        self.count = 0
+
+    def _made(self, command, env=None):
+        guest = Guest(self.observer, command, env)
+        self.guests.append(guest)
+        return guest
+
+    def end(self, guest):
+        guest.end()
+        self.guests.remove(guest)
+
+    def close(self):
+        for guest in list(self.guests):
+            self.end(guest)
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    def _next(self):
+        self.count += 1
+        return f"bench-{self.count}"
+
+
+class Godwit(Contender):
+    """godwit, as its users call it."""
+
+    vcpu = "vcpu0"
+
+    def __init__(self, observer, cores, program, downtime_ms=10):
+        super().__init__(observer, cores)
+        self.program = program
+        self.downtime_ms = downtime_ms
+        self.label = f"godwit {downtime_ms} ms"
+        self.env = dict(os.environ, XDG_RUNTIME_DIR=self.directory)
+
+    def command(self, kernel, cmdline, memory_mib):
+        return [self.program, "run", "--kernel", kernel, "--cmdline", cmdline,
+                "--memory", f"{memory_mib}M"]
+
+    def start(self, kernel, cmdline, memory_mib):
+        """Boots a guest. Returns it, with its vCPU pinned."""
+        name = self._next()
+        guest = self._made(self.command(kernel, cmdline, memory_mib) +
+                           ["--name", name], self.env)
+        guest.name = name
+        guest.find_vcpu(self.vcpu, self.cores.vcpu)
+        return guest
+
+    def receive(self, _source):
+        """Starts a process that waits for a guest."""
+        name = self._next()
+        guest = self._made([self.program, "listen", "tcp:127.0.0.1:0",
+                            "--name", name], self.env)
+        guest.name = name
+        guest.port = int(guest.line(""))
+        # The thread comes with the guest.
+        guest.find_vcpu(self.vcpu, self.cores.vcpu)
+        return guest
+
+    def move(self, source, target):
+        """Moves. Returns what godwit says of it."""
+        done = subprocess.run(
+            [self.program, "migrate", source.name, "--to",
+             f"tcp:127.0.0.1:{target.port}", "--max-downtime",
+             f"{self.downtime_ms}ms", "--timeout", f"{MOVE_SECONDS}s",
+             "--json"],
+            env=self.env, capture_output=True, text=True, check=False)
+        try:
+            report = json.loads(done.stdout)
+        except ValueError:
+            report = {"error": done.stderr.strip() or "it printed no JSON"}
+        if done.returncode:
+            raise Failed("godwit migrate: exit status "
+                         f"{done.returncode}: {report.get('error')}"
+                         f"{source.said()}{target.said()}")
+        source.process.wait()
+        return {"downtime_ms": report["downtime_ms"],
+                "predicted_ms": report["predicted_downtime_ms"],
+                "total_ms": report["total_ms"],
+                "bytes": report["bytes"],
+                "phases": report["phases"],
+                "rounds": len(report["rounds"])}
+
+
+class Qmp:
+    """A connection to QEMU's control socket."""
+
+    def __init__(self, path):
+        self.socket = socket.socket(socket.AF_UNIX)
+        self.socket.connect(path)
+        self.file = self.socket.makefile("r", encoding="utf-8")
+        self.events = []
+        self._read()
+        self("qmp_capabilities")
+
+    def _read(self):
+        line = self.file.readline()
+        if not line:
+            raise Failed("QEMU has closed its control socket")
+        return json.loads(line)
+
+    def __call__(self, command, **arguments):
+        request = {"execute": command, "arguments": arguments}
+        self.socket.sendall(json.dumps(request).encode() + b"\n")
+        while True:
+            message = self._read()
+            if "event" in message:
+                self.events.append(message)
+            elif "error" in message:
+                raise Failed(f"QEMU: {command}: {message['error']['desc']}")
+            else:
+                return message["return"]
+
+    def wait_event(self, accept, seconds):
+        """Waits for an event for which accept(message) is true."""
+        self.socket.settimeout(seconds)
+        try:
+            while True:
+                while self.events:
+                    message = self.events.pop(0)
+                    if accept(message):
+                        return message
+                self.events.append(self._read())
+        except TimeoutError:
+            return None
+        finally:
+            self.socket.settimeout(None)
+
+
+def _is_final(message):
+    return (message["event"] == "MIGRATION" and
+            message["data"]["status"] in ("completed", "failed", "cancelled"))
+
+
+class Qemu(Contender):
+    """QEMU with its smallest machine and no limit on the bandwidth."""
+
+    vcpu = "CPU 0"
+    program = "qemu-system-x86_64"
+
+    def __init__(self, observer, cores, downtime_ms=10):
+        super().__init__(observer, cores)
+        self.downtime_ms = downtime_ms
+        self.label = f"QEMU {downtime_ms} ms"
+
+    @classmethod
+    def version(cls):
+        """Returns a line, or None when it is not installed."""
+        if not shutil.which(cls.program):
+            return None
+        done = subprocess.run([cls.program, "--version"], check=False,
+                              capture_output=True, text=True)
+        return done.stdout.splitlines()[0]
+
+    def command(self, kernel, cmdline, memory_mib):
+        return [self.program, "-M", "microvm", "-accel", "kvm", "-cpu",
+                "host,-arch-capabilities", "-m", f"{memory_mib}M",
+                "-nodefaults", "-display", "none", "-serial", "stdio",
+                "-no-reboot", "-kernel", kernel, "-append", cmdline]
+
+    def _launch(self, command):
+        path = os.path.join(self.directory, self._next())
+        guest = self._made(command + ["-name", "bench,debug-threads=on",
+                                      "-qmp", f"unix:{path},server=on"])
+        guest.find_vcpu(self.vcpu, self.cores.vcpu)
+        guest.qmp = self._connect(guest, path)
+        guest.started_with = command
+        self.observer.wait_vcpu(guest.console)
+        return guest
+
+    def _connect(self, guest, path):
+        # QEMU waits for us, but says nowhere that it has begun to.
+        deadline = time.monotonic() + 10
+        while True:
+            try:
+                return Qmp(path)
+            except (FileNotFoundError, ConnectionRefusedError):
+                if guest.process.poll() is not None:
+                    raise Failed(f"QEMU ended{guest.said()}") from None
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.001)
+
+    def start(self, kernel, cmdline, memory_mib):
+        return self._launch(self.command(kernel, cmdline, memory_mib))
+
+    def receive(self, source):
+        base = source.started_with
+        if "-incoming" not in base:
+            base = base + ["-incoming", "defer"]
+        guest = self._launch(base)
+        guest.qmp("migrate-set-capabilities", capabilities=[
+            {"capability": "events", "state": True}])
+        guest.qmp("migrate-incoming", uri="tcp:127.0.0.1:0")
+        address = guest.qmp("query-migrate")["socket-address"][0]
+        guest.port = address["port"]
+        return guest
+
+    def move(self, source, target):
+        source.qmp("migrate-set-capabilities", capabilities=[
+            {"capability": "events", "state": True}])
+        source.qmp("migrate-set-parameters",
+                   **{"downtime-limit": self.downtime_ms,
+                      "max-bandwidth": 10 * 1000 ** 3})
+        source.qmp("migrate", uri=f"tcp:127.0.0.1:{target.port}")
+        event = source.qmp.wait_event(_is_final, MOVE_SECONDS)
+        if not event:
+            source.qmp("migrate_cancel")
+            raise Failed(f"did not converge in {MOVE_SECONDS} s")
+        if event["data"]["status"] != "completed":
+            raise Failed(f"QEMU: {event['data']['status']}{target.said()}")
+        target.qmp.wait_event(lambda m: m["event"] == "RESUME", 10)
+        report = source.qmp("query-migrate")
+        source.qmp("quit")
+        source.process.wait()
+        return {"downtime_ms": float(report["downtime"]),
+                "predicted_ms": None,
+                "total_ms": float(report["total-time"]),
+                "bytes": report["ram"]["transferred"],
+                "phases": None,
+                "rounds": report["ram"]["dirty-sync-count"]}
