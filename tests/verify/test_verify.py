@@ -258,6 +258,14 @@ class Torn(unittest.TestCase):
                 continue
             self.assert_fault(self.stream[:i])
 
+    def test_a_torn_end_can_be_allowed_and_nothing_else(self):
+        for i in range(0, len(self.stream), 7):
+            tool.verify(io.BytesIO(self.stream[:i]), may_be_torn=True)
+        data = bytearray(self.stream[:200])
+        data[40] ^= 1  # in HELLO, which is whole
+        with self.assertRaises(tool.Fault):
+            tool.verify(io.BytesIO(bytes(data)), may_be_torn=True)
+
     def test_a_bit_flipped_in_every_byte(self):
         for i in range(len(self.stream)):
             if self.bare_at(i):
