@@ -203,7 +203,8 @@ void codec_s64(struct codec *c, const char *name, int64_t *value)
 
 void codec_bool(struct codec *c, const char *name, bool *value)
 {
-	uint64_t wide = *value;
+	/* What is there before a load need not even be a bool. */
+	uint64_t wide = codec_loading(c) ? 0 : *value;
 
 	number(c, name, "bool", &wide, 1);
 	if (wide > 1)
