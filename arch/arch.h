@@ -23,8 +23,8 @@
 #include "vmm/kvm.h"
 #include "vmm/memory.h"
 
-#define ARCH_CPUS_MAX	254
-#define ARCH_CPUID_MAX	256
+#define ARCH_CPUS_MAX  254
+#define ARCH_CPUID_MAX 256
 
 /* Where RAM may lie and where it may not; the same for every guest. */
 #define ARCH_HOLE_START (3 * GIB)
@@ -92,8 +92,8 @@ uint32_t arch_vcpu_state_version(void);
  * the last dirty log is taken after this. Fails closed: state that can't be
  * read is an error that names it.
  */
-int __must_check arch_vcpu_save(const struct kvm *kvm, int vcpu_fd,
-				void *state, struct error *err);
+int __must_check arch_vcpu_save(const struct kvm *kvm, int vcpu_fd, void *state,
+				struct error *err);
 
 void arch_vcpu_visit(struct codec *c, void *state);
 
@@ -114,7 +114,7 @@ int __must_check arch_vcpu_check(const struct kvm *kvm,
  */
 struct arch_clock_shift {
 	bool valid;
-	int64_t tsc_delta; /* to add to each saved TSC offset */
+	int64_t tsc_delta;    /* to add to each saved TSC offset */
 	uint64_t tsc_advance; /* to add to each saved TSC, when not valid */
 };
 

@@ -40,8 +40,9 @@ struct device;
 /* How a device takes part in a migration. */
 enum device_migrates {
 	DEVICE_MIGRATES_STATE, /* its state travels as a section */
-	DEVICE_MIGRATES_NONE, /* it has none worth moving */
-	DEVICE_MIGRATES_NEVER, /* a VM with it can't move; never_reason says why */
+	DEVICE_MIGRATES_NONE,  /* it has none worth moving */
+	DEVICE_MIGRATES_NEVER, /* a VM with it can't move; never_reason says why
+				*/
 };
 
 /*
@@ -78,7 +79,7 @@ struct device_env {
 	struct memory *memory;
 	const struct device_hooks *hooks;
 	void *hooks_opaque;
-	int console_in; /* serial input, -1 for none */
+	int console_in;	 /* serial input, -1 for none */
 	int console_out; /* serial output, -1 to drop it */
 };
 
@@ -86,8 +87,8 @@ struct device_ops {
 	const char *type;
 	enum device_migrates migrates;
 	const char *never_reason; /* for NEVER: a whole sentence for the user */
-	uint32_t version; /* of the section that visit() writes */
-	size_t state_size; /* of struct x_state; 0 with MIGRATES_NONE */
+	uint32_t version;	  /* of the section that visit() writes */
+	size_t state_size;	  /* of struct x_state; 0 with MIGRATES_NONE */
 
 	/*
 	 * Name each field once, in wire order. Runs on a copy, under no lock.

@@ -59,11 +59,11 @@ struct codec {
 	enum codec_mode mode;
 	uint32_t version; /* of the section: visit functions may branch on it */
 	struct buffer *out; /* SAVE: wire bytes; DESCRIBE: text */
-	const uint8_t *in; /* LOAD */
+	const uint8_t *in;  /* LOAD */
 	size_t in_len;
 	size_t in_pos;
 	char scope[128]; /* dotted path of the enclosing codec_enter()s */
-	int code; /* 0, or the first error */
+	int code;	 /* 0, or the first error */
 	struct error err;
 };
 
@@ -83,8 +83,7 @@ void codec_init_load(struct codec *c, const void *data, size_t len,
  * codec_init_describe() - start printing the schema into @out as text, one
  * field a line: "path width".
  */
-void codec_init_describe(struct codec *c, struct buffer *out,
-			 uint32_t version);
+void codec_init_describe(struct codec *c, struct buffer *out, uint32_t version);
 
 /**
  * codec_finish() - end a visit.
@@ -108,8 +107,7 @@ static inline bool codec_loading(const struct codec *c)
 /**
  * codec_fail() - a visit function found a value it can't take.
  */
-void codec_fail(struct codec *c, int code, const char *fmt, ...)
-	__printf(3, 4);
+void codec_fail(struct codec *c, int code, const char *fmt, ...) __printf(3, 4);
 
 /**
  * codec_enter() / codec_leave() - name a nested struct or array element.

@@ -18,10 +18,10 @@ enum report_phase {
 	PHASE_CONFIG,
 	PHASE_REHEARSAL,
 	PHASE_ROUNDS,
-	PHASE_STOP, /* the pause begins here: vCPUs stop, devices drain */
-	PHASE_SAVE, /* state into a buffer */
-	PHASE_SYNC, /* the last dirty log */
-	PHASE_FINAL, /* the last pages, then the state, into the socket */
+	PHASE_STOP,   /* the pause begins here: vCPUs stop, devices drain */
+	PHASE_SAVE,   /* state into a buffer */
+	PHASE_SYNC,   /* the last dirty log */
+	PHASE_FINAL,  /* the last pages, then the state, into the socket */
 	PHASE_LOADED, /* waiting for the target to have it all, loaded */
 	PHASE_COMMIT, /* COMMIT to RUNNING; the pause ends here */
 	REPORT_PHASES,
@@ -30,9 +30,9 @@ enum report_phase {
 /* QEMU's words wherever QEMU has the thing. */
 enum report_status {
 	STATUS_NONE,
-	STATUS_SETUP, /* HELLO to REHEARSAL */
-	STATUS_ACTIVE, /* ROUNDS */
-	STATUS_DEVICE, /* the pause */
+	STATUS_SETUP,	  /* HELLO to REHEARSAL */
+	STATUS_ACTIVE,	  /* ROUNDS */
+	STATUS_DEVICE,	  /* the pause */
 	STATUS_UNCERTAIN, /* COMMIT sent, and no answer */
 	STATUS_COMPLETED,
 	STATUS_FAILED,
@@ -53,14 +53,14 @@ struct report_round {
 struct report {
 	enum report_status status;
 	char error[ERROR_TEXT_MAX]; /* FAILED and CANCELLED */
-	enum report_phase phase; /* the one it is in, or ended in */
+	enum report_phase phase;    /* the one it is in, or ended in */
 	uint64_t phase_ns[REPORT_PHASES];
 	uint64_t start_ns; /* of clock_ns() */
 	uint64_t total_ns;
-	uint64_t downtime_ns; /* first kick to RUNNING received */
+	uint64_t downtime_ns;  /* first kick to RUNNING received */
 	uint64_t predicted_ns; /* of the pause, when it was decided */
-	uint64_t expected_ns; /* of a pause taken now: progress */
-	uint64_t memory_size; /* bytes */
+	uint64_t expected_ns;  /* of a pause taken now: progress */
+	uint64_t memory_size;  /* bytes */
 	uint64_t remaining_pages;
 	uint64_t pages;
 	uint64_t zero_pages;

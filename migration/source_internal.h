@@ -37,7 +37,7 @@ struct source {
 	_Atomic uint64_t max_downtime_ns;
 	_Atomic uint64_t bandwidth_cap; /* bytes a second; 0: none */
 
-	pthread_mutex_t lock;		 /* of what follows */
+	pthread_mutex_t lock; /* of what follows */
 	enum source_state state;
 	bool cancel_wanted;
 	bool resolved; /* by the operator */

@@ -70,8 +70,8 @@ void target_cancel(struct target *target);
  *
  * Return: the verdict; UNKNOWN when it is another session.
  */
-enum wire_verdict_kind
-target_query(struct target *target, const uint8_t session[WIRE_SESSION_SIZE]);
+enum wire_verdict_kind target_query(struct target *target,
+				    const uint8_t session[WIRE_SESSION_SIZE]);
 
 /**
  * target_must_answer() - may the source of this session still have to ask?

@@ -16,7 +16,7 @@
 
 #include "vmm/error.h"
 
-#define ADDRESS_TEXT_MAX 300
+#define ADDRESS_TEXT_MAX    300
 #define TRANSPORT_ALLOW_MAX 32
 
 enum address_kind {
@@ -28,9 +28,9 @@ enum address_kind {
 struct address {
 	enum address_kind kind;
 	char text[ADDRESS_TEXT_MAX]; /* as given, for messages */
-	char host[256]; /* TCP, without brackets */
+	char host[256];		     /* TCP, without brackets */
 	uint16_t port;
-	int fd; /* FD */
+	int fd;	       /* FD */
 	socklen_t len; /* TCP (once resolved) and UNIX */
 	union {
 		struct sockaddr sa;

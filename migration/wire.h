@@ -62,7 +62,7 @@ enum wire_type {
  */
 struct wire_header {
 	uint32_t type;
-	uint32_t length; /* of the payload, bytes */
+	uint32_t length;   /* of the payload, bytes */
 	uint32_t sequence; /* counts records in this direction from 0 */
 	uint32_t crc;
 };
@@ -73,8 +73,8 @@ _Static_assert(sizeof(struct wire_header) == 16, "header is 16 bytes");
  * guest memory inside RAM. In PAGES the pages' bytes follow, in order of runs.
  */
 struct wire_run {
-	uint64_t gpa; /* of the first page, page aligned */
-	uint32_t npages; /* at least 1 */
+	uint64_t gpa;	   /* of the first page, page aligned */
+	uint32_t npages;   /* at least 1 */
 	uint32_t reserved; /* 0 */
 };
 _Static_assert(sizeof(struct wire_run) == 16, "run is 16 bytes");
@@ -89,11 +89,11 @@ _Static_assert(sizeof(struct wire_runs_header) == 8, "runs header is 8 bytes");
 #define WIRE_PAGES_PER_BATCH 512 /* pages of data in one PAGES record */
 
 /* Largest payload of each kind of record; a longer one is refused unread. */
-#define WIRE_SMALL_MAX (4 * KIB)
-#define WIRE_CONFIG_MAX (128 * KIB)
-#define WIRE_IMAGE_MAX (256 * KIB)
+#define WIRE_SMALL_MAX	 (4 * KIB)
+#define WIRE_CONFIG_MAX	 (128 * KIB)
+#define WIRE_IMAGE_MAX	 (256 * KIB)
 #define WIRE_SECTION_MAX (1 * MIB + 4 * KIB)
-#define WIRE_RUNS_BYTES_MAX \
+#define WIRE_RUNS_BYTES_MAX                \
 	(sizeof(struct wire_runs_header) + \
 	 WIRE_RUNS_MAX * sizeof(struct wire_run))
 #define WIRE_PAGES_MAX \
@@ -106,16 +106,16 @@ struct wire_hello {
 	uint16_t version_max;
 	uint32_t capabilities; /* bits of WIRE_CAPS_KNOWN; none yet */
 	uint8_t session[WIRE_SESSION_SIZE];
-	uint32_t commit_deadline_ms; /* LOADED to COMMIT, at the target */
+	uint32_t commit_deadline_ms;  /* LOADED to COMMIT, at the target */
 	uint32_t silence_deadline_ms; /* no record for so long: peer is gone */
-	char software[32]; /* "godwit 0.1.0", for people */
+	char software[32];	      /* "godwit 0.1.0", for people */
 };
 
 #define WIRE_CAPS_KNOWN 0u
 
 struct wire_welcome {
 	uint64_t magic;
-	uint16_t version; /* the one that is spoken from here on */
+	uint16_t version;      /* the one that is spoken from here on */
 	uint32_t capabilities; /* those of HELLO that will be used */
 	uint8_t session[WIRE_SESSION_SIZE];
 	char software[32];
@@ -171,12 +171,13 @@ enum wire_abort {
 };
 
 struct wire_reason {
-	uint32_t code; /* enum wire_abort in ABORT, else 0 */
+	uint32_t code;		  /* enum wire_abort in ABORT, else 0 */
 	char text[WIRE_TEXT_MAX]; /* for the user of the other side */
 };
 
 enum wire_verdict_kind {
-	WIRE_VERDICT_RUNNING = 1, /* the guest runs, or has run, at the target */
+	WIRE_VERDICT_RUNNING =
+		1,		/* the guest runs, or has run, at the target */
 	WIRE_VERDICT_NEVER = 2, /* it never ran there and never will */
 	WIRE_VERDICT_UNKNOWN = 3, /* this listener knows no such session */
 };

@@ -16,7 +16,7 @@
 #include "vmm/error.h"
 
 struct kvm {
-	int fd; /* /dev/kvm */
+	int fd;		 /* /dev/kvm */
 	size_t run_size; /* of a vCPU's mmap */
 	unsigned int max_vcpus;
 	unsigned int max_memslots;
@@ -24,19 +24,18 @@ struct kvm {
 	bool has_adjust_clock_realtime; /* KVM_CLOCK_REALTIME in GET/SET */
 };
 
-#define KVM_IOCTL(fd, cmd, arg, err)                                     \
-	({                                                               \
-		_Static_assert(sizeof(*(arg)) == _IOC_SIZE(cmd),         \
+#define KVM_IOCTL(fd, cmd, arg, err)                                       \
+	({                                                                 \
+		_Static_assert(sizeof(*(arg)) == _IOC_SIZE(cmd),           \
 			       #cmd " takes an argument of another size"); \
-		kvm_ioctl_named((fd), (cmd), (arg), #cmd, (err));        \
+		kvm_ioctl_named((fd), (cmd), (arg), #cmd, (err));          \
 	})
 
 #define KVM_IOCTL_VAR(fd, cmd, arg, err) \
 	kvm_ioctl_named((fd), (cmd), (arg), #cmd, (err))
 
-#define KVM_IOCTL_NUM(fd, cmd, num, err)                                \
-	kvm_ioctl_named((fd), (cmd), (void *)(unsigned long)(num), #cmd, \
-			(err))
+#define KVM_IOCTL_NUM(fd, cmd, num, err) \
+	kvm_ioctl_named((fd), (cmd), (void *)(unsigned long)(num), #cmd, (err))
 
 /**
  * kvm_ioctl_named() - make an ioctl, restarting after EINTR; use the macros.

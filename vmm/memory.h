@@ -27,7 +27,7 @@
 #define MEMORY_MIN	   (16 * MIB)
 #define MEMORY_MAX	   (1024 * GIB)
 /* Sizes are whole multiples of this; it keeps bitmap words whole. */
-#define MEMORY_GRANULE	   (1 * MIB)
+#define MEMORY_GRANULE (1 * MIB)
 
 struct memory_region {
 	uint64_t gpa;
@@ -92,8 +92,8 @@ int __must_check memory_read(const struct memory *mem, uint64_t gpa, void *buf,
  *
  * Return: 0, or -EFAULT when the range is not all RAM (nothing is copied).
  */
-int __must_check memory_write(struct memory *mem, uint64_t gpa,
-			      const void *buf, uint64_t len);
+int __must_check memory_write(struct memory *mem, uint64_t gpa, const void *buf,
+			      uint64_t len);
 
 /**
  * memory_mark_dirty() - the VMM has written @len bytes at @gpa.

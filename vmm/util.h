@@ -18,9 +18,9 @@
 #define container_of(ptr, type, member) \
 	((type *)(void *)((char *)(ptr)-offsetof(type, member)))
 
-#define __must_check	__attribute__((warn_unused_result))
-#define __printf(f, a)	__attribute__((format(printf, f, a)))
-#define __maybe_unused	__attribute__((unused))
+#define __must_check   __attribute__((warn_unused_result))
+#define __printf(f, a) __attribute__((format(printf, f, a)))
+#define __maybe_unused __attribute__((unused))
 
 #define KIB 1024ULL
 #define MIB (1024ULL * KIB)

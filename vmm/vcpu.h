@@ -28,8 +28,8 @@ struct vcpu;
 /* Why a vCPU left the guest for good; told once, on its own thread. */
 enum vcpu_exit {
 	VCPU_EXIT_SHUTDOWN, /* triple fault */
-	VCPU_EXIT_RESET, /* the guest asked through KVM_SYSTEM_EVENT */
-	VCPU_EXIT_ERROR, /* KVM could not go on; the text says how */
+	VCPU_EXIT_RESET,    /* the guest asked through KVM_SYSTEM_EVENT */
+	VCPU_EXIT_ERROR,    /* KVM could not go on; the text says how */
 };
 
 typedef void vcpu_exit_fn(void *opaque, uint32_t index, enum vcpu_exit why,

@@ -25,21 +25,21 @@
 struct vm;
 
 enum vm_hold {
-	VM_HOLD_BIRTH = 1 << 0, /* made, not started */
-	VM_HOLD_USER = 1 << 1, /* `godwit pause`, listen --paused */
+	VM_HOLD_BIRTH = 1 << 0,	    /* made, not started */
+	VM_HOLD_USER = 1 << 1,	    /* `godwit pause`, listen --paused */
 	VM_HOLD_MIGRATION = 1 << 2, /* being moved away */
-	VM_HOLD_RESET = 1 << 3, /* reset in progress */
+	VM_HOLD_RESET = 1 << 3,	    /* reset in progress */
 	VM_HOLD_ENDED = 1 << 4, /* powered off, crashed or exited: for good */
 };
 
 enum vm_event {
-	VM_EVENT_STOP, /* ran, and does no longer */
+	VM_EVENT_STOP,	 /* ran, and does no longer */
 	VM_EVENT_RESUME, /* runs again */
 	VM_EVENT_RESET,
 	VM_EVENT_POWEROFF, /* the guest switched itself off */
-	VM_EVENT_EXIT, /* --debug-exit; @status is the guest's byte */
-	VM_EVENT_CRASHED, /* triple fault; @text */
-	VM_EVENT_FAILED, /* KVM can't go on; @text */
+	VM_EVENT_EXIT,	   /* --debug-exit; @status is the guest's byte */
+	VM_EVENT_CRASHED,  /* triple fault; @text */
+	VM_EVENT_FAILED,   /* KVM can't go on; @text */
 };
 
 typedef void vm_event_fn(void *opaque, enum vm_event event, uint8_t status,
@@ -66,7 +66,7 @@ struct vm_host {
 struct vm_image {
 	int kernel_fd;
 	uint64_t kernel_size; /* bytes */
-	int initrd_fd; /* -1 for none */
+	int initrd_fd;	      /* -1 for none */
 	uint64_t initrd_size;
 };
 

@@ -20,9 +20,9 @@ enum vm_wants {
 };
 
 struct vm_wanted {
-	uint32_t what; /* enum vm_wants */
+	uint32_t what;	     /* enum vm_wants */
 	uint8_t exit_status; /* for EXIT */
-	char text[160]; /* for CRASHED and FAILED */
+	char text[160];	     /* for CRASHED and FAILED */
 };
 
 /* An event on its way to the loop's thread. */
@@ -48,7 +48,7 @@ struct vm {
 	uint8_t *power_on_vcpus; /* nvcpus arch states */
 	void *power_on_vm;
 
-	pthread_mutex_t lock; /* whether it runs */
+	pthread_mutex_t lock;	    /* whether it runs */
 	_Atomic unsigned int holds; /* enum vm_hold; written under lock */
 
 	pthread_mutex_t note_lock; /* the rest; innermost */

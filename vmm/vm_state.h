@@ -20,7 +20,7 @@
 /* A section as it travels: who it is for, then the visited fields. */
 struct vm_section {
 	char type[DEVICE_TYPE_MAX]; /* "vcpu", "vm", or a device's type */
-	char id[DEVICE_ID_MAX]; /* "0".., "vm", or a device's id */
+	char id[DEVICE_ID_MAX];	    /* "0".., "vm", or a device's id */
 	uint32_t version;
 	const void *data;
 	size_t len;
