@@ -35,10 +35,19 @@ struct slot {
 	struct buffer encoded;
 };
 
+/* A VM of the same shape, without threads, devices or memory behind it. */
+struct stage {
+	int vm_fd; /* -1: there is none */
+	struct memory *mem;
+	int *vcpu_fds;
+	uint32_t nvcpus;
+};
+
 struct vm_state {
 	struct vm *vm;
 	uint32_t nslots;
 	struct slot *slots;
+	struct stage stage; /* of the last rehearsal */
 };
 
 /* Whether the guest's user holds it, and what the guest has asked for. */
@@ -130,6 +139,16 @@ static int slot_check(struct vm_state *state, const struct slot *slot,
 
 /* ---- making ---- */
 
+static void stage_free(struct stage *stage)
+{
+	for (uint32_t i = 0; i < stage->nvcpus; i++)
+		close_fd(&stage->vcpu_fds[i]);
+	free(stage->vcpu_fds);
+	close_fd(&stage->vm_fd);
+	memory_free(stage->mem);
+	*stage = (struct stage){ .vm_fd = -1 };
+}
+
 static int slot_init(struct slot *slot, enum slot_kind kind, uint32_t index,
 		     const char *type, const char *id, uint32_t version,
 		     size_t size)
@@ -185,6 +204,7 @@ int vm_state_create(struct vm *vm, struct vm_state **ret, struct error *err)
 	if (!state)
 		goto no_memory;
 	state->vm = vm;
+	state->stage.vm_fd = -1;
 	state->slots =
 		calloc(vm->nvcpus + vm->ndevices + 2, sizeof(*state->slots));
 	if (!state->slots || add_slots(state))
@@ -206,6 +226,7 @@ void vm_state_free(struct vm_state *state)
 		buffer_free(&state->slots[i].encoded);
 	}
 	free(state->slots);
+	stage_free(&state->stage);
 	free(state);
 }
 
@@ -480,23 +501,6 @@ int vm_state_load(struct vm_state *state, struct error *err)
 
 /* ---- rehearsal ---- */
 
-/* A VM of the same shape, without threads, devices or memory behind it. */
-struct stage {
-	int vm_fd;
-	struct memory *mem;
-	int *vcpu_fds;
-	uint32_t nvcpus;
-};
-
-static void stage_free(struct stage *stage)
-{
-	for (uint32_t i = 0; i < stage->nvcpus; i++)
-		close_fd(&stage->vcpu_fds[i]);
-	free(stage->vcpu_fds);
-	close_fd(&stage->vm_fd);
-	memory_free(stage->mem);
-}
-
 static int stage_vcpu(struct stage *stage, const struct vm *vm,
 		      struct error *err)
 {
@@ -516,7 +520,7 @@ static int stage_init(struct stage *stage, const struct vm *vm,
 {
 	int rc;
 
-	*stage = (struct stage){ .vm_fd = -1 };
+	stage_free(stage);
 	stage->vcpu_fds = calloc(vm->nvcpus, sizeof(*stage->vcpu_fds));
 	if (!stage->vcpu_fds)
 		return error_set(err, -ENOMEM, "rehearsal: out of memory");
@@ -555,15 +559,13 @@ static int stage_load(struct stage *stage, const struct vm_state *state,
 int vm_state_rehearse(struct vm_state *state, uint64_t *ret_load_ns,
 		      struct error *err)
 {
-	struct stage stage;
 	uint64_t start;
-	int rc = stage_init(&stage, state->vm, err);
+	int rc = stage_init(&state->stage, state->vm, err);
 
 	start = clock_ns();
 	if (!rc)
-		rc = stage_load(&stage, state, err);
+		rc = stage_load(&state->stage, state, err);
 	*ret_load_ns = clock_ns() - start;
-	stage_free(&stage);
 	if (rc)
 		error_prefix(err, "rehearsal");
 	return rc;
