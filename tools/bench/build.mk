@@ -3,11 +3,15 @@
 # The demonstration and the benchmark are Python; what must not wait for an
 # interpreter is C.
 
-BENCH_TOOLS := $(BUILD)/bench/observer
+BENCH_TOOLS := $(BUILD)/bench/observer $(BUILD)/bench/probe
 
-.PHONY: demo bench-tools
+.PHONY: demo bench bench-tools
 demo:
 	@tools/demo
+
+# BENCH holds options: make bench BENCH="--moves 30 --json figures.json"
+bench: all guests bench-tools
+	@python3 tools/bench $(BENCH)
 
 bench-tools: $(BENCH_TOOLS)
 

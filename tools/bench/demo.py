@@ -107,7 +107,7 @@ def main():
         signal.signal(number, signal.default_int_handler)
     color = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
     observer = Observer("build/bench/observer")
-    contender = Godwit(observer, host.Cores(pin=False), "build/godwit")
+    contender = Godwit(observer, host.Cores(pin=False, first=False), "build/godwit")
     try:
         Demo(contender, color).run(moves)
     except (Failed, Gone) as failure:

@@ -14,7 +14,8 @@
  *                       a space) in PID, as soon as it exists; pin it to CPU
  *                       (-1: don't), and read what the scheduler takes from
  *                       it. Answers "vcpu ID TID"
- *   forget ID           no longer watch
+ *   forget ID           no longer watch; answers "forgotten ID", after which
+ *                       nothing more is heard of it
  *   begin               start to look for gaps; answers "begun"
  *   end                 answers "end key=value…": see report()
  *   beats               answers "beats N": bytes since begin
@@ -337,6 +338,7 @@ static void obey(const char *command, int fd)
 	} else if (sscanf(command, "forget %d", &id) == 1 && id >= 0 &&
 		   id < IDS) {
 		forget(id);
+		answer("forgotten %d", id);
 	} else if (!strcmp(command, "begin")) {
 		begin();
 	} else if (!strcmp(command, "end")) {

@@ -27,8 +27,12 @@ class Failed(Exception):
     """A VMM did not do what it was asked; the text says what and why."""
 
 
-def _die_with_parent():
-    """Runs in a child: nothing is left behind, however we end."""
+def _in_child():
+    """Ends with us, however we end, and not by a Ctrl-C that is meant for us.
+
+    It stays in our session: some kernels share cores out by session.
+    """
+    os.setpgid(0, 0)
     pr_set_pdeathsig = 1
     _libc.prctl(pr_set_pdeathsig, signal.SIGKILL)
 
@@ -43,8 +47,7 @@ class Guest:
         try:
             self.process = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=writer,
-                stderr=self.errors, env=env, start_new_session=True,
-                preexec_fn=_die_with_parent)
+                stderr=self.errors, env=env, preexec_fn=_in_child)
             self.console = observer.watch(reader)
         finally:
             os.close(reader)

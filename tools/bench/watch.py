@@ -49,6 +49,7 @@ class Observer:
 
     def forget(self, number):
         self._send(f"forget {number}")
+        self._answer("forgotten", 10)
         self.used.discard(number)
 
     def find_vcpu(self, number, pid, name, cpu):

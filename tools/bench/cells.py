@@ -1,0 +1,196 @@
+# SPDX-License-Identifier: MIT
+"""The workloads, and how one move of one of them is measured.
+
+All contenders hold a guest of their own for the whole cell and take turns, one
+move each; who is not in turn is frozen (SIGSTOP), so that it takes no core. A
+move is measured from outside (the observer) and by the guest itself (its
+longest gap by TSC, which a move within one host leaves alone).
+"""
+
+import collections
+
+import host
+from vmm import Failed
+from watch import Gone
+
+Cell = collections.namedtuple("Cell", "name title kernel cmdline memory_mib")
+
+DIRTY = "touch=word progress=0 beat_us=100"
+CELLS = [
+    Cell("null", "nothing to move: 32 MiB, only the heartbeat",
+         "heartbeat", "", 32),
+    Cell("idle", "1 GiB, only the heartbeat", "heartbeat", "", 1024),
+    Cell("slow", "1 GiB, writes 64 MiB over and over at 327 MB/s",
+         "dirty", f"mib=64 rate=327 {DIRTY}", 1024),
+    Cell("fast", "1 GiB, writes 256 MiB over and over at 2.6 GB/s",
+         "dirty", f"mib=256 rate=2600 {DIRTY}", 1024),
+    Cell("full", "1 GiB, writes 512 MiB over and over as fast as it can",
+         "dirty", f"mib=512 rate=0 {DIRTY}", 1024),
+    Cell("filled", "1 GiB, no page of it zero, writes 1 MiB at 10 MB/s",
+         "dirty", f"mib=1 rate=10 fill=yes {DIRTY}", 1024),
+]
+
+SETTLE_BEATS = 500
+SETTLE_PASSES = 2
+# A move is one under foreign load when the guest had to wait longer than this
+# for its core, which is its alone, or, unless we go before other programs, when
+# others had more than this of our cores.
+FOREIGN_DELAY_MS = 1.0
+FOREIGN_SHARE = 0.15
+
+
+class Turn:
+    """A contender in a cell: where its guest is now, and its moves."""
+
+    def __init__(self, contender, cell, observer, cores):
+        self.contender = contender
+        self.cell = cell
+        self.observer = observer
+        self.cores = cores
+        self.moves = []
+        self.errors = []
+        self.guest = None
+
+    def boot(self):
+        cell = self.cell
+        self.guest = self.contender.start(f"build/guests/{cell.kernel}.elf",
+                                          cell.cmdline, cell.memory_mib)
+        self.guest.line("ready" if cell.kernel == "dirty" else "heartbeat:")
+        self.observer.wait_vcpu(self.guest.console)
+        self.memory()
+        self.guest.freeze()
+
+    def memory(self):
+        """PSS of the process that holds the guest, beside guest memory."""
+        self.resident = host.pss_beside_guest(
+            self.guest.pid, self.cell.memory_mib << 20)[1]
+
+    def stats(self):
+        if self.cell.kernel != "dirty":
+            return None
+        return self.guest.ask(b"s", "stats ")
+
+    def settle(self):
+        """Lets the guest run until it is at its work. Returns its speed."""
+        self.observer.begin()
+        self.observer.wait_beats(SETTLE_BEATS, 10)
+        first = self.stats()
+        if not first:
+            self.observer.end()
+            return None
+        beats, now = SETTLE_BEATS, first
+        while now["passes"] < first["passes"] + SETTLE_PASSES:
+            beats += SETTLE_BEATS
+            self.observer.wait_beats(beats, 30)
+            now = self.stats()
+        self.observer.end()
+        return speed(first, now)
+
+    def pids(self):
+        return [guest.pid for guest in self.contender.guests] + [
+            self.observer.process.pid]
+
+    def move(self, counted=True):
+        """One move, measured; a failed one is noted and ends the turn."""
+        self.guest.thaw()
+        target = self.contender.receive(self.guest)
+        load = host.Load(self.cores, self.pids())
+        try:
+            usual = self.settle()
+            before = self.stats()
+            self.guest.ask(b"g", "gap ")
+            self.observer.begin()
+            told = self.contender.move(self.guest, target)
+            self.observer.wait_vcpu(target.console)
+            move = self.seen(target, told)
+            self.contender.end(self.guest)
+            self.guest = target
+            move["speed"] = self.relative_speed(before, usual)
+        except (Failed, Gone) as failure:
+            self.fail(str(failure), target)
+            return
+        move["foreign"] = load.foreign(self.pids())
+        move["quiet"] = (move["vcpu_delay_ms"] <= FOREIGN_DELAY_MS and
+                         (self.cores.first or
+                          move["foreign"] <= FOREIGN_SHARE))
+        self.guest.freeze()
+        if counted:
+            self.moves.append(move)
+
+    def seen(self, target, told):
+        """What guest and observer say of the move that has just ended."""
+        gap = target.ask(b"g", "gap ")["tsc_ns"]
+        seen = self.observer.end()
+        if not seen["handover_ns"]:
+            raise Failed("the guest's beats did not change hands")
+        told.update({
+            "outside_ms": seen["handover_ns"] / 1e6,
+            "stall_ms": seen["stall_ns"] / 1e6,
+            "guest_ms": gap / 1e6,
+            "vcpu_delay_ms": seen["vcpu_delay_ns"] / 1e6,
+            "observer_delay_ms": seen["observer_delay_ns"] / 1e6,
+        })
+        return told
+
+    def relative_speed(self, before, usual):
+        if not before or not usual:
+            return None
+        return speed(before, self.stats()) / usual
+
+    def fail(self, what, target):
+        """The guest starts anew: how much of it is left is not known."""
+        self.errors.append(what)
+        self.observer.end()
+        self.contender.end(target)
+        self.contender.end(self.guest)
+        self.guest = None
+        if len(self.errors) < 3:
+            self.boot()
+
+    def quiet(self):
+        return sum(move["quiet"] for move in self.moves)
+
+    def done(self, moves, attempts):
+        return (self.guest is None or self.quiet() >= moves or
+                len(self.moves) + len(self.errors) >= attempts)
+
+    def end(self):
+        if self.guest:
+            self.contender.end(self.guest)
+
+
+def speed(before, after):
+    """Pages the guest wrote in a millisecond, between two of its stats."""
+    return ((after["pages_written"] - before["pages_written"]) /
+            max(after["ms"] - before["ms"], 1))
+
+
+def run_cell(cell, contenders, observer, cores, moves, tell):
+    """Measures a cell: moves quiet ones each, or half as many again in all."""
+    turns = [Turn(contender, cell, observer, cores)
+             for contender in contenders]
+    attempts = moves + (moves + 1) // 2
+    try:
+        for turn in turns:
+            turn.boot()
+            turn.move(counted=False)  # memory is warm from here on
+        while not all(turn.done(moves, attempts) for turn in turns):
+            for turn in turns:
+                if not turn.done(moves, attempts):
+                    turn.move()
+                tell(cell, turn)
+    finally:
+        for turn in turns:
+            turn.end()
+    return {turn.contender.label: result(turn, moves) for turn in turns}
+
+
+def result(turn, wanted):
+    """The quiet moves; all of them when fewer than half were quiet."""
+    quiet = [move for move in turn.moves if move["quiet"]]
+    enough = len(quiet) * 2 >= wanted
+    return {"moves": quiet[:wanted] if enough else turn.moves,
+            "discarded": len(turn.moves) - len(quiet) if enough else 0,
+            "loaded": 0 if enough else len(turn.moves) - len(quiet),
+            "errors": turn.errors,
+            "resident_bytes": turn.resident if turn.guest else None}

@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: MIT
+"""The figures as text. All times are milliseconds."""
+
+import statistics
+
+HEAD = f"""\
+{'':<15}{'':>3} {'outside':>15} {'guest':>15} {'says':>7} {'said':>6} \
+{'stall':>7} {'total':>8} {'speed':>6} {'MB/s':>6}
+{'':<15}{'n':>3} {'median':>8}{'max':>7} {'median':>8}{'max':>7} \
+{'median':>7} {'before':>6} {'max':>7} {'median':>8} {'median':>6} {'median':>6}"""
+
+LEGEND = """\
+outside  last byte of the guest from one process to its first from the other,
+         by the clock of a third; holds up to one beat (0.1 ms)
+guest    the longest time that the guest saw between two looks at the clock,
+         whatever made it wait, from before the move to after it
+says     the pause, by the VMM itself; said before: what it had predicted
+stall    the longest time between two beats in one and the same process
+total    the whole move, by the VMM itself
+speed    pages that the guest wrote from before the move to after it, of what
+         it writes otherwise; low when writing is slowed down by logging or
+         on purpose, and when it stands still
+n        moves that count. Discarded or marked are those under foreign load:
+         the vCPU waited over 1 ms for its core or, at equal priority, others
+         had over 15 % of our cores; others: what they had, the median"""
+
+
+def median(moves, key):
+    values = [move[key] for move in moves if move[key] is not None]
+    return statistics.median(values) if values else None
+
+
+def number(value, width, digits):
+    return f"{'-':>{width}}" if value is None else f"{value:{width}.{digits}f}"
+
+
+def bandwidth(moves):
+    rates = [move["bytes"] / move["total_ms"] / 1e3 for move in moves
+             if move["total_ms"]]
+    return statistics.median(rates) if rates else None
+
+
+def line(label, result):
+    moves = result["moves"]
+    if not moves:
+        return f"{label:<15}  0 {'; '.join(result['errors'])}"
+    speed = median(moves, "speed")
+    cells = [f"{label:<15}{len(moves):>3} "]
+    for key in ("outside_ms", "guest_ms"):
+        cells.append(number(median(moves, key), 8, 2) +
+                     number(max(move[key] for move in moves), 7, 2) + " ")
+    cells += [number(median(moves, "downtime_ms"), 7, 2), " ",
+              number(median(moves, "predicted_ms"), 6, 2), " ",
+              number(max(move["stall_ms"] for move in moves), 7, 1), " ",
+              number(median(moves, "total_ms"), 8, 1), " ",
+              f"{'-':>6}" if speed is None else f"{speed:6.0%}", " ",
+              number(bandwidth(moves), 6, 0)]
+    return "".join(cells) + remarks(result)
+
+
+def remarks(result):
+    others = median(result["moves"], "foreign")
+    words = [f"others {others:.0%}"] if others > 0.02 else []
+    if result["discarded"]:
+        words.append(f"{result['discarded']} discarded")
+    if result["loaded"]:
+        words.append(f"{result['loaded']} under foreign load")
+    if result["errors"]:
+        words.append(f"{len(result['errors'])} failed")
+    return "  " + ", ".join(words) if words else ""
+
+
+def ratios(results):
+    """Lines that compare the first contender with each of the others."""
+    labels = list(results)
+    ours = results[labels[0]]["moves"]
+    lines = []
+    for label in labels[1:]:
+        theirs = results[label]["moves"]
+        if not ours or not theirs:
+            continue
+        words = []
+        for name, key in (("outside", "outside_ms"), ("guest", "guest_ms"),
+                          ("total", "total_ms")):
+            ratio = median(ours, key) / max(median(theirs, key), 0.001)
+            behind = " (behind)" if ratio > 1.05 else ""
+            words.append(f"{name} {ratio:.2f}{behind}")
+        lines.append(f"  ÷ {label}: " + ", ".join(words))
+    return lines
+
+
+def cell_text(cell, results):
+    lines = [f"{cell.name}: {cell.title}", HEAD]
+    lines += [line(label, result) for label, result in results.items()]
+    lines += ratios(results)
+    for label, result in results.items():
+        lines += [f"  {label}, failed: {error}" for error in result["errors"]]
+    return "\n".join(lines) + "\n"
+
+
+def phases_text(moves):
+    """Where godwit's pause went: the median of each phase."""
+    moves = [move for move in moves if move["phases"]]
+    if not moves:
+        return ""
+    names = list(moves[0]["phases"])
+    return "  phases: " + " ".join(
+        f"{name} {statistics.median(m['phases'][name] for m in moves):.2f}"
+        for name in names) + "\n"
+
+
+def calibration_text(figures):
+    raw, spin = figures["socket"], figures["scheduler"]
+    return (
+        f"raw socket, both ends on one core: {raw['populated_mb_s']:.0f} MB/s "
+        f"into memory that is there,\n  {raw['fresh_mb_s']:.0f} MB/s into "
+        f"fresh memory; round trip {raw['round_trip_us']:.0f} µs\n"
+        f"scheduler, a spinner alone on the vCPU's core for one second: "
+        f"longest gap {spin['longest_us'] / 1e3:.2f} ms,\n"
+        f"  gaps over 0.1 ms {spin['gaps_ms']:.1f} ms in all, of which it "
+        f"waited {spin['run_delay_ms']:.1f} ms for its core\n")
+
+
+def start_text(starts):
+    lines = ["start: fork to the first byte of guest hello, 64 MiB"]
+    lines += [f"{label:<15} median {ms['median']:.1f} max {ms['max']:.1f}"
+              for label, ms in starts.items()]
+    values = list(starts.values())
+    if len(values) > 1:
+        lines.append(f"  ratio {values[0]['median'] / values[1]['median']:.2f}")
+    return "\n".join(lines) + "\n"
+
+
+def resident_text(cells):
+    """PSS beside guest memory, once the guest runs."""
+    lines = ["memory: PSS beside the guest's own, MiB, right after boot"]
+    for name, results in cells.items():
+        sizes = [f"{label} {result['resident_bytes'] / 2**20:.1f}"
+                 for label, result in results.items()
+                 if result["resident_bytes"] is not None]
+        lines.append(f"{name:<15} {', '.join(sizes)}")
+    return "\n".join(lines) + "\n"
