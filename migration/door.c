@@ -191,6 +191,22 @@ static enum wire_verdict_kind verdict_on(struct door *door,
 	return kind;
 }
 
+/* The answer may be lost; only DONE says that the source has it. */
+static void await_done(struct door *door, struct stream *stream,
+		       const uint8_t *session)
+{
+	struct record record;
+	struct error err;
+
+	if (stream_recv(stream, &record, clock_ns() + REPLY_PATIENCE, &err) ||
+	    record.type != WIRE_DONE)
+		return;
+	pthread_mutex_lock(&door->lock);
+	if (door->target)
+		target_done(door->target, session);
+	pthread_mutex_unlock(&door->lock);
+}
+
 static void answer_query(struct door *door, struct stream *stream,
 			 const struct wire_hello *query)
 {
@@ -202,6 +218,8 @@ static void answer_query(struct door *door, struct stream *stream,
 	if (stream_send_struct(stream, WIRE_VERDICT, wire_verdict_visit,
 			       &verdict, clock_ns() + REPLY_PATIENCE, &err))
 		log_info("listener: answering a query: %s", err.text);
+	else if (verdict.kind != WIRE_VERDICT_UNKNOWN)
+		await_done(door, stream, query->session);
 	stream_close(stream);
 }
 

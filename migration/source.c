@@ -359,6 +359,7 @@ static void hand_over(struct source *s, struct error *err)
 	if (!rc && record.type == WIRE_NACK &&
 	    !stream_decode(&record, wire_reason_visit, &reason, err) &&
 	    !step(s, SOURCE_ON_NACK)) {
+		s->nacked = true;
 		error_set(err, -ECONNREFUSED, "the target gave up: %s",
 			  reason.text);
 		return;
@@ -367,6 +368,15 @@ static void hand_over(struct source *s, struct error *err)
 }
 
 /* ---- asking ---- */
+
+/* We know what became of the session; the target may forget it. */
+static void send_done(struct stream *stream)
+{
+	struct error err;
+
+	(void)!stream_send(stream, WIRE_DONE, NULL, 0,
+			   clock_ns() + GOODBYE_PATIENCE, &err);
+}
 
 static enum source_event verdict_event(const struct wire_verdict *verdict)
 {
@@ -400,14 +410,16 @@ static void ask_once(struct source *s)
 		rc = stream_recv(stream, &record, deadline, &err);
 	if (!rc && record.type == WIRE_VERDICT)
 		rc = stream_decode(&record, wire_verdict_visit, &verdict, &err);
-	stream_close(stream);
-	if (rc) {
-		log_info("migration: asking: %s", err.text);
-		return;
-	}
-	if (!memcmp(verdict.session, s->session, sizeof(s->session)))
-		/* The operator may have been faster; his word stands. */
+	if (!rc && memcmp(verdict.session, s->session, sizeof(s->session)))
+		rc = error_set(&err, -EPROTO, "an answer on another session");
+	/* The operator may have been faster; his word stands. */
+	if (!rc)
 		(void)!step(s, verdict_event(&verdict));
+	if (!rc && verdict.kind != WIRE_VERDICT_UNKNOWN)
+		send_done(stream);
+	stream_close(stream);
+	if (rc)
+		log_info("migration: asking: %s", err.text);
 }
 
 static void ask(struct source *s)
@@ -433,19 +445,25 @@ static void ask(struct source *s)
 
 /* ---- the whole ---- */
 
+/*
+ * Courtesy: the target acts the same when the line goes dead, only later.
+ * After NACK there is nothing left to abort; DONE says that we know.
+ */
 static void say_goodbye(struct source *s, int rc, const char *why)
 {
-	uint64_t deadline = clock_ns() + GOODBYE_PATIENCE;
 	struct error err;
 
 	if (!s->stream)
 		return;
 	s->stream->interrupt_fd = -1;
-	/* Courtesy only: the target acts the same when the line goes dead. */
-	(void)!stream_send_reason(s->stream, WIRE_ABORT,
-				  rc == STREAM_CANCELLED ? WIRE_ABORT_CANCELLED
-							 : WIRE_ABORT_FAILED,
-				  why, deadline, &err);
+	if (s->nacked)
+		send_done(s->stream);
+	else
+		(void)!stream_send_reason(
+			s->stream, WIRE_ABORT,
+			rc == STREAM_CANCELLED ? WIRE_ABORT_CANCELLED
+					       : WIRE_ABORT_FAILED,
+			why, clock_ns() + GOODBYE_PATIENCE, &err);
 	stream_close(s->stream);
 	s->stream = NULL;
 }
@@ -465,13 +483,10 @@ static int keep(struct source *s, int rc, struct error *err)
 
 static int moved(struct source *s)
 {
-	struct error err;
-
 	s->report.downtime_ns = clock_ns() - s->pause_ns;
 	finish_report(s, s->resolved ? "discarded at the operator's word" : "");
 	if (s->stream)
-		(void)!stream_send(s->stream, WIRE_DONE, NULL, 0,
-				   clock_ns() + GOODBYE_PATIENCE, &err);
+		send_done(s->stream);
 	set_status(s, STATUS_COMPLETED);
 	return 0;
 }

@@ -32,6 +32,7 @@ struct source {
 	uint64_t phase_start_ns;
 	uint64_t pause_ns; /* when the pause began */
 	uint64_t abort_ns; /* when it is called off */
+	bool nacked;	   /* the target has said that it never ran the guest */
 	bool forced;	   /* switched over at the timeout, whatever it costs */
 
 	_Atomic uint64_t max_downtime_ns;

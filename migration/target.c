@@ -88,7 +88,8 @@ struct target {
 	enum target_state state;
 	bool reached_loaded;
 	bool gone; /* DESTROYED, and the VM is no more */
-	bool done; /* the source knows that it runs here */
+	bool done; /* the source knows what became of the session */
+	bool cancelled;
 };
 
 /* ---- making ---- */
@@ -97,6 +98,7 @@ int target_create(const struct target_env *env, const struct wire_hello *hello,
 		  struct target **ret, struct error *err)
 {
 	struct target *t = calloc(1, sizeof(*t));
+	pthread_condattr_t monotonic;
 
 	if (!t)
 		return error_set(err, -ENOMEM, "target: out of memory");
@@ -104,7 +106,10 @@ int target_create(const struct target_env *env, const struct wire_hello *hello,
 	t->hello = *hello;
 	t->image = (struct vm_image){ .kernel_fd = -1, .initrd_fd = -1 };
 	pthread_mutex_init(&t->lock, NULL);
-	pthread_cond_init(&t->changed, NULL);
+	pthread_condattr_init(&monotonic);
+	pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+	pthread_cond_init(&t->changed, &monotonic);
+	pthread_condattr_destroy(&monotonic);
 	t->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (t->wake_fd < 0) {
 		int code = -errno;
@@ -150,7 +155,39 @@ static void wake(struct target *t)
 
 void target_cancel(struct target *t)
 {
+	pthread_mutex_lock(&t->lock);
+	t->cancelled = true;
+	pthread_cond_broadcast(&t->changed);
+	pthread_mutex_unlock(&t->lock);
 	wake(t);
+}
+
+static void note_done(struct target *t)
+{
+	pthread_mutex_lock(&t->lock);
+	t->done = true;
+	pthread_cond_broadcast(&t->changed);
+	pthread_mutex_unlock(&t->lock);
+}
+
+void target_done(struct target *t, const uint8_t session[WIRE_SESSION_SIZE])
+{
+	if (!memcmp(session, t->hello.session, sizeof(t->hello.session)))
+		note_done(t);
+}
+
+void target_linger(struct target *t, uint64_t deadline_ns)
+{
+	struct timespec until = {
+		.tv_sec = (time_t)(deadline_ns / NS_PER_S),
+		.tv_nsec = (long)(deadline_ns % NS_PER_S),
+	};
+
+	pthread_mutex_lock(&t->lock);
+	while (t->reached_loaded && !t->done && !t->cancelled &&
+	       clock_ns() < deadline_ns)
+		pthread_cond_timedwait(&t->changed, &t->lock, &until);
+	pthread_mutex_unlock(&t->lock);
 }
 
 static enum target_state step(struct target *t, enum target_event event)
@@ -530,6 +567,15 @@ static int on_paused(struct target *t, const struct record *record,
 
 /* ---- COMMIT ---- */
 
+static void log_session(const struct target *t)
+{
+	char hex[2 * WIRE_SESSION_SIZE + 1];
+
+	for (size_t i = 0; i < WIRE_SESSION_SIZE; i++)
+		snprintf(hex + 2 * i, 3, "%02x", t->hello.session[i]);
+	log_notice("the guest of session %s runs here from now on", hex);
+}
+
 /*
  * The guest is let go under the lock, so that a QUERY never gets an answer
  * that is not true yet. Nothing here can fail.
@@ -547,6 +593,8 @@ static int on_commit(struct target *t, const struct record *record,
 	pthread_mutex_lock(&t->lock);
 	(void)!handoff_target_step(&t->state, TARGET_ON_COMMIT);
 	if (t->state == TARGET_RUNNING) {
+		/* An operator who has to decide later goes by this line. */
+		log_session(t);
 		vm_release(vm, VM_HOLD_BIRTH);
 		t->vm = NULL;
 	}
@@ -568,10 +616,8 @@ static int on_done(struct target *t, const struct record *record,
 {
 	(void)record;
 	(void)err;
-	pthread_mutex_lock(&t->lock);
-	(void)!handoff_target_step(&t->state, TARGET_ON_DONE);
-	t->done = true;
-	pthread_mutex_unlock(&t->lock);
+	(void)step(t, TARGET_ON_DONE);
+	note_done(t);
 	return 0;
 }
 
@@ -603,13 +649,16 @@ static const struct rule {
 	{ STAGE_RUNNING, WIRE_DONE, STAGE_RUNNING, on_done },
 };
 
-static int aborted(const struct record *record, struct error *err)
+static int aborted(struct target *t, const struct record *record,
+		   struct error *err)
 {
 	struct wire_reason reason = { 0 };
 	int rc = stream_decode(record, wire_reason_visit, &reason, err);
 
 	if (rc)
 		return rc;
+	/* Who calls it off has not sent COMMIT, and will not ask. */
+	note_done(t);
 	return error_set(err, -ECONNABORTED, "the source called it off: %s",
 			 reason.text);
 }
@@ -621,7 +670,7 @@ static int dispatch(struct target *t, const struct record *record,
 		return stream_send(t->stream, WIRE_PONG, NULL, 0,
 				   clock_ns() + REPLY_PATIENCE, err);
 	if (record->type == WIRE_ABORT && t->stage <= STAGE_COMMIT)
-		return aborted(record, err);
+		return aborted(t, record, err);
 	for (size_t i = 0; i < ARRAY_SIZE(rules); i++) {
 		if (rules[i].stage != t->stage || rules[i].type != record->type)
 			continue;
@@ -703,6 +752,21 @@ static void await_done(struct target *t)
 		(void)!dispatch(t, &record, &err);
 }
 
+/* After NACK: a late COMMIT may come first, then DONE, or ABORT. */
+static void await_knowledge(struct target *t)
+{
+	uint64_t deadline = clock_ns() + GOODBYE_PATIENCE;
+	struct record record;
+	struct error err;
+
+	while (!stream_recv(t->stream, &record, deadline, &err)) {
+		if (record.type != WIRE_DONE && record.type != WIRE_ABORT)
+			continue;
+		note_done(t);
+		return;
+	}
+}
+
 /*
  * It did not work. Destroy first, then say so: NACK and REFUSE are promises
  * that the guest never ran here and never will.
@@ -718,9 +782,11 @@ static void give_up(struct target *t, int rc, const char *why)
 	pthread_cond_broadcast(&t->changed);
 	pthread_mutex_unlock(&t->lock);
 	t->stream->interrupt_fd = -1;
-	(void)!stream_send_reason(t->stream,
-				  t->reached_loaded ? WIRE_NACK : WIRE_REFUSE,
-				  0, why, clock_ns() + GOODBYE_PATIENCE, &err);
+	if (!stream_send_reason(t->stream,
+				t->reached_loaded ? WIRE_NACK : WIRE_REFUSE, 0,
+				why, clock_ns() + GOODBYE_PATIENCE, &err) &&
+	    t->reached_loaded)
+		await_knowledge(t);
 }
 
 int target_run(struct target *t, struct stream *stream, struct error *err)

@@ -74,6 +74,18 @@ enum wire_verdict_kind target_query(struct target *target,
 				    const uint8_t session[WIRE_SESSION_SIZE]);
 
 /**
+ * target_done() - the source of @session has said that it knows.
+ */
+void target_done(struct target *target,
+		 const uint8_t session[WIRE_SESSION_SIZE]);
+
+/**
+ * target_linger() - wait until the source knows, @deadline_ns, or
+ * target_cancel(), whatever is first.
+ */
+void target_linger(struct target *target, uint64_t deadline_ns);
+
+/**
  * target_must_answer() - may the source of this session still have to ask?
  */
 bool target_must_answer(struct target *target);

@@ -27,6 +27,8 @@
 #define HELLO_PATIENCE (30 * NS_PER_S)
 #define DOOR_CHECK     (1 * NS_PER_S)
 #define NAME_TRIES     1000
+/* How long a source may need to come back and ask, after a failed --once. */
+#define LINGER (30 * NS_PER_S)
 
 struct listener {
 	struct instance inst;
@@ -185,6 +187,9 @@ static int attempt(struct listener *l, struct stream *stream,
 		return error_set(err, -ECANCELED, "the listener is leaving");
 	}
 	rc = target_run(target, stream, err);
+	/* Nobody is here to answer for it once the process has ended. */
+	if (rc && l->options->once && l->door)
+		target_linger(target, clock_ns() + LINGER);
 	if (rc)
 		end_attempt(l, target, hello);
 	return rc;

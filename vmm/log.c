@@ -12,7 +12,7 @@
 
 #define LOG_LINE_MAX 1024
 
-static _Atomic int log_limit = LOG_WARN;
+static _Atomic int log_limit = LOG_NOTICE;
 
 void log_set_level(enum log_level level)
 {
