@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 /*
- * One attempt to take a guest; see target.h.
+ * One attempt to take a guest; see target.h. Building the machine is in
+ * target_build.c.
  *
  * The handoff state (handoff.h) is changed under target->lock, by this thread
  * or by a QUERY that comes through the door, and nowhere but in step(). The
@@ -16,38 +17,16 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
-#include <sys/mman.h>
-#include <sys/sysinfo.h>
 #include <unistd.h>
 
-#include "migration/handoff.h"
-#include "migration/pages.h"
-#include "migration/target.h"
+#include "migration/target_internal.h"
 #include "vmm/log.h"
-#include "vmm/vm_state.h"
 
 #define SILENCE_MIN_MS	 1000
 #define SILENCE_MAX_MS	 600000
 #define DEADLINE_MAX_MS	 600000
-#define REPLY_PATIENCE	 (30 * NS_PER_S)
 #define GOODBYE_PATIENCE (1 * NS_PER_S)
 #define DONE_PATIENCE	 (5 * NS_PER_S)
-#define KERNEL_MAX	 (1 * GIB)
-
-/* What is expected next on the connection. */
-enum stage {
-	STAGE_CONFIG,
-	STAGE_IMAGE, /* IMAGE pieces, until all are here */
-	STAGE_REHEARSE,
-	STAGE_REHEARSING, /* sections */
-	STAGE_BETWEEN,	  /* ROUND, or PAUSED */
-	STAGE_ROUND,
-	STAGE_FINAL, /* the last pages, or the first section */
-	STAGE_STATE, /* sections */
-	STAGE_COMMIT,
-	STAGE_RUNNING,
-	STAGES,
-};
 
 static const char *const stage_wants[] = {
 	[STAGE_CONFIG] = "CONFIG",
@@ -63,34 +42,6 @@ static const char *const stage_wants[] = {
 };
 _Static_assert(ARRAY_SIZE(stage_wants) == STAGES,
 	       "every stage wants something");
-
-struct target {
-	struct target_env env;
-	struct wire_hello hello;
-	int wake_fd; /* eventfd: the attempt is given up from elsewhere */
-
-	/* the migration thread's own */
-	struct stream *stream;
-	enum stage stage;
-	struct vm *vm;
-	struct vm_state *vm_state;
-	struct page_receiver *receiver;
-	struct vm_image image;
-	uint64_t image_got;
-	uint32_t round;
-	uint64_t round_pages;
-	uint32_t nsections;
-	struct wire_load_times times;
-	uint64_t commit_deadline_ns;
-
-	pthread_mutex_t lock;
-	pthread_cond_t changed;
-	enum target_state state;
-	bool reached_loaded;
-	bool gone; /* DESTROYED, and the VM is no more */
-	bool done; /* the source knows what became of the session */
-	bool cancelled;
-};
 
 /* ---- making ---- */
 
@@ -190,7 +141,7 @@ void target_linger(struct target *t, uint64_t deadline_ns)
 	pthread_mutex_unlock(&t->lock);
 }
 
-static enum target_state step(struct target *t, enum target_event event)
+enum target_state target_step(struct target *t, enum target_event event)
 {
 	enum target_state state;
 
@@ -229,182 +180,6 @@ bool target_must_answer(struct target *t)
 	must = t->reached_loaded && !t->done;
 	pthread_mutex_unlock(&t->lock);
 	return must;
-}
-
-/* ---- CONFIG ---- */
-
-static int check_layout(const struct wire_config *config,
-			const struct memory *mem, struct error *err)
-{
-	if (config->page_size != GUEST_PAGE_SIZE)
-		return error_set(err, -ENOTSUP,
-				 "page size %u; this host has "
-				 "%llu",
-				 config->page_size, GUEST_PAGE_SIZE);
-	for (unsigned int i = 0; i < mem->nregions; i++) {
-		if (config->nranges == mem->nregions &&
-		    config->ranges[i].gpa == mem->regions[i].gpa &&
-		    config->ranges[i].size == mem->regions[i].size)
-			continue;
-		return error_set(err, -ENOTSUP,
-				 "memory is laid out in "
-				 "another way than this godwit does it; update "
-				 "it");
-	}
-	return 0;
-}
-
-static int make_file(const char *name, uint64_t size, int *ret_fd,
-		     struct error *err)
-{
-	*ret_fd = memfd_create(name, MFD_CLOEXEC);
-	if (*ret_fd < 0 || ftruncate(*ret_fd, (off_t)size))
-		return error_set(err, -errno, "%s of %llu bytes: %s", name,
-				 (unsigned long long)size, strerror(errno));
-	return 0;
-}
-
-static int make_image(struct target *t, const struct wire_config *config,
-		      struct error *err)
-{
-	int rc;
-
-	if (config->kernel_size > KERNEL_MAX ||
-	    config->initrd_size > config->machine.memory_size)
-		return error_set(err, -E2BIG,
-				 "boot image of %llu + %llu "
-				 "bytes",
-				 (unsigned long long)config->kernel_size,
-				 (unsigned long long)config->initrd_size);
-	t->image.kernel_size = config->kernel_size;
-	t->image.initrd_size = config->initrd_size;
-	rc = make_file("kernel", config->kernel_size, &t->image.kernel_fd, err);
-	if (!rc && config->initrd_size)
-		rc = make_file("initrd", config->initrd_size,
-			       &t->image.initrd_fd, err);
-	return rc;
-}
-
-/*
- * Memory is backed as it is written, so building a machine that this host could
- * never back would succeed, and end in the OOM killer with the guest in it.
- */
-static int check_memory(const struct machine *machine, struct error *err)
-{
-	struct sysinfo info;
-	uint64_t total;
-
-	if (sysinfo(&info))
-		return error_set(err, -errno, "sysinfo: %s", strerror(errno));
-	total = (uint64_t)info.totalram * info.mem_unit;
-	if (machine->memory_size <= total)
-		return 0;
-	return error_set(err, -ENOMEM,
-			 "the guest has %llu MiB of memory, this host has %llu",
-			 (unsigned long long)(machine->memory_size / MIB),
-			 (unsigned long long)(total / MIB));
-}
-
-/* Build the whole machine, or say what can't be had here. */
-static int build(struct target *t, struct wire_config *config,
-		 struct error *err)
-{
-	int rc = machine_check(&config->machine, err);
-
-	if (!rc)
-		rc = check_memory(&config->machine, err);
-	if (!rc)
-		rc = arch_cpu_model_check(t->env.host.kvm,
-					  &config->machine.cpu_model, err);
-	if (!rc)
-		rc = t->env.on_config(t->env.opaque, &config->machine, err);
-	if (!rc)
-		rc = vm_create(&config->machine, &t->env.host, &t->vm, err);
-	if (!rc)
-		rc = check_layout(config, vm_memory(t->vm), err);
-	if (!rc)
-		rc = make_image(t, config, err);
-	if (!rc)
-		rc = vm_state_create(t->vm, &t->vm_state, err);
-	if (!rc)
-		rc = page_receiver_create(vm_memory(t->vm), &t->receiver, err);
-	return rc;
-}
-
-static int on_config(struct target *t, const struct record *record,
-		     struct error *err)
-{
-	struct wire_config *config = calloc(1, sizeof(*config));
-	struct wire_accept accept = { 0 };
-	uint64_t start = clock_ns();
-	int rc;
-
-	if (!config)
-		return error_set(err, -ENOMEM, "CONFIG: out of memory");
-	rc = stream_decode(record, wire_config_visit, config, err);
-	if (!rc)
-		rc = build(t, config, err);
-	if (!rc && !config->kernel_size && !config->initrd_size)
-		t->stage = STAGE_REHEARSE;
-	free(config);
-	if (rc)
-		return rc;
-	if (step(t, TARGET_ON_CONFIG) != TARGET_BUILT)
-		return error_set(err, STREAM_CANCELLED, "cancelled");
-	accept.build_ns = clock_ns() - start;
-	return stream_send_struct(t->stream, WIRE_ACCEPT, wire_accept_visit,
-				  &accept, clock_ns() + REPLY_PATIENCE, err);
-}
-
-static int write_piece(int fd, uint64_t at, const uint8_t *data, size_t len,
-		       struct error *err)
-{
-	while (len) {
-		ssize_t n = pwrite(fd, data, len, (off_t)at);
-
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n <= 0)
-			return error_set(err, n ? -errno : -EIO,
-					 "boot image: %s", strerror(errno));
-		data += n;
-		at += (uint64_t)n;
-		len -= (size_t)n;
-	}
-	return 0;
-}
-
-static int on_image(struct target *t, const struct record *record,
-		    struct error *err)
-{
-	struct wire_image image = { 0 };
-	uint64_t kernel = t->image.kernel_size;
-	uint64_t total = kernel + t->image.initrd_size;
-	const uint8_t *data;
-	size_t len;
-	size_t head;
-	int rc = stream_decode_front(record, wire_image_visit, &image, &data,
-				     &len, err);
-
-	if (rc)
-		return rc;
-	if (image.offset != t->image_got || !len || len > total - t->image_got)
-		return error_set(err, -EBADMSG,
-				 "boot image: a piece of %zu "
-				 "bytes at %llu, %llu of %llu are here",
-				 len, (unsigned long long)image.offset,
-				 (unsigned long long)t->image_got,
-				 (unsigned long long)total);
-	head = image.offset < kernel ? MIN(len, kernel - image.offset) : 0;
-	rc = write_piece(t->image.kernel_fd, image.offset, data, head, err);
-	if (!rc)
-		rc = write_piece(t->image.initrd_fd,
-				 image.offset + head - kernel, data + head,
-				 len - head, err);
-	t->image_got += len;
-	if (t->image_got == total)
-		t->stage = STAGE_REHEARSE;
-	return rc;
 }
 
 /* ---- state ---- */
@@ -471,7 +246,8 @@ static int send_times(struct target *t, enum wire_type type, struct error *err)
 	t->times = (struct wire_load_times){ 0 };
 	t->nsections = 0;
 	return stream_send_struct(t->stream, type, wire_load_times_visit,
-				  &times, clock_ns() + REPLY_PATIENCE, err);
+				  &times, clock_ns() + TARGET_REPLY_PATIENCE,
+				  err);
 }
 
 static int on_rehearsal_end(struct target *t, const struct record *record,
@@ -553,7 +329,8 @@ static int on_round_end(struct target *t, const struct record *record,
 				 (unsigned long long)end.pages);
 	t->round++;
 	return stream_send_struct(t->stream, WIRE_ROUND_ACK, wire_round_visit,
-				  &ack, clock_ns() + REPLY_PATIENCE, err);
+				  &ack, clock_ns() + TARGET_REPLY_PATIENCE,
+				  err);
 }
 
 static int on_paused(struct target *t, const struct record *record,
@@ -616,7 +393,7 @@ static int on_done(struct target *t, const struct record *record,
 {
 	(void)record;
 	(void)err;
-	(void)step(t, TARGET_ON_DONE);
+	(void)target_step(t, TARGET_ON_DONE);
 	note_done(t);
 	return 0;
 }
@@ -630,8 +407,8 @@ static const struct rule {
 	int (*act)(struct target *t, const struct record *record,
 		   struct error *err);
 } rules[] = {
-	{ STAGE_CONFIG, WIRE_CONFIG, STAGE_IMAGE, on_config },
-	{ STAGE_IMAGE, WIRE_IMAGE, STAGE_IMAGE, on_image },
+	{ STAGE_CONFIG, WIRE_CONFIG, STAGE_IMAGE, target_on_config },
+	{ STAGE_IMAGE, WIRE_IMAGE, STAGE_IMAGE, target_on_image },
 	{ STAGE_REHEARSE, WIRE_REHEARSE, STAGE_REHEARSING, on_rehearse },
 	{ STAGE_REHEARSING, WIRE_SECTION, STAGE_REHEARSING, on_section },
 	{ STAGE_REHEARSING, WIRE_STATE_END, STAGE_BETWEEN, on_rehearsal_end },
@@ -668,7 +445,7 @@ static int dispatch(struct target *t, const struct record *record,
 {
 	if (record->type == WIRE_PING && t->stage < STAGE_COMMIT)
 		return stream_send(t->stream, WIRE_PONG, NULL, 0,
-				   clock_ns() + REPLY_PATIENCE, err);
+				   clock_ns() + TARGET_REPLY_PATIENCE, err);
 	if (record->type == WIRE_ABORT && t->stage <= STAGE_COMMIT)
 		return aborted(t, record, err);
 	for (size_t i = 0; i < ARRAY_SIZE(rules); i++) {
@@ -709,7 +486,8 @@ static int negotiate(struct target *t, struct error *err)
 	welcome.version = MIN(welcome.version, hello->version_max);
 	memcpy(welcome.session, hello->session, sizeof(welcome.session));
 	return stream_send_struct(t->stream, WIRE_WELCOME, wire_welcome_visit,
-				  &welcome, clock_ns() + REPLY_PATIENCE, err);
+				  &welcome, clock_ns() + TARGET_REPLY_PATIENCE,
+				  err);
 }
 
 static uint64_t next_deadline(const struct target *t)
@@ -732,7 +510,7 @@ static int receive(struct target *t, struct error *err)
 		/* Looked at before what has come since: FORMAT.md. */
 		if (t->stage == STAGE_COMMIT &&
 		    clock_ns() >= t->commit_deadline_ns) {
-			(void)step(t, TARGET_ON_DEADLINE);
+			(void)target_step(t, TARGET_ON_DEADLINE);
 			return error_set(err, STREAM_DEADLINE,
 					 "COMMIT did not come in time");
 		}
@@ -775,7 +553,8 @@ static void give_up(struct target *t, int rc, const char *why)
 {
 	struct error err;
 
-	(void)step(t, rc == STREAM_ENDED ? TARGET_ON_LOST : TARGET_ON_FAIL);
+	(void)target_step(t,
+			  rc == STREAM_ENDED ? TARGET_ON_LOST : TARGET_ON_FAIL);
 	destroy(t);
 	pthread_mutex_lock(&t->lock);
 	t->gone = true;

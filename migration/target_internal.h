@@ -1,0 +1,74 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The inside of a target, for target.c and target_build.c only.
+ */
+#ifndef GODWIT_TARGET_INTERNAL_H
+#define GODWIT_TARGET_INTERNAL_H
+
+#include "migration/handoff.h"
+#include "migration/pages.h"
+#include "migration/target.h"
+#include "vmm/vm_state.h"
+
+#define TARGET_REPLY_PATIENCE (30 * NS_PER_S)
+
+/* What is expected next on the connection. */
+enum stage {
+	STAGE_CONFIG,
+	STAGE_IMAGE, /* IMAGE pieces, until all are here */
+	STAGE_REHEARSE,
+	STAGE_REHEARSING, /* sections */
+	STAGE_BETWEEN,	  /* ROUND, or PAUSED */
+	STAGE_ROUND,
+	STAGE_FINAL, /* the last pages, or the first section */
+	STAGE_STATE, /* sections */
+	STAGE_COMMIT,
+	STAGE_RUNNING,
+	STAGES,
+};
+
+struct target {
+	struct target_env env;
+	struct wire_hello hello;
+	int wake_fd; /* eventfd: the attempt is given up from elsewhere */
+
+	/* the migration thread's own */
+	struct stream *stream;
+	enum stage stage;
+	struct vm *vm;
+	struct vm_state *vm_state;
+	struct page_receiver *receiver;
+	struct vm_image image;
+	uint64_t image_got;
+	uint32_t round;
+	uint64_t round_pages;
+	uint32_t nsections;
+	struct wire_load_times times;
+	uint64_t commit_deadline_ns;
+
+	pthread_mutex_t lock;
+	pthread_cond_t changed;
+	enum target_state state;
+	bool reached_loaded;
+	bool gone; /* DESTROYED, and the VM is no more */
+	bool done; /* the source knows what became of the session */
+	bool cancelled;
+};
+
+/**
+ * target_step() - let @event happen.
+ *
+ * Return: the state it is in then; a refused event changes nothing.
+ */
+enum target_state target_step(struct target *t, enum target_event event);
+
+/**
+ * target_on_config() / target_on_image() - carry out the records CONFIG and
+ * IMAGE: build the whole machine, receive its boot image.
+ */
+int __must_check target_on_config(struct target *t, const struct record *record,
+				  struct error *err);
+int __must_check target_on_image(struct target *t, const struct record *record,
+				 struct error *err);
+
+#endif
