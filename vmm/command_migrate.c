@@ -271,7 +271,8 @@ static void print_moved(const struct follow *follow)
 	       follow->options->name, real_of(report, "total_ms"),
 	       real_of(report, "downtime_ms"),
 	       real_of(report, "predicted_downtime_ms"));
-	printf("  %.0f pages, %.0f of them zero, %.1f MiB in %zu rounds, "
+	printf("  %.0f pages sent, %.0f zero, %.1f MiB on the wire, %zu "
+	       "rounds, "
 	       "%.0f MiB/s\n",
 	       real_of(report, "pages"), real_of(report, "zero_pages"),
 	       real_of(report, "bytes") / (double)MIB,

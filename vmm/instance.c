@@ -396,12 +396,12 @@ int instance_run(struct instance *inst, loop_fn *ready, void *opaque,
 void instance_close(struct instance *inst, int status)
 {
 	console_restore(inst->console);
+	control_free(inst->control);
 	rundir_remove(&inst->dir, &inst->socket);
 	if (inst->abandoned)
 		_exit(status);
 	mover_free(inst->mover);
 	vm_free(inst->vm);
-	control_free(inst->control);
 	console_free(inst->console);
 	rundir_close(&inst->dir);
 	kvm_close(&inst->kvm);

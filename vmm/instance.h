@@ -54,8 +54,9 @@ struct instance {
 	struct vm *vm;		     /* NULL: none yet, or none any more */
 	struct source_params params; /* that a migration starts with */
 
-	/* For `show`; NULL when the guest came from elsewhere. */
-	const struct run_options *run;
+	/* For `show`; NULL when there is none or it came with the guest. */
+	char *kernel_path;
+	char *initrd_path;
 
 	bool debug_exit; /* exit statuses are the guest's */
 	bool user_reset; /* the next reset is not the guest's idea */

@@ -230,10 +230,10 @@ static void put_image(const struct instance *inst, FILE *to)
 {
 	const struct vm_image *image = vm_image(inst->vm);
 
-	if (inst->run) {
-		put_option(to, "--kernel", inst->run->kernel);
-		if (inst->run->initrd)
-			put_option(to, "--initrd", inst->run->initrd);
+	if (inst->kernel_path) {
+		put_option(to, "--kernel", inst->kernel_path);
+		if (inst->initrd_path)
+			put_option(to, "--initrd", inst->initrd_path);
 		return;
 	}
 	fprintf(to, " --kernel /proc/%d/fd/%d", getpid(), image->kernel_fd);
@@ -279,7 +279,7 @@ static void put_line(const struct instance *inst, FILE *to)
 		fputs(" --debug-exit", to);
 }
 
-static char *show(void *opaque)
+static char *show(void *opaque, bool *ret_came_along)
 {
 	const struct instance *inst = opaque;
 	char *line = NULL;
@@ -293,6 +293,7 @@ static char *show(void *opaque)
 		return NULL;
 	put_line(inst, to);
 	fclose(to);
+	*ret_came_along = !inst->kernel_path;
 	return line;
 }
 

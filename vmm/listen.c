@@ -52,6 +52,18 @@ struct listener {
 
 /* ---- the receiving thread ---- */
 
+/* How much of a name there is before a number that we, or one of us, added. */
+static int stem_length(const char *name)
+{
+	const char *dash = strrchr(name, '-');
+	size_t len = strlen(name);
+
+	if (dash && dash > name && dash[1] &&
+	    strspn(dash + 1, "0123456789") == strlen(dash + 1))
+		len = (size_t)(dash - name);
+	return (int)MIN(len, MACHINE_NAME_MAX - 6);
+}
+
 static int claim_name(struct listener *l, struct machine *machine,
 		      struct error *err)
 {
@@ -65,7 +77,7 @@ static int claim_name(struct listener *l, struct machine *machine,
 	why = *err;
 	for (int n = 2; rc == -EADDRINUSE && n < NAME_TRIES; n++) {
 		snprintf(machine->name, sizeof(machine->name), "%.*s-%d",
-			 MACHINE_NAME_MAX - 6, wanted, n);
+			 stem_length(wanted), wanted, n);
 		rc = rundir_claim(&inst->dir, &inst->socket, machine->name,
 				  err);
 	}
@@ -293,6 +305,24 @@ static int check_exposure(const struct listener *l, struct error *err)
 			 l->address.text);
 }
 
+/* A descriptor that can't be one is a mistake of the command line. */
+static int check_connection(int fd, struct error *err)
+{
+	int type = 0;
+	socklen_t len = sizeof(type);
+
+	if (getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &len))
+		return error_set(err, -errno,
+				 "fd:%d: %s; pass a connected stream socket",
+				 fd, strerror(errno));
+	if (type != SOCK_STREAM)
+		return error_set(err, -EINVAL,
+				 "fd:%d: not a stream socket; pass one that "
+				 "is connected",
+				 fd);
+	return 0;
+}
+
 static int open_door(struct listener *l, struct error *err)
 {
 	struct door_params params = { .allow = l->options->allow };
@@ -301,7 +331,7 @@ static int open_door(struct listener *l, struct error *err)
 
 	l->address = l->options->address;
 	if (l->address.kind == ADDRESS_FD)
-		return 0;
+		return check_connection(l->address.fd, err);
 	rc = address_resolve(&l->address, err);
 	if (!rc)
 		rc = check_exposure(l, err);

@@ -180,9 +180,11 @@ static int take_option(struct walker *w, void *opts, struct error *err)
 		value = *w->argv++;
 	}
 	rc = spec->parse(opts, value, err);
-	if (rc && value)
+	if (!rc || !strncmp(err->text, spec->name, strlen(spec->name)))
+		return rc;
+	if (value)
 		error_prefix(err, "%s %.100s", spec->name, value);
-	else if (rc)
+	else
 		error_prefix(err, "%s", spec->name);
 	return rc;
 }

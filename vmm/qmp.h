@@ -52,8 +52,12 @@ struct qmp_backend {
 	/* Of the migration that runs or ran last; false when there was none. */
 	bool (*report)(void *opaque, struct report *ret);
 
-	/* The command line that would make this VM; the caller frees it. */
-	char *(*show)(void *opaque);
+	/*
+	 * The command line that would make this VM; the caller frees it. NULL:
+	 * there is no guest. @ret_came_along: its boot image came with the
+	 * guest, the line names it by this process.
+	 */
+	char *(*show)(void *opaque, bool *ret_came_along);
 };
 
 /* One client's conversation. */

@@ -106,11 +106,13 @@ static json_t *quit(struct qmp_call *call, struct error *err __maybe_unused)
 
 static json_t *show(struct qmp_call *call, struct error *err)
 {
-	char *line = call->backend->show(call->opaque);
+	bool came_along;
+	char *line = call->backend->show(call->opaque, &came_along);
 	json_t *ret = NULL;
 
 	if (line)
-		ret = json_pack("{s:s}", "line", line);
+		ret = json_pack("{s:s,s:b}", "line", line, "image-came-along",
+				came_along);
 	if (!ret)
 		(void)error_set(err, -ENOENT, "there is no guest yet");
 	free(line);

@@ -324,7 +324,7 @@ json_t *qmp_query_migrate_parameters(struct qmp_call *call,
 
 static json_t *ram_json(const struct report *report)
 {
-	uint64_t normal = report->pages - report->zero_pages;
+	uint64_t normal = report->pages; /* the zero ones are apart */
 	double mbps = (double)report->bandwidth * 8 / 1e6;
 
 	return json_pack(

@@ -19,6 +19,8 @@ struct run {
 	struct instance inst;
 	const struct run_options *options;
 	struct vm_image image; /* until it is the VM's */
+	char *kernel_path;
+	char *initrd_path;
 	struct machine machine;
 	struct address migrate_to; /* resolved */
 	struct loop_timer *migrate_timer;
@@ -50,10 +52,14 @@ static int open_image(struct run *run, struct error *err)
 	int rc = open_file("--kernel", options->kernel, &image->kernel_fd,
 			   &image->kernel_size, err);
 
-	if (!rc && options->initrd)
-		rc = open_file("--initrd", options->initrd, &image->initrd_fd,
-			       &image->initrd_size, err);
-	return rc;
+	if (rc)
+		return rc;
+	run->kernel_path = realpath(options->kernel, NULL);
+	if (!options->initrd)
+		return 0;
+	run->initrd_path = realpath(options->initrd, NULL);
+	return open_file("--initrd", options->initrd, &image->initrd_fd,
+			 &image->initrd_size, err);
 }
 
 static int describe_machine(struct run *run, const char *name,
@@ -88,9 +94,14 @@ static int make_vm(struct run *run, struct error *err)
 		return rc;
 	vm_set_image(vm, &run->image);
 	run->image = (struct vm_image){ .kernel_fd = -1, .initrd_fd = -1 };
-	run->inst.run = run->options;
+	/* By whole paths: whoever repeats the line may be elsewhere. */
+	run->inst.kernel_path = run->kernel_path;
+	run->inst.initrd_path = run->initrd_path;
 	instance_adopt(&run->inst, vm);
-	return vm_boot(vm, err);
+	rc = vm_boot(vm, err);
+	if (rc)
+		error_prefix(err, "%s", run->options->kernel);
+	return rc;
 }
 
 /* ---- --migrate-to ---- */
@@ -185,6 +196,8 @@ int run_command(const struct run_options *options)
 	instance_close(&run->inst, status);
 	close_fd(&run->image.kernel_fd);
 	close_fd(&run->image.initrd_fd);
+	free(run->kernel_path);
+	free(run->initrd_path);
 	free(run);
 	return status;
 }
