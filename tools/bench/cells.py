@@ -33,8 +33,9 @@ CELLS = [
 SETTLE_BEATS = 500
 SETTLE_PASSES = 2
 # A move is one under foreign load when the guest had to wait longer than this
-# for its core, which is its alone, or, unless we go before other programs, when
-# others had more than this of our cores.
+# for its core, which is its alone, or the host gave our cores to another VM,
+# or, unless we go before other programs, when others had more than this of
+# our cores.
 FOREIGN_DELAY_MS = 1.0
 FOREIGN_SHARE = 0.15
 
@@ -109,8 +110,9 @@ class Turn:
         except (Failed, Gone) as failure:
             self.fail(str(failure), target)
             return
-        move["foreign"] = load.foreign(self.pids())
+        move["foreign"], move["stolen_s"] = load.foreign(self.pids())
         move["quiet"] = (move["vcpu_delay_ms"] <= FOREIGN_DELAY_MS and
+                         not move["stolen_s"] and
                          (self.cores.first or
                           move["foreign"] <= FOREIGN_SHARE))
         self.guest.freeze()
@@ -125,7 +127,9 @@ class Turn:
             raise Failed("the guest's beats did not change hands")
         told.update({
             "outside_ms": seen["handover_ns"] / 1e6,
+            "outside_net_ms": seen["handover_net_ns"] / 1e6,
             "stall_ms": seen["stall_ns"] / 1e6,
+            "stall_net_ms": seen["stall_net_ns"] / 1e6,
             "guest_ms": gap / 1e6,
             "vcpu_delay_ms": seen["vcpu_delay_ns"] / 1e6,
             "observer_delay_ms": seen["observer_delay_ns"] / 1e6,

@@ -85,7 +85,7 @@ class Demo:
         self.summary("med", statistics.median)
         self.summary("max", max)
         print(LEGEND.rstrip())
-        foreign = load.foreign(self.pids())
+        foreign, _ = load.foreign(self.pids())
         if foreign > BUSY:
             print(f"\nOther programs took {foreign:.0%} of this machine "
                   "meanwhile: these pauses include waiting\nfor a core. On a "

@@ -69,17 +69,17 @@ def check_kvm():
     return None
 
 
-def _busy_seconds(cores):
-    """Core seconds that went to somebody, also to another VM of the host."""
-    busy = 0
+def _core_seconds(core):
+    """What went to somebody, and of it what went to another VM of the host."""
     with open("/proc/stat", encoding="ascii") as stat:
         for line in stat:
             words = line.split()
-            if re.fullmatch(r"cpu\d+", words[0]) and int(words[0][3:]) in cores:
+            if words[0] == f"cpu{core}":
                 user, nice, system, _, _, irq, soft, steal = map(
                     int, words[1:9])
-                busy += user + nice + system + irq + soft + steal
-    return busy / TICK
+                busy = user + nice + system + irq + soft + steal
+                return busy / TICK, steal / TICK
+    return 0.0, 0.0
 
 
 def _seconds_of(pid):
@@ -104,16 +104,20 @@ class Load:
         reaped = resource.getrusage(resource.RUSAGE_CHILDREN)
         seconds = sum(u.ru_utime + u.ru_stime for u in (ours, reaped))
         seconds += sum(map(_seconds_of, pids))
-        return _busy_seconds(self.cores.cores), seconds, os.times().elapsed
+        cores = [_core_seconds(core) for core in self.cores.cores]
+        busy, stolen = (sum(column) for column in zip(*cores))
+        return busy, seconds, os.times().elapsed, stolen
 
     def foreign(self, pids):
-        """Share of our cores, 0 to 1, that others had.
+        """What others had: share of our cores, 0 to 1, and stolen seconds.
 
         pids: our processes that live now; those that have ended were reaped.
+        Stolen is what another VM of the host had of our cores.
         """
-        busy, ours, at = (now - start for now, start in
-                          zip(self._now(set(pids)), self.start))
-        return max(0.0, busy - ours) / max(at, 0.01) / len(self.cores.cores)
+        busy, ours, at, stolen = (now - start for now, start in
+                                  zip(self._now(set(pids)), self.start))
+        share = max(0.0, busy - ours) / max(at, 0.01) / len(self.cores.cores)
+        return share, stolen
 
 
 def cpu_model():

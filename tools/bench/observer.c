@@ -27,6 +27,7 @@
 #include <errno.h>
 #include <dirent.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <poll.h>
 #include <sched.h>
 #include <stdarg.h>
@@ -42,10 +43,10 @@
 #define CONTROL STDIN_FILENO
 #define IDS	64
 #define LINE	512
-#define POLL_MS 1 /* while a thread is yet to be found */
-#define SCHEDSTAT_NS                                            \
-	2000000 /* between two looks at the scheduler's account \
-		 */
+#define POLL_MS 1	/* while a thread is yet to be found */
+#define LOOK_NS 1000000 /* between two looks at the scheduler's account */
+#define LOOKS	256
+#define LONG_NS 500000 /* gaps from here on are looked into */
 
 struct watched {
 	int fd; /* -1: none */
@@ -60,17 +61,23 @@ struct watched {
 	uint64_t delay, delay_begin; /* ns spent waiting for a core */
 };
 
+/* How long guests had waited for a core, in all, at a time. */
+struct look {
+	uint64_t at, delay;
+};
+
 static struct {
 	struct watched id[IDS];
+	struct look looks[LOOKS]; /* a ring */
+	unsigned int next_look;
 	bool measuring;
 	bool searching; /* there is a thread yet to be found */
 	int last;	/* ID of the last sign of life, -1: none yet */
 	uint64_t last_ns;
 	uint64_t beats;
-	uint64_t handover, handover_before, handover_after;
-	uint64_t stall;
+	uint64_t handover, handover_net;
+	uint64_t stall, stall_net;
 	uint64_t own_delay; /* at begin */
-	uint64_t looked;    /* at schedstats */
 } observer = { .last = -1 };
 
 static uint64_t clock_now(void)
@@ -111,16 +118,41 @@ static bool read_delay(int fd, uint64_t *ret_ns)
 	return true;
 }
 
+static struct look *look_back(unsigned int steps)
+{
+	return &observer.looks[(observer.next_look - 1 - steps) % LOOKS];
+}
+
 static void look_at_scheduler(void)
 {
+	uint64_t delay = 0;
+
 	for (int i = 0; i < IDS; i++) {
 		struct watched *w = &observer.id[i];
 
 		/* A thread that is gone keeps what was read last. */
 		if (w->schedstat >= 0)
 			(void)read_delay(w->schedstat, &w->delay);
+		delay += w->delay - w->delay_begin;
 	}
-	observer.looked = clock_now();
+	observer.looks[observer.next_look++ % LOOKS] =
+		(struct look){ clock_now(), delay };
+}
+
+/* A gap less what the scheduler took of it, and up to one look before it. */
+static uint64_t net(uint64_t gap, uint64_t start)
+{
+	uint64_t delay, taken;
+	unsigned int steps = 1;
+
+	if (gap < LONG_NS)
+		return gap;
+	look_at_scheduler();
+	delay = look_back(0)->delay;
+	while (steps < LOOKS - 1 && look_back(steps)->at > start)
+		steps++;
+	taken = delay - look_back(steps)->delay;
+	return gap > taken ? gap - taken : 0;
 }
 
 static uint64_t own_delay(void)
@@ -139,16 +171,17 @@ static uint64_t own_delay(void)
 
 static void sign_of_life(int id, uint64_t now)
 {
-	uint64_t gap = now - observer.last_ns;
+	uint64_t start = observer.last_ns;
+	uint64_t gap = now - start;
+	uint64_t netto = net(gap, start);
 
-	if (observer.last == id && gap > observer.stall)
-		observer.stall = gap;
 	if (observer.last >= 0 && observer.last != id) {
 		observer.handover = gap;
-		observer.handover_before = observer.last_ns;
-		observer.handover_after = now;
-		/* Now, while both sides' threads are most likely there. */
-		look_at_scheduler();
+		observer.handover_net = netto;
+	} else if (observer.last == id) {
+		observer.stall = gap > observer.stall ? gap : observer.stall;
+		if (netto > observer.stall_net)
+			observer.stall_net = netto;
 	}
 	observer.last = id;
 	observer.last_ns = now;
@@ -274,39 +307,37 @@ static void begin(void)
 	look_at_scheduler();
 	for (int i = 0; i < IDS; i++)
 		observer.id[i].delay_begin = observer.id[i].delay;
+	memset(observer.looks, 0, sizeof(observer.looks));
+	look_at_scheduler();
 	observer.measuring = true;
 	observer.last = -1;
 	observer.beats = 0;
 	observer.handover = 0;
-	observer.handover_before = 0;
-	observer.handover_after = 0;
+	observer.handover_net = 0;
 	observer.stall = 0;
+	observer.stall_net = 0;
 	observer.own_delay = own_delay();
 	answer("begun");
 }
 
 /*
  * handover_ns: last byte of one ID to the first of another; 0 if there was
- * none. stall_ns: longest time between two bytes of one ID. *_delay_ns: what
- * the scheduler kept the guest's threads, and this process, waiting.
+ * none. stall_ns: longest time between two bytes of one ID. *_net_ns: the same
+ * (of stalls, the longest) without the guest's waiting for a core.
+ * *_delay_ns: what the scheduler kept guests, and this process, waiting.
  */
 static void report(void)
 {
-	uint64_t delay = 0;
-
 	look_at_scheduler();
-	for (int i = 0; i < IDS; i++)
-		delay += observer.id[i].delay - observer.id[i].delay_begin;
 	observer.measuring = false;
-	answer("end handover_ns=%llu before_ns=%llu after_ns=%llu "
-	       "stall_ns=%llu beats=%llu vcpu_delay_ns=%llu "
-	       "observer_delay_ns=%llu",
-	       (unsigned long long)observer.handover,
-	       (unsigned long long)observer.handover_before,
-	       (unsigned long long)observer.handover_after,
-	       (unsigned long long)observer.stall,
-	       (unsigned long long)observer.beats, (unsigned long long)delay,
-	       (unsigned long long)(own_delay() - observer.own_delay));
+	answer("end handover_ns=%" PRIu64 " handover_net_ns=%" PRIu64
+	       " stall_ns=%" PRIu64 " "
+	       "stall_net_ns=%" PRIu64 " beats=%" PRIu64
+	       " vcpu_delay_ns=%" PRIu64 " "
+	       "observer_delay_ns=%" PRIu64,
+	       observer.handover, observer.handover_net, observer.stall,
+	       observer.stall_net, observer.beats, look_back(0)->delay,
+	       own_delay() - observer.own_delay);
 }
 
 static void forget(int id)
@@ -389,7 +420,7 @@ static void observe(void)
 	}
 	if (fds[0].revents)
 		take_command();
-	if (observer.measuring && clock_now() - observer.looked > SCHEDSTAT_NS)
+	if (observer.measuring && clock_now() - look_back(0)->at > LOOK_NS)
 		look_at_scheduler();
 }
 

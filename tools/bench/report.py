@@ -4,30 +4,37 @@
 import statistics
 
 HEAD = f"""\
-{'':<15}{'':>3} {'outside':>15} {'guest':>15} {'says':>7} {'said':>6} \
-{'stall':>7} {'total':>8} {'speed':>6} {'MB/s':>6}
-{'':<15}{'n':>3} {'median':>8}{'max':>7} {'median':>8}{'max':>7} \
-{'median':>7} {'before':>6} {'max':>7} {'median':>8} {'median':>6} {'median':>6}"""
+{'':<14}{'':>3} {'outside':>14}{'net':>6} {'guest':>14} {'says':>6} {'said':>6} \
+{'stall':>6} {'total':>7} {'speed':>6} {'MB/s':>5}
+{'':<14}{'n':>3} {'median':>7}{'max':>7}{'max':>6} {'median':>7}{'max':>7} \
+{'median':>6} {'before':>6} {'net max':>7}{'median':>7} {'median':>6} {'':>5}"""
 
 LEGEND = """\
 outside  last byte of the guest from one process to its first from the other,
          by the clock of a third; holds up to one beat (0.1 ms)
+net      the same without the guest's waiting for a core
 guest    the longest time that the guest saw between two looks at the clock,
          whatever made it wait, from before the move to after it
 says     the pause, by the VMM itself; said before: what it had predicted
-stall    the longest time between two beats in one and the same process
+stall    the longest time between two beats in one and the same process, less
+         the guest's waiting for a core
 total    the whole move, by the VMM itself
 speed    pages that the guest wrote from before the move to after it, of what
          it writes otherwise; low when writing is slowed down by logging or
          on purpose, and when it stands still
 n        moves that count. Discarded or marked are those under foreign load:
-         the vCPU waited over 1 ms for its core or, at equal priority, others
-         had over 15 % of our cores; others: what they had, the median"""
+         the vCPU waited over 1 ms for its core, or the host gave our cores to
+         another VM, or others had over 15 % of them and we go not before them;
+         others had: the median"""
 
 
 def median(moves, key):
     values = [move[key] for move in moves if move[key] is not None]
     return statistics.median(values) if values else None
+
+
+def worst(moves, key):
+    return max(move[key] for move in moves)
 
 
 def number(value, width, digits):
@@ -43,31 +50,33 @@ def bandwidth(moves):
 def line(label, result):
     moves = result["moves"]
     if not moves:
-        return f"{label:<15}  0 {'; '.join(result['errors'])}"
+        return f"{label:<14}  0 {'; '.join(result['errors'])}"
     speed = median(moves, "speed")
-    cells = [f"{label:<15}{len(moves):>3} "]
-    for key in ("outside_ms", "guest_ms"):
-        cells.append(number(median(moves, key), 8, 2) +
-                     number(max(move[key] for move in moves), 7, 2) + " ")
-    cells += [number(median(moves, "downtime_ms"), 7, 2), " ",
-              number(median(moves, "predicted_ms"), 6, 2), " ",
-              number(max(move["stall_ms"] for move in moves), 7, 1), " ",
-              number(median(moves, "total_ms"), 8, 1), " ",
-              f"{'-':>6}" if speed is None else f"{speed:6.0%}", " ",
-              number(bandwidth(moves), 6, 0)]
-    return "".join(cells) + remarks(result)
+    return "".join([
+        f"{label:<14}{len(moves):>3} ",
+        number(median(moves, "outside_ms"), 7, 2),
+        number(worst(moves, "outside_ms"), 7, 2),
+        number(worst(moves, "outside_net_ms"), 6, 1), " ",
+        number(median(moves, "guest_ms"), 7, 2),
+        number(worst(moves, "guest_ms"), 7, 2), " ",
+        number(median(moves, "downtime_ms"), 6, 2), " ",
+        number(median(moves, "predicted_ms"), 6, 2), " ",
+        number(worst(moves, "stall_net_ms"), 6, 1), " ",
+        number(median(moves, "total_ms"), 7, 1), " ",
+        f"{'-':>6}" if speed is None else f"{speed:6.0%}", " ",
+        number(bandwidth(moves), 5, 0)])
 
 
 def remarks(result):
-    others = median(result["moves"], "foreign")
-    words = [f"others {others:.0%}"] if others > 0.02 else []
+    others = median(result["moves"], "foreign") or 0
+    words = [f"others had {others:.0%}"] if others > 0.02 else []
     if result["discarded"]:
         words.append(f"{result['discarded']} discarded")
     if result["loaded"]:
         words.append(f"{result['loaded']} under foreign load")
     if result["errors"]:
         words.append(f"{len(result['errors'])} failed")
-    return "  " + ", ".join(words) if words else ""
+    return words
 
 
 def ratios(results):
@@ -93,6 +102,8 @@ def cell_text(cell, results):
     lines = [f"{cell.name}: {cell.title}", HEAD]
     lines += [line(label, result) for label, result in results.items()]
     lines += ratios(results)
+    lines += [f"  {label}: {', '.join(remarks(result))}"
+              for label, result in results.items() if remarks(result)]
     for label, result in results.items():
         lines += [f"  {label}, failed: {error}" for error in result["errors"]]
     return "\n".join(lines) + "\n"
