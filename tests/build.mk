@@ -62,3 +62,4 @@ run-tsan: $(TSAN_TESTS:%=$(BUILD)/tests/unit/test_%)
 -include tests/model/build.mk
 -include tests/inproc/build.mk
 -include tests/verify/build.mk
+-include tests/fuzz/build.mk

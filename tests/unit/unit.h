@@ -24,7 +24,7 @@
 		SRunner *runner;                                          \
 		int failed;                                               \
                                                                           \
-		tcase_set_timeout(tcase, 120);                            \
+		tcase_set_timeout(tcase, 600);                             \
 		for (size_t i = 0; i < ARRAY_SIZE(tests); i++)            \
 			tcase_add_test(tcase, tests[i]);                  \
 		suite_add_tcase(suite, tcase);                            \

@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: MIT
+/*
+ * Whatever a client of the control socket may send: lines, each a request to a
+ * backend that does nothing.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "vmm/qmp.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+static void info(void *opaque, struct qmp_info *ret)
+{
+	(void)opaque;
+	*ret = (struct qmp_info){ .name = "fuzz",
+				  .status = "running",
+				  .running = true,
+				  .cpus = 1,
+				  .memory = GIB };
+}
+
+static int act(void *opaque, struct error *err)
+{
+	(void)opaque;
+	return error_set(err, -EPERM, "not while fuzzing");
+}
+
+static void quit(void *opaque)
+{
+	(void)opaque;
+}
+
+static int migrate(void *opaque, const struct source_params *params,
+		   struct error *err)
+{
+	(void)opaque;
+	(void)params;
+	return error_set(err, -EPERM, "not while fuzzing");
+}
+
+static int resolve(void *opaque, bool resume, struct error *err)
+{
+	(void)opaque;
+	(void)resume;
+	return error_set(err, -EPERM, "not while fuzzing");
+}
+
+static struct source_params *params(void *opaque)
+{
+	return opaque;
+}
+
+static bool report(void *opaque, struct report *ret)
+{
+	(void)opaque;
+	memset(ret, 0, sizeof(*ret));
+	return true;
+}
+
+static char *show(void *opaque)
+{
+	(void)opaque;
+	return strdup("godwit run");
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+	static const struct qmp_backend backend = {
+		.info = info,
+		.stop = act,
+		.cont = act,
+		.powerdown = act,
+		.reset = act,
+		.quit = quit,
+		.migrate = migrate,
+		.cancel = act,
+		.resolve = resolve,
+		.params = params,
+		.params_changed = quit,
+		.report = report,
+		.show = show,
+	};
+	struct source_params own = source_params_default;
+	struct qmp_session session;
+	const char *line = (const char *)data;
+
+	qmp_session_init(&session);
+	while (size) {
+		const char *end = memchr(line, '\n', size);
+		size_t len = end ? (size_t)(end - line) : size;
+
+		json_decref(qmp_handle(&session, &backend, &own, line, len));
+		if (!end)
+			break;
+		size -= len + 1;
+		line = end + 1;
+	}
+	qmp_session_fini(&session);
+	return 0;
+}
