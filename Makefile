@@ -5,6 +5,7 @@
 ## make check         install what is missing, build, run every rung of tests
 ## make check-quick   the unit and in-process tests alone: seconds
 ## make install       to PREFIX (/usr/local), below DESTDIR
+## make fuzz          FUZZ_SECONDS each for the fuzzers; what crashes is kept
 ## make bench         figures of moves, with QEMU's beside them; BENCH="--help"
 ## make format        have clang-format lay out the sources
 ## make lint          what the tools and our own rules say of the sources
