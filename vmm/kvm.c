@@ -43,7 +43,6 @@ static const struct {
 	{ KVM_CAP_VCPU_EVENTS, "KVM_CAP_VCPU_EVENTS" },
 	{ KVM_CAP_DEBUGREGS, "KVM_CAP_DEBUGREGS" },
 	{ KVM_CAP_XSAVE, "KVM_CAP_XSAVE" },
-	{ KVM_CAP_XCRS, "KVM_CAP_XCRS" },
 	{ KVM_CAP_ADJUST_CLOCK, "KVM_CAP_ADJUST_CLOCK" },
 	{ KVM_CAP_IMMEDIATE_EXIT, "KVM_CAP_IMMEDIATE_EXIT" },
 	{ KVM_CAP_SIGNAL_MSI, "KVM_CAP_SIGNAL_MSI" },
@@ -71,6 +70,7 @@ static void probe(struct kvm *kvm)
 	kvm->max_vcpus = (unsigned int)(vcpus ? vcpus : 1);
 	kvm->max_memslots = (unsigned int)slots;
 	kvm->has_xsave2 = kvm_extension(kvm->fd, KVM_CAP_XSAVE2) > 0;
+	kvm->has_xcrs = kvm_extension(kvm->fd, KVM_CAP_XCRS) > 0;
 	kvm->has_adjust_clock_realtime = clock & KVM_CLOCK_REALTIME;
 }
 

@@ -21,6 +21,7 @@ struct kvm {
 	unsigned int max_vcpus;
 	unsigned int max_memslots;
 	bool has_xsave2;
+	bool has_xcrs;			/* the processor has XSAVE */
 	bool has_adjust_clock_realtime; /* KVM_CLOCK_REALTIME in GET/SET */
 };
 

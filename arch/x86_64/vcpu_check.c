@@ -285,6 +285,11 @@ static int check_xcr0(const struct check *c, struct error *err)
 		return bad(err, "xcr0", xcr0, "AVX without SSE");
 	if ((xcr0 & 0xe0) && (xcr0 & 0xe6) != 0xe6)
 		return bad(err, "xcr0", xcr0, "half of AVX-512");
+	if (xcr0 != 1 && !c->kvm->has_xcrs)
+		return error_set(err, -ENOTSUP,
+				 "xcr0 is 0x%llx, and this host's processor "
+				 "has no XSAVE",
+				 (unsigned long long)xcr0);
 	return 0;
 }
 

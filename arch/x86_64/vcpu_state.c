@@ -26,6 +26,8 @@
 	 KVM_VCPUEVENT_VALID_SHADOW | KVM_VCPUEVENT_VALID_SMM |              \
 	 KVM_VCPUEVENT_VALID_PAYLOAD | KVM_VCPUEVENT_VALID_TRIPLE_FAULT)
 
+#define XCR0_RESET 1 /* x87 */
+
 struct vcpu_io {
 	const struct kvm *kvm;
 	int fd;
@@ -297,11 +299,14 @@ static int save_xcrs(const struct vcpu_io *io, struct x86_vcpu_state *s,
 		     struct error *err)
 {
 	struct kvm_xcrs xcrs;
-	int rc = KVM_IOCTL(io->fd, KVM_GET_XCRS, &xcrs, err);
+	int rc;
 
+	s->xcr0 = XCR0_RESET;
+	if (!io->kvm->has_xcrs)
+		return 0;
+	rc = KVM_IOCTL(io->fd, KVM_GET_XCRS, &xcrs, err);
 	if (rc < 0)
 		return rc;
-	s->xcr0 = 1;
 	for (uint32_t i = 0; i < MIN(xcrs.nr_xcrs, (uint32_t)KVM_MAX_XCRS); i++)
 		if (xcrs.xcrs[i].xcr == 0)
 			s->xcr0 = xcrs.xcrs[i].value;
@@ -313,6 +318,9 @@ static int load_xcrs(const struct vcpu_io *io, const struct x86_vcpu_state *s,
 {
 	struct kvm_xcrs xcrs = { .nr_xcrs = 1, .xcrs[0].value = s->xcr0 };
 
+	/* Then there is no XSAVE: what was checked has the value of a reset. */
+	if (!io->kvm->has_xcrs)
+		return 0;
 	return KVM_IOCTL(io->fd, KVM_SET_XCRS, &xcrs, err);
 }
 

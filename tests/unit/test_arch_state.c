@@ -18,7 +18,7 @@
 /* ---- without KVM ---- */
 
 static struct arch_cpu_model model;
-static const struct kvm no_kvm = { .fd = -1 };
+static const struct kvm no_kvm = { .fd = -1, .has_xcrs = true };
 
 /* Each byte another value, so that a swap shows. */
 static void poison(void *p, size_t len)
@@ -252,6 +252,23 @@ START_TEST(exceptions_must_make_sense)
 	s->events.valid = KVM_VCPUEVENT_VALID_PAYLOAD;
 	s->events.exception_pending = 1;
 	ck_assert_int_eq(check_vcpu(s, &err), -EINVAL);
+	free(s);
+}
+END_TEST
+
+START_TEST(a_host_without_xsave_takes_no_xcr0_but_that_of_a_reset)
+{
+	const struct kvm host = { .fd = -1 };
+	struct x86_vcpu_state *s = malloc(sizeof(*s));
+	struct error err;
+
+	sample_model(&model, CPUS, false);
+	good_vcpu(s);
+	ck_assert_int_eq(arch_vcpu_check(&host, &model, 0, s, &err), -ENOTSUP);
+	ck_assert_ptr_nonnull(strstr(err.text, "XSAVE"));
+	s->xcr0 = 1;
+	ck_assert_int_lt(arch_vcpu_check(&host, &model, 0, s, &err), 0);
+	ck_assert_msg(strstr(err.text, PASSED), "%s", err.text);
 	free(s);
 }
 END_TEST
@@ -635,6 +652,35 @@ START_TEST(a_vm_that_ran_moves_without_a_difference)
 }
 END_TEST
 
+/* Such hosts have no XCRs to ask for: KVM would refuse. */
+START_TEST(a_vm_moves_on_a_host_without_xsave)
+{
+	struct rig a, b;
+	struct snapshot *before, *after;
+	struct arch_clock_shift shift;
+
+	if (!have_kvm(&a.kvm, __func__))
+		return;
+	a.kvm.has_xcrs = false;
+	b.kvm = a.kvm;
+	rig_init(&a);
+	rig_init(&b);
+	before = save(&a);
+	ck_assert_uint_eq(before->vcpu[0].xcr0, 1);
+	/* Not loaded: KVM would refuse this. */
+	before->vcpu[0].xcr0 = 0;
+	shift = load(&b, before);
+	before->vcpu[0].xcr0 = 1;
+	after = save(&b);
+	assert_same(before, after, &shift);
+	free(before);
+	free(after);
+	rig_fini(&a);
+	rig_fini(&b);
+	kvm_close(&a.kvm);
+}
+END_TEST
+
 /* Registers that no short program fills. */
 static void fill_vcpu(struct x86_vcpu_state *s)
 {
@@ -807,6 +853,7 @@ END_TEST
 UNIT_SUITE("arch_state", every_byte_of_a_vcpu_survives_the_wire,
 	   every_byte_of_a_vm_survives_the_wire, a_possible_vcpu_passes,
 	   impossible_vcpus_are_refused_by_name, exceptions_must_make_sense,
+	   a_host_without_xsave_takes_no_xcr0_but_that_of_a_reset,
 	   an_x2apic_id_must_be_the_vcpus_own,
 	   impossible_controllers_are_refused_by_name,
 	   time_under_way_never_goes_back_nor_leaps,
@@ -814,6 +861,7 @@ UNIT_SUITE("arch_state", every_byte_of_a_vcpu_survives_the_wire,
 	   tsc_offsets_are_not_trusted_across_scaling,
 	   a_fresh_vm_moves_without_a_difference,
 	   a_vm_that_ran_moves_without_a_difference,
+	   a_vm_moves_on_a_host_without_xsave,
 	   full_registers_move_without_a_difference,
 	   msrs_that_are_no_state_are_refused,
 	   msrs_that_no_guest_can_write_are_refused)
