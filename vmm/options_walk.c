@@ -12,7 +12,7 @@
 /* Longest word that is compared; longer ones are near to nothing. */
 #define WORD_MAX 32
 
-/* A typo is this many insertions, deletions or replacements at most. */
+/* A typo is this many wrong keys at most. */
 #define NEAR 2
 
 static unsigned int min3(unsigned int a, unsigned int b, unsigned int c)
@@ -20,29 +20,32 @@ static unsigned int min3(unsigned int a, unsigned int b, unsigned int c)
 	return MIN(MIN(a, b), c);
 }
 
-/* Levenshtein's distance, a row at a time. */
+/*
+ * Insertions, deletions, replacements and swaps of neighbours that make @a of
+ * @b: Damerau's distance, rows of a table of prefixes.
+ */
 static unsigned int distance(const char *a, const char *b)
 {
-	unsigned int row[WORD_MAX + 1];
+	unsigned int d[WORD_MAX + 1][WORD_MAX + 1];
 	size_t la = strlen(a), lb = strlen(b);
 
 	if (la > WORD_MAX || lb > WORD_MAX)
 		return WORD_MAX;
-	for (unsigned int j = 0; j <= lb; j++)
-		row[j] = j;
-	for (unsigned int i = 1; i <= la; i++) {
-		unsigned int diagonal = row[0];
-
-		row[0] = i;
-		for (unsigned int j = 1; j <= lb; j++) {
-			unsigned int above = row[j];
-
-			row[j] = min3(above + 1, row[j - 1] + 1,
-				      diagonal + (a[i - 1] != b[j - 1]));
-			diagonal = above;
+	for (unsigned int i = 0; i <= la; i++) {
+		for (unsigned int j = 0; j <= lb; j++) {
+			if (!i || !j) {
+				d[i][j] = i + j;
+				continue;
+			}
+			d[i][j] =
+				min3(d[i - 1][j] + 1, d[i][j - 1] + 1,
+				     d[i - 1][j - 1] + (a[i - 1] != b[j - 1]));
+			if (i > 1 && j > 1 && a[i - 1] == b[j - 2] &&
+			    a[i - 2] == b[j - 1])
+				d[i][j] = MIN(d[i][j], d[i - 2][j - 2] + 1);
 		}
 	}
-	return row[lb];
+	return d[la][lb];
 }
 
 const char *options_nearest(const char *text, const char *const words[])

@@ -1,0 +1,386 @@
+// SPDX-License-Identifier: MIT
+/*
+ * The command line: what is understood, and how each mistake is answered.
+ */
+#include <string.h>
+
+#include "tests/unit/unit.h"
+#include "vmm/options.h"
+#include "vmm/units.h"
+
+#define ARGS(...) ((char *const[]){ __VA_ARGS__ __VA_OPT__(, ) NULL })
+
+/* The text of a refusal names all of these. */
+static void names(const struct error *err, const char *const words[])
+{
+	for (; *words; words++)
+		ck_assert_msg(strstr(err->text, *words),
+			      "'%s' does not say '%s'", err->text, *words);
+}
+
+#define NAMES(err, ...) names((err), (const char *const[]){ __VA_ARGS__, NULL })
+
+#define RUN_REFUSED(args, ...)                                        \
+	do {                                                          \
+		struct run_options run_;                              \
+		struct error err_;                                    \
+		ck_assert_int_lt(options_run(args, &run_, &err_), 0); \
+		NAMES(&err_, __VA_ARGS__);                            \
+	} while (0)
+
+#define LISTEN_REFUSED(args, ...)                                      \
+	do {                                                           \
+		struct listen_options l_;                              \
+		struct error err_;                                     \
+		ck_assert_int_lt(options_listen(args, &l_, &err_), 0); \
+		NAMES(&err_, __VA_ARGS__);                             \
+	} while (0)
+
+#define MIGRATE_REFUSED(args, ...)                                      \
+	do {                                                            \
+		struct migrate_options m_;                              \
+		struct error err_;                                      \
+		ck_assert_int_lt(options_migrate(args, &m_, &err_), 0); \
+		NAMES(&err_, __VA_ARGS__);                              \
+	} while (0)
+
+#define SET_REFUSED(args, ...)                                        \
+	do {                                                          \
+		struct set_options set_;                              \
+		struct error err_;                                    \
+		ck_assert_int_lt(options_set(args, &set_, &err_), 0); \
+		NAMES(&err_, __VA_ARGS__);                            \
+	} while (0)
+
+/* ---- units ---- */
+
+#define UNIT_IS(fn, text, value)                                    \
+	do {                                                        \
+		uint64_t got_ = 0;                                  \
+		struct error err_;                                  \
+		ck_assert_msg(!fn(text, &got_, &err_), "%s", text); \
+		ck_assert_uint_eq(got_, (value));                   \
+	} while (0)
+
+#define UNIT_REFUSED(fn, text, word)                                   \
+	do {                                                           \
+		uint64_t got_ = 0;                                     \
+		struct error err_;                                     \
+		ck_assert_msg(fn(text, &got_, &err_) < 0, "%s", text); \
+		NAMES(&err_, word);                                    \
+	} while (0)
+
+START_TEST(a_size_has_a_unit_and_may_have_a_fraction)
+{
+	UNIT_IS(units_size, "512M", 512 * MIB);
+	UNIT_IS(units_size, "512MiB", 512 * MIB);
+	UNIT_IS(units_size, "1.5g", 1536 * MIB);
+	UNIT_IS(units_size, "1T", 1024 * GIB);
+	UNIT_IS(units_size, "4k", 4096);
+	UNIT_REFUSED(units_size, "512", "unit is missing");
+	UNIT_REFUSED(units_size, "512X", "'X' is unknown");
+	UNIT_REFUSED(units_size, "M", "not a number");
+	UNIT_REFUSED(units_size, "", "not a number");
+	UNIT_REFUSED(units_size, "-1M", "not a number");
+	UNIT_REFUSED(units_size, " 1M", "not a number");
+	UNIT_REFUSED(units_size, "1.M", "not a number");
+	UNIT_REFUSED(units_size, "99999999999999999999M", "too large");
+	UNIT_REFUSED(units_size, "9999999999T", "too large");
+}
+END_TEST
+
+START_TEST(a_time_has_a_unit_and_is_exact)
+{
+	UNIT_IS(units_time, "10ms", 10 * NS_PER_MS);
+	UNIT_IS(units_time, "0.001ms", 1000);
+	UNIT_IS(units_time, "1.000000001s", NS_PER_S + 1);
+	UNIT_IS(units_time, "2min", 120 * NS_PER_S);
+	UNIT_IS(units_time, "1h", 3600 * NS_PER_S);
+	UNIT_REFUSED(units_time, "10", "unit is missing");
+	UNIT_REFUSED(units_time, "10 ms", "unknown");
+	UNIT_REFUSED(units_time, "10MM", "unknown");
+	UNIT_IS(units_seconds, "5", 5 * NS_PER_S);
+	UNIT_IS(units_seconds, "0.5", NS_PER_S / 2);
+	UNIT_IS(units_seconds, "20ms", 20 * NS_PER_MS);
+}
+END_TEST
+
+START_TEST(a_rate_counts_bytes_a_second)
+{
+	UNIT_IS(units_rate, "500M", 500 * MIB);
+	UNIT_IS(units_rate, "1000", 1000);
+	UNIT_IS(units_rate, "0", 0);
+	UNIT_REFUSED(units_rate, "500Mbit", "unknown");
+}
+END_TEST
+
+/* ---- run ---- */
+
+START_TEST(run_takes_everything_it_has)
+{
+	struct run_options run;
+	struct error err;
+
+	ck_assert_int_eq(
+		options_run(ARGS("--kernel", "vmlinux", "--initrd=rd",
+				 "--cmdline", "a b", "--cpus", "4", "--memory",
+				 "1G", "--console", "null", "--name", "web",
+				 "--debug-exit", "--migrate-to",
+				 "tcp:h:5,after=0.5", "--no-sandbox", "-vv"),
+			    &run, &err),
+		0);
+	ck_assert_str_eq(run.kernel, "vmlinux");
+	ck_assert_str_eq(run.initrd, "rd");
+	ck_assert_str_eq(run.cmdline, "a b");
+	ck_assert_uint_eq(run.cpus, 4);
+	ck_assert_uint_eq(run.memory, GIB);
+	ck_assert_int_eq(run.process.console.kind, CONSOLE_NULL);
+	ck_assert_str_eq(run.process.name, "web");
+	ck_assert(run.debug_exit);
+	ck_assert(run.migrates);
+	ck_assert_str_eq(run.migrate_to.text, "tcp:h:5");
+	ck_assert_uint_eq(run.migrate_after_ns, NS_PER_S / 2);
+	ck_assert(!run.process.sandbox);
+	ck_assert_uint_eq(run.process.verbosity, 2);
+}
+END_TEST
+
+START_TEST(run_has_defaults)
+{
+	struct run_options run;
+	struct error err;
+
+	ck_assert_int_eq(options_run(ARGS("--kernel", "k"), &run, &err), 0);
+	ck_assert_ptr_null(run.initrd);
+	ck_assert_str_eq(run.cmdline, "");
+	ck_assert_uint_eq(run.cpus, 1);
+	ck_assert_uint_eq(run.memory, 256 * MIB);
+	ck_assert_int_eq(run.process.console.kind, CONSOLE_STDIO);
+	ck_assert_ptr_null(run.process.name);
+	ck_assert(run.process.sandbox);
+	ck_assert(!run.debug_exit && !run.migrates);
+}
+END_TEST
+
+START_TEST(run_refuses_what_is_missing_or_unknown)
+{
+	RUN_REFUSED(ARGS("--initrd", "x"), "--kernel", "missing");
+	RUN_REFUSED(ARGS("--kernel"), "--kernel", "needs a value");
+	RUN_REFUSED(ARGS("--kernel", ""), "--kernel", "empty");
+	RUN_REFUSED(ARGS("--kernl", "x"), "--kernl", "did you mean --kernel");
+	RUN_REFUSED(ARGS("--zzzzzz"), "--zzzzzz", "no such option");
+	RUN_REFUSED(ARGS("-q"), "-q", "no such option");
+	RUN_REFUSED(ARGS("-vq"), "no such option");
+	RUN_REFUSED(ARGS("word"), "'word'", "too many");
+	RUN_REFUSED(ARGS("--kernel", "a", "--kernel", "b"), "--kernel",
+		    "twice");
+	RUN_REFUSED(ARGS("--debug-exit=1"), "--debug-exit", "no value");
+}
+END_TEST
+
+START_TEST(run_refuses_values_that_make_no_machine)
+{
+	RUN_REFUSED(ARGS("--cpus", "0"), "--cpus 0", "1 to 254");
+	RUN_REFUSED(ARGS("--cpus", "255"), "--cpus 255", "1 to 254");
+	RUN_REFUSED(ARGS("--cpus", "two"), "--cpus two", "1 to 254");
+	RUN_REFUSED(ARGS("--cpus", "1.5"), "--cpus 1.5", "1 to 254");
+	RUN_REFUSED(ARGS("--memory", "512"), "--memory 512", "512M");
+	RUN_REFUSED(ARGS("--memory", "8M"), "--memory 8M", "16M");
+	RUN_REFUSED(ARGS("--memory", "2000G"), "--memory 2000G", "1024G");
+	RUN_REFUSED(ARGS("--memory", "20000K"), "--memory 20000K", "whole");
+	RUN_REFUSED(ARGS("--memory", "1G,hugepages"), "hugepages",
+		    "not in this version");
+	RUN_REFUSED(ARGS("--memory", "1G,shared"), "shared",
+		    "not in this version");
+	RUN_REFUSED(ARGS("--memory", "1G,x"), ",x", "unknown");
+	RUN_REFUSED(ARGS("--console", "tty"), "--console tty", "stdio");
+	RUN_REFUSED(ARGS("--console", "unix:"), "--console unix:", "empty");
+	RUN_REFUSED(ARGS("--name", "-x"), "--name -x", "letters");
+	RUN_REFUSED(ARGS("--name", "a/b"), "--name a/b", "letters");
+	RUN_REFUSED(ARGS("--name", ""), "--name", "letters");
+	RUN_REFUSED(ARGS("--migrate-to", "host"), "--migrate-to host",
+		    "tcp:HOST:PORT");
+	RUN_REFUSED(ARGS("--migrate-to", "tcp:h:1,after=x"), "--migrate-to",
+		    "seconds");
+}
+END_TEST
+
+START_TEST(run_refuses_a_command_line_that_no_kernel_takes)
+{
+	char longer[MACHINE_CMDLINE_MAX + 1];
+
+	memset(longer, 'x', sizeof(longer) - 1);
+	longer[sizeof(longer) - 1] = '\0';
+	RUN_REFUSED(ARGS("--cmdline", longer), "--cmdline", "2047");
+}
+END_TEST
+
+START_TEST(what_comes_later_is_refused_as_such)
+{
+	RUN_REFUSED(ARGS("--disk", "d.img"), "--disk", "not in this version");
+	RUN_REFUSED(ARGS("--net", "tap=t"), "--net", "not in this version");
+	RUN_REFUSED(ARGS("--rng", "on"), "--rng", "not in this version");
+	RUN_REFUSED(ARGS("--balloon", "on"), "--balloon",
+		    "not in this version");
+	RUN_REFUSED(ARGS("--cpu", "host"), "--cpu", "not in this version");
+	RUN_REFUSED(ARGS("--lock-dir", "d"), "--lock-dir",
+		    "not in this version");
+	LISTEN_REFUSED(ARGS("--tls", "d"), "--tls", "not in this version",
+		       "--allow");
+	MIGRATE_REFUSED(ARGS("--verify"), "--verify", "not in this version");
+	MIGRATE_REFUSED(ARGS("--dry-run"), "--dry-run", "not in this version");
+}
+END_TEST
+
+START_TEST(help_is_found_among_mistakes_to_its_right)
+{
+	struct run_options run;
+	struct error err;
+
+	ck_assert_int_eq(options_run(ARGS("--help", "--zzz"), &run, &err),
+			 OPTIONS_HELP);
+	ck_assert_int_eq(options_run(ARGS("--kernel", "k", "-h"), &run, &err),
+			 OPTIONS_HELP);
+}
+END_TEST
+
+/* ---- the others ---- */
+
+START_TEST(listen_takes_everything_it_has)
+{
+	struct listen_options l;
+	struct error err;
+
+	ck_assert_int_eq(options_listen(ARGS("--name", "n", "tcp:[::1]:7",
+					     "--paused", "--once", "--insecure",
+					     "--allow", "10.0.0.0/8", "--allow",
+					     "192.0.2.1", "--console=file:f"),
+					&l, &err),
+			 0);
+	ck_assert_str_eq(l.address.host, "::1");
+	ck_assert_uint_eq(l.address.port, 7);
+	ck_assert_uint_eq(l.allow.count, 2);
+	ck_assert(l.paused && l.once && l.insecure);
+	ck_assert_str_eq(l.process.console.path, "f");
+}
+END_TEST
+
+START_TEST(listen_refuses_bad_addresses_and_networks)
+{
+	LISTEN_REFUSED(ARGS("--once"), "ADDR", "missing");
+	LISTEN_REFUSED(ARGS("tcp:h"), "'tcp:h'", "no port");
+	LISTEN_REFUSED(ARGS("tcp:h:99999"), "65535");
+	LISTEN_REFUSED(ARGS("fd:x"), "'fd:x'", "no descriptor");
+	LISTEN_REFUSED(ARGS("tcp:h:1", "tcp:h:2"), "'tcp:h:2'", "too many");
+	LISTEN_REFUSED(ARGS("tcp:h:1", "--allow", "10.0.0.0/33"),
+		       "--allow 10.0.0.0/33", "192.0.2.0/24");
+}
+END_TEST
+
+START_TEST(migrate_takes_everything_it_has)
+{
+	struct migrate_options m;
+	struct error err;
+
+	ck_assert_int_eq(
+		options_migrate(ARGS("web", "--to", "unix:s", "--max-downtime",
+				     "5ms", "--abort-after", "1s",
+				     "--bandwidth", "1G", "--timeout", "1min",
+				     "--on-timeout", "pause", "--offline",
+				     "--json"),
+				&m, &err),
+		0);
+	ck_assert_str_eq(m.name, "web");
+	ck_assert(m.has_to && m.has_max_downtime && m.has_bandwidth && m.json);
+	ck_assert_uint_eq(m.params.max_downtime_ns, 5 * NS_PER_MS);
+	ck_assert_uint_eq(m.params.abort_after_ns, NS_PER_S);
+	ck_assert_uint_eq(m.params.bandwidth, GIB);
+	ck_assert_uint_eq(m.params.timeout_ns, 60 * NS_PER_S);
+	ck_assert_int_eq(m.params.on_timeout, SOURCE_TIMEOUT_PAUSE);
+	ck_assert(m.params.offline);
+}
+END_TEST
+
+START_TEST(migrate_refuses_what_can_not_be_meant)
+{
+	MIGRATE_REFUSED(ARGS("--to", "tcp:h:1"), "NAME", "missing");
+	MIGRATE_REFUSED(ARGS("web"), "--to", "missing");
+	MIGRATE_REFUSED(ARGS("web", "--max-downtime", "0ms"),
+			"--max-downtime 0ms", "10ms");
+	MIGRATE_REFUSED(ARGS("web", "--max-downtime", "10"), "unit");
+	MIGRATE_REFUSED(ARGS("web", "--on-timeout", "die"), "--on-timeout die",
+			"cancel or pause");
+	MIGRATE_REFUSED(ARGS("web", "--bandwidth", "fast"), "--bandwidth fast",
+			"500M");
+	MIGRATE_REFUSED(ARGS("../x", "--to", "tcp:h:1"), "'../x'");
+}
+END_TEST
+
+START_TEST(set_takes_one_of_two_limits)
+{
+	struct set_options set;
+	struct error err;
+
+	ck_assert_int_eq(
+		options_set(ARGS("web", "max-downtime", "2ms"), &set, &err), 0);
+	ck_assert_int_eq(set.parameter, SET_MAX_DOWNTIME);
+	ck_assert_uint_eq(set.value, 2 * NS_PER_MS);
+	ck_assert_int_eq(options_set(ARGS("web", "bandwidth", "0"), &set, &err),
+			 0);
+	ck_assert_int_eq(set.parameter, SET_BANDWIDTH);
+	SET_REFUSED(ARGS("web"), "max-downtime|bandwidth", "missing");
+	SET_REFUSED(ARGS("web", "bandwidth"), "VALUE", "missing");
+	SET_REFUSED(ARGS("web", "speed", "3"), "'speed'", "bandwidth");
+	SET_REFUSED(ARGS("web", "max-downtime", "0s"), "max-downtime 0s");
+}
+END_TEST
+
+START_TEST(commands_that_take_a_name_take_little_else)
+{
+	struct name_options o;
+	struct error err;
+
+	ck_assert_int_eq(
+		options_name("status", ARGS("web", "--json"), &o, &err), 0);
+	ck_assert(o.json);
+	ck_assert_int_eq(options_name("list", ARGS("--json"), &o, &err), 0);
+	ck_assert_int_lt(options_name("list", ARGS("web"), &o, &err), 0);
+	NAMES(&err, "'web'", "too many");
+	ck_assert_int_lt(options_name("pause", ARGS("web", "--json"), &o, &err),
+			 0);
+	NAMES(&err, "--json", "no such option");
+	ck_assert_int_eq(
+		options_name("resolve", ARGS("web", "--discard"), &o, &err), 0);
+	ck_assert(o.discard && !o.resume);
+	ck_assert_int_eq(options_name("pause", ARGS("--", "web"), &o, &err), 0);
+	ck_assert_str_eq(o.name, "web");
+}
+END_TEST
+
+START_TEST(the_nearest_word_is_found_and_no_far_one)
+{
+	static const char *const words[] = { "run", "resume", "reset", NULL };
+
+	ck_assert_str_eq(options_nearest("rn", words), "run");
+	ck_assert_str_eq(options_nearest("reste", words), "reset");
+	ck_assert_str_eq(options_nearest("resum", words), "resume");
+	ck_assert_ptr_null(options_nearest("migrate", words));
+	ck_assert_ptr_null(
+		options_nearest("", (const char *const[]){ "ab", NULL }));
+}
+END_TEST
+
+UNIT_SUITE("options", a_size_has_a_unit_and_may_have_a_fraction,
+	   a_time_has_a_unit_and_is_exact, a_rate_counts_bytes_a_second,
+	   run_takes_everything_it_has, run_has_defaults,
+	   run_refuses_what_is_missing_or_unknown,
+	   run_refuses_values_that_make_no_machine,
+	   run_refuses_a_command_line_that_no_kernel_takes,
+	   what_comes_later_is_refused_as_such,
+	   help_is_found_among_mistakes_to_its_right,
+	   listen_takes_everything_it_has,
+	   listen_refuses_bad_addresses_and_networks,
+	   migrate_takes_everything_it_has,
+	   migrate_refuses_what_can_not_be_meant, set_takes_one_of_two_limits,
+	   commands_that_take_a_name_take_little_else,
+	   the_nearest_word_is_found_and_no_far_one)
