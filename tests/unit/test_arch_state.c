@@ -234,6 +234,27 @@ START_TEST(a_possible_vcpu_passes)
 }
 END_TEST
 
+/* What CR4 may hold without the feature is for KVM to say. */
+START_TEST(cr4_may_hold_bits_whose_feature_is_not_in_cpuid)
+{
+	struct x86_vcpu_state *s = malloc(sizeof(*s));
+	struct error err;
+
+	sample_model(&model, CPUS, false);
+	for (uint32_t i = 0; i < model.nentries; i++) {
+		if (model.entries[i].function == 1)
+			model.entries[i].ecx &= ~(1U << 26); /* xsave */
+		if (model.entries[i].function == 7)
+			model.entries[i].ebx &= ~1U; /* fsgsbase */
+	}
+	good_vcpu(s);
+	s->sregs.cr4 |= 1 << 16;
+	ck_assert_int_lt(check_vcpu(s, &err), 0);
+	ck_assert_msg(strstr(err.text, PASSED), "%s", err.text);
+	free(s);
+}
+END_TEST
+
 START_TEST(exceptions_must_make_sense)
 {
 	struct x86_vcpu_state *s = malloc(sizeof(*s));
@@ -852,6 +873,7 @@ END_TEST
 
 UNIT_SUITE("arch_state", every_byte_of_a_vcpu_survives_the_wire,
 	   every_byte_of_a_vm_survives_the_wire, a_possible_vcpu_passes,
+	   cr4_may_hold_bits_whose_feature_is_not_in_cpuid,
 	   impossible_vcpus_are_refused_by_name, exceptions_must_make_sense,
 	   a_host_without_xsave_takes_no_xcr0_but_that_of_a_reset,
 	   an_x2apic_id_must_be_the_vcpus_own,
