@@ -63,3 +63,4 @@ run-tsan: $(TSAN_TESTS:%=$(BUILD)/tests/unit/test_%)
 -include tests/inproc/build.mk
 -include tests/verify/build.mk
 -include tests/fuzz/build.mk
+-include tests/guest/build.mk
