@@ -36,6 +36,7 @@ struct console {
 	struct loop_fd *port_watch;
 	int client_fd;
 	struct loop_fd *client_watch;
+	bool client_ended; /* it sends no more, but may still listen */
 	struct relay to_client;
 	struct relay to_port;
 };
@@ -47,6 +48,7 @@ static void hang_up(struct console *console)
 	loop_fd_remove(console->client_watch);
 	console->client_watch = NULL;
 	close_fd(&console->client_fd);
+	console->client_ended = false;
 	console->to_client.len = 0;
 	loop_fd_set(console->listen_watch, EPOLLIN);
 }
@@ -71,12 +73,12 @@ static void watch_relays(struct console *console)
 
 	port |= console->to_client.len ? 0 : EPOLLIN;
 	port |= console->to_port.len ? EPOLLOUT : 0;
-	client |= console->to_port.len ? 0 : EPOLLIN;
+	client |= console->to_port.len || console->client_ended ? 0 : EPOLLIN;
 	client |= console->to_client.len ? EPOLLOUT : 0;
 	loop_fd_set(console->port_watch, port);
 	if (console->client_fd < 0)
 		return;
-	if (client) {
+	if (client || !console->to_port.len) {
 		watch_client(console, client);
 		return;
 	}
@@ -126,12 +128,17 @@ static void on_port(void *opaque, uint32_t events __maybe_unused)
 	watch_relays(console);
 }
 
-static void on_client(void *opaque, uint32_t events __maybe_unused)
+static void on_client(void *opaque, uint32_t events)
 {
 	struct console *console = opaque;
+	bool usable = drain(&console->to_client, console->client_fd);
 
-	if (!drain(&console->to_client, console->client_fd) ||
-	    !fill(&console->to_port, console->client_fd))
+	if (usable && !fill(&console->to_port, console->client_fd))
+		console->client_ended = true;
+	/* Gone in both directions, and all that it sent has been read. */
+	if (console->client_ended && (events & (EPOLLHUP | EPOLLERR)))
+		usable = false;
+	if (!usable)
 		hang_up(console);
 	(void)drain(&console->to_port, console->port_fd);
 	watch_relays(console);
@@ -268,10 +275,24 @@ void console_restore(const struct console *console)
 		terminal_restore(console->terminal);
 }
 
+/* The guest's last words, as far as the client takes them at once. */
+static void flush_relay(struct console *console)
+{
+	struct relay *relay = &console->to_client;
+
+	while (drain(relay, console->client_fd) && !relay->len) {
+		(void)fill(relay, console->port_fd);
+		if (!relay->len)
+			return;
+	}
+}
+
 void console_free(struct console *console)
 {
 	if (!console)
 		return;
+	if (console->client_fd >= 0)
+		flush_relay(console);
 	terminal_free(console->terminal);
 	loop_fd_remove(console->listen_watch);
 	loop_fd_remove(console->port_watch);
