@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: MIT
+# bash completion for godwit: commands, options, and the names of running VMs.
+
+_godwit_names()
+{
+	godwit list --json 2>/dev/null |
+		sed -n 's/^ *"name": "\(.*\)",\{0,1\}$/\1/p'
+}
+
+_godwit()
+{
+	local cur=${COMP_WORDS[COMP_CWORD]}
+	local prev=${COMP_WORDS[COMP_CWORD - 1]}
+	local command=${COMP_WORDS[1]}
+	local names="cancel kill migrate pause poweroff reset resolve resume"
+	local words=""
+
+	names="$names set show status"
+	if ((COMP_CWORD == 1)); then
+		words="run listen list help $names --help --version"
+		mapfile -t COMPREPLY < <(compgen -W "$words" -- "$cur")
+		return
+	fi
+	case $prev in
+	--kernel | --initrd)
+		compopt -o filenames
+		mapfile -t COMPREPLY < <(compgen -f -- "$cur")
+		return
+		;;
+	--console) words="stdio null unix: file:" ;;
+	--on-timeout) words="cancel pause" ;;
+	--to | --migrate-to | listen) words="tcp: unix: fd:" ;;
+	--cmdline | --cpus | --memory | --name | --allow | --max-downtime | \
+		--abort-after | --bandwidth | --timeout)
+		return
+		;;
+	esac
+	if [[ -z $words ]]; then
+		case $command in
+		run)
+			words="--kernel --initrd --cmdline --cpus --memory
+				--console --name --debug-exit --migrate-to
+				--no-sandbox --verbose --help"
+			;;
+		listen)
+			words="--name --console --paused --once --allow
+				--insecure --no-sandbox --verbose --help"
+			;;
+		migrate)
+			words="--to --max-downtime --abort-after --bandwidth
+				--timeout --on-timeout --offline --json --help"
+			;;
+		set) words="max-downtime bandwidth --help" ;;
+		resolve) words="--resume --discard --help" ;;
+		status | list) words="--json --help" ;;
+		help) words="run listen list $names" ;;
+		esac
+		if ((COMP_CWORD == 2)) && [[ " $names " == *" $command "* ]]; then
+			words=$(_godwit_names)
+		fi
+	fi
+	mapfile -t COMPREPLY < <(compgen -W "$words" -- "$cur")
+	# tcp:, unix: and file: want more behind them.
+	[[ ${COMPREPLY[0]-} == *: ]] && compopt -o nospace
+}
+
+complete -F _godwit godwit
