@@ -330,9 +330,8 @@ static int finish(struct follow *follow)
 	else if (moved)
 		print_moved(follow);
 	else
-		log_error("%s: %s: %s; the guest runs on here",
-			  follow->options->name, status ? status : "failed",
-			  why ? why : "no reason given");
+		log_error("%s: not moved: %s; the guest runs on here",
+			  follow->options->name, why ? why : "no reason given");
 	return moved ? EXIT_SUCCESS : EXIT_FAILURE;
 }
 

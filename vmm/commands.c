@@ -283,11 +283,28 @@ static bool confirmed(bool resume)
 	return !strcmp(line, word);
 }
 
+static int check_uncertain(const char *name, struct error *err)
+{
+	json_t *migration = ask(name, "query-migrate", NULL, err);
+	bool uncertain = !strcmp(text_of(migration, "status"), "uncertain");
+
+	if (!migration)
+		return -EIO;
+	json_decref(migration);
+	if (uncertain)
+		return 0;
+	return error_set(err, -EPERM,
+			 "nothing is uncertain about this guest; there is "
+			 "nothing to resolve");
+}
+
 int command_resolve(const struct name_options *options)
 {
 	struct error err;
 	json_t *answer;
 
+	if (check_uncertain(options->name, &err))
+		return failed(options->name, &err);
 	print_what_to_check(options->name);
 	if (options->resume == options->discard) {
 		log_error("resolve: give --resume or --discard");

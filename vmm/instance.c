@@ -106,6 +106,7 @@ static void on_patience_end(void *opaque)
 		log_error("ends while it is not known who has the guest: it "
 			  "may run at the target");
 		inst->abandoned = true;
+		inst->end = END_FAILED;
 	}
 	loop_stop(inst->loop);
 }
@@ -220,7 +221,7 @@ static void say_moved(struct instance *inst)
 	log_warn("moved to %s: paused for %.3f ms, %.1f ms in all",
 		 inst->moved_to, (double)report.downtime_ns / 1e6,
 		 (double)report.total_ns / 1e6);
-	if (inst->options->verbosity)
+	if (inst->options->verbosity || inst->wants_report)
 		report_print(&report, stderr);
 }
 
@@ -266,8 +267,7 @@ static void on_signal(void *opaque, uint32_t events __maybe_unused)
 		return;
 	if (inst->end != END_NOT_YET) {
 		/* Asked twice: wait for nobody. */
-		inst->abandoned = mover_busy(inst->mover);
-		loop_stop(inst->loop);
+		on_patience_end(inst);
 		return;
 	}
 	log_info("signal %u: leaving", info.ssi_signo);
@@ -309,8 +309,6 @@ static int open_control(struct instance *inst, const char *name,
 		rc = rundir_listen(&inst->dir, &inst->socket, err);
 	if (!rc && name)
 		rc = rundir_claim(&inst->dir, &inst->socket, name, err);
-	if (rc == -EADDRINUSE)
-		error_prefix(err, "choose another with --name");
 	if (!rc)
 		rc = control_create(inst->loop, inst->socket.fd,
 				    &instance_backend, inst, &inst->control,

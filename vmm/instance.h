@@ -59,6 +59,7 @@ struct instance {
 	char *initrd_path;
 
 	bool debug_exit; /* exit statuses are the guest's */
+	bool wants_report; /* print what a move cost, without -v too */
 	bool user_reset; /* the next reset is not the guest's idea */
 	enum instance_end end;
 	uint8_t guest_status;	/* END_EXIT */

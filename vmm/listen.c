@@ -85,8 +85,8 @@ static int claim_name(struct listener *l, struct machine *machine,
 		return rc;
 	l->claimed = true;
 	if (strcmp(wanted, machine->name))
-		log_warn("%s; the guest is called '%s' here", why.text,
-			 machine->name);
+		log_warn("the guest is called '%s' here: %s", machine->name,
+			 why.text);
 	return 0;
 }
 

@@ -113,6 +113,7 @@ static void migrate_now(void *opaque)
 	struct error err;
 
 	params.to = run->migrate_to;
+	run->inst.wants_report = true;
 	if (instance_migrate(&run->inst, &params, &err))
 		log_error("--migrate-to %s: %s", run->migrate_to.text,
 			  err.text);

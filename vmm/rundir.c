@@ -163,7 +163,10 @@ static int make_way(const struct rundir *dir, const char *file,
 	if (rc)
 		return rc;
 	if (is_alive(address, &pid))
-		return error_set(err, -EADDRINUSE, "taken by process %d", pid);
+		return error_set(err, -EADDRINUSE,
+				 "taken by process %d; choose another with "
+				 "--name",
+				 pid);
 	if (unlinkat(dir->fd, file, 0) && errno != ENOENT)
 		return error_set(err, -errno, "%s/%s: %s", dir->path, file,
 				 strerror(errno));
