@@ -556,16 +556,29 @@ static int stage_load(struct stage *stage, const struct vm_state *state,
 	return rc;
 }
 
+static int stage_time(struct stage *stage, const struct vm_state *state,
+		      uint64_t *ret_ns, struct error *err)
+{
+	uint64_t start = clock_ns();
+	int rc = stage_load(stage, state, err);
+
+	*ret_ns = clock_ns() - start;
+	return rc;
+}
+
 int vm_state_rehearse(struct vm_state *state, uint64_t *ret_load_ns,
 		      struct error *err)
 {
-	uint64_t start;
+	uint64_t a = 0, b = 0, c = 0;
 	int rc = stage_init(&state->stage, state->vm, err);
 
-	start = clock_ns();
 	if (!rc)
-		rc = stage_load(&state->stage, state, err);
-	*ret_load_ns = clock_ns() - start;
+		rc = stage_time(&state->stage, state, &a, err);
+	if (!rc)
+		rc = stage_time(&state->stage, state, &b, err);
+	if (!rc)
+		rc = stage_time(&state->stage, state, &c, err);
+	*ret_load_ns = MAX(MIN(a, b), MIN(MAX(a, b), c));
 	if (rc)
 		error_prefix(err, "rehearsal");
 	return rc;
