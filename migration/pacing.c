@@ -19,8 +19,13 @@
 /* Last byte to LOADED, COMMIT to RUNNING. */
 #define PAUSE_TRIPS 2
 
-#define STALL_ROUNDS	2  /* without a clear gain before the guest is slowed */
-#define HOPELESS_ROUNDS 3  /* with the costs alone over the threshold */
+#define STALL_ROUNDS 2 /* without a clear gain before the guest is slowed */
+/*
+ * With the costs alone over the threshold. They are measured anew after each
+ * such round, and on a busy host it takes many samples to tell a crowd on the
+ * cores from a cost.
+ */
+#define HOPELESS_ROUNDS 24
 #define PATIENCE_ROUNDS 8  /* without a gain at the strongest step */
 #define POLISH_ROUNDS	4  /* beyond the threshold */
 #define POLISH_COST	10 /* thresholds that such a round may last */
