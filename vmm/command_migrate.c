@@ -371,8 +371,8 @@ int command_migrate(const struct migrate_options *options)
 	if (!rc)
 		rc = start(&follow, &err);
 	started = !rc;
-	if (!rc)
-		rc = follow_move(&follow, &err);
+	if (started)
+		(void)follow_move(&follow, &err);
 	if (follow.ended)
 		status = finish(&follow);
 	else

@@ -58,9 +58,9 @@ struct instance {
 	char *kernel_path;
 	char *initrd_path;
 
-	bool debug_exit; /* exit statuses are the guest's */
+	bool debug_exit;   /* exit statuses are the guest's */
 	bool wants_report; /* print what a move cost, without -v too */
-	bool user_reset; /* the next reset is not the guest's idea */
+	bool user_reset;   /* the next reset is not the guest's idea */
 	enum instance_end end;
 	uint8_t guest_status;	/* END_EXIT */
 	const char *end_reason; /* QEMU's ShutdownCause */
