@@ -5,13 +5,19 @@ import os
 import statistics
 import subprocess
 
+from host import in_child
+
 PROBE = "build/bench/probe"
 
 
 def _probe(*words, cores=None):
-    done = subprocess.run(
-        [PROBE, *words], check=False, capture_output=True, text=True,
-        preexec_fn=(lambda: os.sched_setaffinity(0, cores)) if cores else None)
+    def prepare():
+        in_child()
+        if cores:
+            os.sched_setaffinity(0, cores)
+
+    done = subprocess.run([PROBE, *words], check=False, capture_output=True,
+                          text=True, preexec_fn=prepare)
     if done.returncode:
         raise RuntimeError(f"{PROBE} {words[0]}: {done.stderr.strip()}")
     return {key: float(value) for key, value in
