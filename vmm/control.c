@@ -212,17 +212,19 @@ static void receive(struct client *client)
 
 /* ---- clients ---- */
 
-static void free_client(struct client *client)
+static void unlink_client(struct client *client)
 {
 	struct control *control = client->control;
 	struct client **at = &control->clients;
 
-	while (*at && *at != client)
+	while (*at != client)
 		at = &(*at)->next;
-	if (*at) {
-		*at = client->next;
-		control->nclients--;
-	}
+	*at = client->next;
+	control->nclients--;
+}
+
+static void free_client(struct client *client)
+{
 	loop_fd_remove(client->watch);
 	qmp_session_fini(&client->session);
 	close_fd(&client->fd);
@@ -248,10 +250,12 @@ static void on_client(void *opaque, uint32_t events)
 	/* One line a turn: others have their turn in between. */
 	if (!client->gone && !client->out_len)
 		take_line(client);
-	if (client->gone)
+	if (client->gone) {
+		unlink_client(client);
 		free_client(client);
-	else
+	} else {
 		watch_client(client);
+	}
 	tell_served(control);
 }
 
@@ -328,11 +332,15 @@ int control_create(struct loop *loop, int listen_fd,
 
 void control_free(struct control *control)
 {
+	struct client *client;
+
 	if (!control)
 		return;
 	loop_fd_remove(control->watch);
-	while (control->clients)
-		free_client(control->clients);
+	while ((client = control->clients)) {
+		control->clients = client->next;
+		free_client(client);
+	}
 	free(control);
 }
 

@@ -5,6 +5,7 @@
  */
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "vmm/qmp_internal.h"
@@ -19,14 +20,18 @@ json_t *qmp_nothing(void)
 
 json_t *qmp_version(void)
 {
-	int major = 0, minor = 0, micro = 0;
+	const char *at = GODWIT_VERSION;
+	long part[3] = { 0 };
 
-	/* All zero for a version that isn't three numbers. */
-	if (sscanf(GODWIT_VERSION, "%d.%d.%d", &major, &minor, &micro) != 3)
-		major = minor = micro = 0;
-	return json_pack("{s:{s:i,s:i,s:i},s:s}", "qemu", "major", major,
-			 "minor", minor, "micro", micro, "package",
-			 "godwit " GODWIT_VERSION);
+	for (size_t i = 0; i < ARRAY_SIZE(part); i++) {
+		char *end;
+
+		part[i] = strtol(at, &end, 10);
+		at = *end == '.' ? end + 1 : end;
+	}
+	return json_pack("{s:{s:i,s:i,s:i},s:s}", "qemu", "major", (int)part[0],
+			 "minor", (int)part[1], "micro", (int)part[2],
+			 "package", "godwit " GODWIT_VERSION);
 }
 
 json_t *qmp_greeting(void)

@@ -36,8 +36,8 @@
 #include "wire.h"
 
 #define MAX_CHANNELS 64
-#define MAX_WORDS 128
-#define STREAMS 3
+#define MAX_WORDS    128
+#define STREAMS	     3
 
 /**
  * struct channel - one child or one socket
@@ -156,7 +156,9 @@ static struct channel *new_channel(struct agent *agent, uint16_t id)
 
 		if (!ch->used) {
 			*ch = (struct channel){
-				.used = true, .id = id, .fd = { -1, -1, -1 },
+				.used = true,
+				.id = id,
+				.fd = { -1, -1, -1 },
 			};
 			return ch;
 		}
@@ -251,8 +253,7 @@ static void listen_at(struct agent *agent, uint16_t id, const char *path,
 	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	if (fd < 0 || bind(fd, (struct sockaddr *)&addr, sizeof(addr)) ||
 	    listen(fd, 1)) {
-		send_error(agent, id, "%s: %s", addr.sun_path,
-			   strerror(errno));
+		send_error(agent, id, "%s: %s", addr.sun_path, strerror(errno));
 		if (fd >= 0)
 			close(fd);
 		return;
@@ -285,8 +286,8 @@ static void take_call(struct agent *agent, struct channel *ch)
 static void flush_pending(struct channel *ch)
 {
 	while (ch->pending_len && ch->fd[LAB_STDIN] >= 0) {
-		ssize_t n = write(ch->fd[LAB_STDIN], ch->pending,
-				  ch->pending_len);
+		ssize_t n =
+			write(ch->fd[LAB_STDIN], ch->pending, ch->pending_len);
 
 		if (n < 0 && errno == EINTR)
 			continue;
@@ -323,8 +324,7 @@ static void feed(struct channel *ch, const char *data, size_t len)
 	flush_pending(ch);
 }
 
-static void obey(struct agent *agent, const struct lab_frame *frame,
-		 char *data)
+static void obey(struct agent *agent, const struct lab_frame *frame, char *data)
 {
 	struct channel *ch = find_channel(agent, frame->channel);
 

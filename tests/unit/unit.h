@@ -15,24 +15,24 @@
 
 #include "vmm/util.h"
 
-#define UNIT_SUITE(suite_name, ...)                                       \
-	int main(void)                                                    \
-	{                                                                 \
-		const TTest *const tests[] = { __VA_ARGS__ };             \
-		Suite *suite = suite_create(suite_name);                  \
-		TCase *tcase = tcase_create(suite_name);                  \
-		SRunner *runner;                                          \
-		int failed;                                               \
-                                                                          \
-		tcase_set_timeout(tcase, 600);                             \
-		for (size_t i = 0; i < ARRAY_SIZE(tests); i++)            \
-			tcase_add_test(tcase, tests[i]);                  \
-		suite_add_tcase(suite, tcase);                            \
-		runner = srunner_create(suite);                           \
-		srunner_run_all(runner, CK_ENV);                          \
-		failed = srunner_ntests_failed(runner);                   \
-		srunner_free(runner);                                     \
-		return failed ? EXIT_FAILURE : EXIT_SUCCESS;              \
+#define UNIT_SUITE(suite_name, ...)                            \
+	int main(void)                                         \
+	{                                                      \
+		const TTest *const tests[] = { __VA_ARGS__ };  \
+		Suite *suite = suite_create(suite_name);       \
+		TCase *tcase = tcase_create(suite_name);       \
+		SRunner *runner;                               \
+		int failed;                                    \
+                                                               \
+		tcase_set_timeout(tcase, 600);                 \
+		for (size_t i = 0; i < ARRAY_SIZE(tests); i++) \
+			tcase_add_test(tcase, tests[i]);       \
+		suite_add_tcase(suite, tcase);                 \
+		runner = srunner_create(suite);                \
+		srunner_run_all(runner, CK_ENV);               \
+		failed = srunner_ntests_failed(runner);        \
+		srunner_free(runner);                          \
+		return failed ? EXIT_FAILURE : EXIT_SUCCESS;   \
 	}
 
 #endif
