@@ -19,13 +19,20 @@
 #include "migration/wire.h"
 #include "tests/inproc/relay.h"
 
+/* All streams are as good as each other; these take a while to look through. */
+#define CAPTURE_FIRST 24
+#define CAPTURE_EVERY 64
+
 /* One direction of a connection. */
 struct flow {
+	struct relay *told; /* NULL: nobody wants to know */
+	bool from_target;
 	int from;
 	int to;
 	int capture;		   /* -1: none */
 	unsigned int records;	   /* that passed whole */
 	unsigned int limit;	   /* cut after so many */
+	size_t torn;		   /* and so many bytes */
 	struct wire_header header; /* of the record that is passing */
 	size_t header_got;
 	uint64_t payload_left;
@@ -35,6 +42,8 @@ struct relay {
 	struct sockaddr_un listen_addr;
 	struct sockaddr_un door_addr;
 	struct relay_cut cut;
+	relay_record_fn *on_record;
+	void *opaque;
 	int listen_fd;
 	int stop_fd;
 	pthread_t thread;
@@ -49,6 +58,21 @@ static struct sockaddr_un address(const char *path)
 	ck_assert_uint_lt(strlen(path), sizeof(addr.sun_path));
 	strcpy(addr.sun_path, path);
 	return addr;
+}
+
+static void passed(struct flow *flow)
+{
+	struct relay_record record = {
+		.from_target = flow->from_target,
+		.nth = flow->records++,
+		.type = flow->header.type,
+	};
+
+	flow->header_got = 0;
+	if (flow->told && flow->told->on_record(flow->told->opaque, &record)) {
+		flow->limit = flow->records;
+		flow->torn = 0;
+	}
 }
 
 /* How many of the @len bytes at @data may pass; counts records on the way. */
@@ -71,12 +95,21 @@ static size_t admit(struct flow *flow, const uint8_t *data, size_t len)
 		n = MIN(flow->payload_left, len - at);
 		flow->payload_left -= n;
 		at += n;
-		if (!flow->payload_left) {
-			flow->records++;
-			flow->header_got = 0;
-		}
+		if (!flow->payload_left)
+			passed(flow);
+	}
+	if (flow->records == flow->limit) {
+		size_t n = MIN(flow->torn, len - at);
+
+		flow->torn -= n;
+		at += n;
 	}
 	return at;
+}
+
+static bool is_cut(const struct flow *flow)
+{
+	return flow->records == flow->limit && !flow->torn;
 }
 
 /* Forward what is there; false when the connection has to end. */
@@ -99,7 +132,7 @@ static bool pump(struct flow *flow)
 			return false;
 		done += (size_t)m;
 	}
-	return flow->records < flow->limit;
+	return !is_cut(flow);
 }
 
 static int open_capture(const char *direction)
@@ -110,7 +143,7 @@ static int open_capture(const char *direction)
 	char path[512];
 	int fd;
 
-	if (!dir)
+	if (!dir || (n >= CAPTURE_FIRST && n % CAPTURE_EVERY))
 		return -1;
 	snprintf(path, sizeof(path), "%s/%d-%u.%s", dir, getpid(), n,
 		 direction);
@@ -129,11 +162,16 @@ static void connection(struct relay *relay, int source, int target)
 	};
 	bool on = true;
 
+	flows[1].from_target = true;
 	flows[0].capture = first ? open_capture("source") : -1;
 	flows[1].capture = first ? open_capture("target") : -1;
-	if (first && cut->enabled)
+	for (int i = 0; i < 2 && first && relay->on_record; i++)
+		flows[i].told = relay;
+	if (first && cut->enabled) {
 		flows[cut->from_target].limit = cut->after;
-	on = flows[0].limit && flows[1].limit;
+		flows[cut->from_target].torn = cut->torn;
+	}
+	on = !is_cut(&flows[0]) && !is_cut(&flows[1]);
 	while (on) {
 		struct pollfd fds[] = {
 			{ .fd = source, .events = POLLIN },
@@ -184,7 +222,8 @@ static void *serve(void *opaque)
 }
 
 struct relay *relay_start(const char *listen_path, const char *door_path,
-			  const struct relay_cut *cut)
+			  const struct relay_cut *cut,
+			  relay_record_fn *on_record, void *opaque)
 {
 	struct relay *relay = calloc(1, sizeof(*relay));
 
@@ -192,6 +231,8 @@ struct relay *relay_start(const char *listen_path, const char *door_path,
 	relay->listen_addr = address(listen_path);
 	relay->door_addr = address(door_path);
 	relay->cut = *cut;
+	relay->on_record = on_record;
+	relay->opaque = opaque;
 	relay->stop_fd = eventfd(0, EFD_CLOEXEC);
 	relay->listen_fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	unlink(listen_path);

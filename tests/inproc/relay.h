@@ -8,7 +8,8 @@
  * connection; later ones (a source that asks) just pass, or are turned away.
  *
  * With GODWIT_CAPTURE=DIR in the environment both directions of the first
- * connection are written to DIR/PID-N.source and DIR/PID-N.target.
+ * connection are written to DIR/PID-N.source and DIR/PID-N.target: of the
+ * first connections that a test makes, and of every so many later ones.
  */
 #ifndef GODWIT_TESTS_RELAY_H
 #define GODWIT_TESTS_RELAY_H
@@ -21,11 +22,25 @@ struct relay_cut {
 	bool enabled;
 	bool from_target;   /* whose records are counted */
 	unsigned int after; /* so many pass, then both ends are closed */
-	bool turn_away;	    /* after the cut nobody gets through any more */
+	unsigned int torn;  /* and so many bytes of the next one, if it comes */
+	bool turn_away;	    /* after it ended nobody gets through any more */
 };
 
+struct relay_record {
+	bool from_target;
+	unsigned int nth; /* from 0, of its direction */
+	uint32_t type;	  /* enum wire_type */
+};
+
+/*
+ * A record of the first connection is all here, and goes on when this returns;
+ * on the relay's thread. True: cut the connection behind it.
+ */
+typedef bool relay_record_fn(void *opaque, const struct relay_record *record);
+
 struct relay *relay_start(const char *listen_path, const char *door_path,
-			  const struct relay_cut *cut);
+			  const struct relay_cut *cut,
+			  relay_record_fn *on_record, void *opaque);
 
 /* Stop, and tell how many records of the first connection passed. */
 void relay_stop(struct relay *relay, unsigned int *ret_from_source,

@@ -20,9 +20,11 @@
 #define PATIENCE (60 * NS_PER_S)
 
 const struct rig_move rig_move_default = {
-	.params = { .max_downtime_ns = 50 * NS_PER_MS,
-		    .abort_after_ns = 20 * NS_PER_S },
+	.params = { .max_downtime_ns = 2 * NS_PER_S,
+		    .abort_after_ns = 40 * NS_PER_S },
 };
+
+_Thread_local const struct rig_host *rig_thread_host;
 
 bool rig_available(void)
 {
@@ -39,10 +41,15 @@ static void on_event(void *opaque, enum vm_event event, uint8_t status,
 {
 	struct rig_host *host = opaque;
 
-	if (event == VM_EVENT_STOP || event == VM_EVENT_RESUME ||
-	    event == VM_EVENT_RESET)
+	if (event == VM_EVENT_STOP || event == VM_EVENT_RESUME)
 		return;
 	pthread_mutex_lock(&host->lock);
+	if (event == VM_EVENT_RESET) {
+		host->resets++;
+		pthread_cond_broadcast(&host->changed);
+		pthread_mutex_unlock(&host->lock);
+		return;
+	}
 	host->ended = true;
 	host->how = event;
 	host->status = status;
@@ -144,12 +151,16 @@ void rig_boot(struct rig_host *host, const struct rig_guest *guest)
 	ck_assert_int_eq(fstat(image.kernel_fd, &st), 0);
 	image.kernel_size = (uint64_t)st.st_size;
 	rig_machine(host, guest, machine);
+	rig_thread_host = host;
 	ck_assert_msg(!vm_create(machine, &vm_host, &host->vm, &err), "%s",
 		      err.text);
+	rig_thread_host = NULL;
 	free(machine);
 	vm_set_image(host->vm, &image);
 	ck_assert_msg(!vm_boot(host->vm, &err), "%s", err.text);
+	pthread_mutex_lock(&host->lock);
 	host->ended = false;
+	pthread_mutex_unlock(&host->lock);
 	vm_release(host->vm, VM_HOLD_BIRTH);
 }
 
@@ -180,7 +191,7 @@ void rig_expect(struct rig_host *host, const char *text)
 	const char *found;
 
 	while (!(found = strstr(host->text + host->text_seen, text))) {
-		if (host->ended)
+		if (rig_ended(host))
 			ck_abort_msg("the guest ended (event %d, status %u, "
 				     "%s) before it said '%s'; it said: %s",
 				     (int)host->how, host->status, host->why,
@@ -196,22 +207,92 @@ void rig_type(struct rig_host *host, const char *text)
 			 0);
 }
 
-void rig_expect_exit(struct rig_host *host, uint8_t status)
+/* Wait on @changed, but not for good; @what does not happen otherwise. */
+static void await_change(pthread_cond_t *changed, pthread_mutex_t *lock,
+			 const char *what)
 {
 	struct timespec until;
 
 	clock_gettime(CLOCK_REALTIME, &until);
 	until.tv_sec += (time_t)(PATIENCE / NS_PER_S);
+	if (pthread_cond_timedwait(changed, lock, &until))
+		ck_abort_msg("in vain: %s", what);
+}
+
+static void await_end(struct rig_host *host)
+{
 	pthread_mutex_lock(&host->lock);
-	while (!host->ended) {
-		if (pthread_cond_timedwait(&host->changed, &host->lock, &until))
-			ck_abort_msg("the guest does not end; it said: %s",
-				     host->text + host->text_seen);
-	}
+	while (!host->ended)
+		await_change(&host->changed, &host->lock,
+			     "the guest does not end");
 	pthread_mutex_unlock(&host->lock);
-	ck_assert_msg(host->how == VM_EVENT_EXIT && host->status == status,
-		      "event %d, status %u, %s; it said: %s", (int)host->how,
-		      host->status, host->why, host->text + host->text_seen);
+}
+
+void rig_expect_end(struct rig_host *host, enum vm_event how)
+{
+	await_end(host);
+	ck_assert_msg(host->how == how, "event %d, %s; it said: %s",
+		      (int)host->how, host->why, host->text + host->text_seen);
+}
+
+void rig_expect_exit(struct rig_host *host, uint8_t status)
+{
+	rig_expect_end(host, VM_EVENT_EXIT);
+	ck_assert_msg(host->status == status, "status %u; it said: %s",
+		      host->status, host->text + host->text_seen);
+}
+
+bool rig_ended(struct rig_host *host)
+{
+	bool ended;
+
+	pthread_mutex_lock(&host->lock);
+	ended = host->ended;
+	pthread_mutex_unlock(&host->lock);
+	return ended;
+}
+
+void rig_expect_reset(struct rig_host *host)
+{
+	pthread_mutex_lock(&host->lock);
+	while (host->resets == host->resets_seen)
+		await_change(&host->changed, &host->lock,
+			     "the guest is not reset");
+	host->resets_seen++;
+	pthread_mutex_unlock(&host->lock);
+}
+
+/* On the loop's thread, until rig_unstall(). */
+static void stall(void *opaque)
+{
+	struct rig_host *host = opaque;
+
+	pthread_mutex_lock(&host->lock);
+	host->in_stall = true;
+	pthread_cond_broadcast(&host->changed);
+	while (host->stalled)
+		pthread_cond_wait(&host->changed, &host->lock);
+	host->in_stall = false;
+	pthread_mutex_unlock(&host->lock);
+}
+
+void rig_stall(struct rig_host *host)
+{
+	host->stalled = true;
+	loop_post(host->loop, stall, host);
+	pthread_mutex_lock(&host->lock);
+	while (!host->in_stall)
+		await_change(&host->changed, &host->lock,
+			     "the loop does not get there");
+	pthread_mutex_unlock(&host->lock);
+}
+
+void rig_unstall(struct rig_host *host)
+{
+	pthread_mutex_lock(&host->lock);
+	host->stalled = false;
+	pthread_cond_broadcast(&host->changed);
+	pthread_mutex_unlock(&host->lock);
 }
 
 /* ---- moving ---- */
@@ -229,20 +310,43 @@ struct receiving {
 
 	pthread_mutex_t lock;
 	pthread_cond_t changed;
+	struct target *target;
+	bool cancelled;
+	bool decided;
 	bool source_done;
 };
 
 struct sending {
-	struct source *source;
 	int rc;
 	struct error err;
+	pthread_t thread;
+
+	pthread_mutex_t lock;
+	pthread_cond_t changed;
+	enum report_status status;
 };
+
+struct move {
+	struct rig_moving moving; /* what hooks see */
+	const struct rig_move *params;
+	struct receiving receiving;
+	struct sending sending;
+};
+
+static struct move *move_of(struct rig_moving *moving)
+{
+	return (struct move *)moving;
+}
+
+/* ---- the target ---- */
 
 static int on_config(void *opaque, struct machine *machine, struct error *err)
 {
-	(void)opaque;
+	struct receiving *r = opaque;
+
 	(void)machine;
-	(void)err;
+	if (r->move->refuse)
+		return error_set(err, -EPERM, "%s", r->move->refuse);
 	return 0;
 }
 
@@ -255,7 +359,10 @@ static void on_running(void *opaque, struct vm *vm)
 
 static void *serve_door(void *opaque)
 {
-	door_serve(opaque);
+	struct receiving *r = opaque;
+
+	rig_thread_host = r->host;
+	door_serve(r->door);
 	return NULL;
 }
 
@@ -263,41 +370,53 @@ static void *serve_door(void *opaque)
 static void await_source(struct receiving *r)
 {
 	pthread_mutex_lock(&r->lock);
+	r->decided = true;
+	pthread_cond_broadcast(&r->changed);
 	while (!r->source_done)
 		pthread_cond_wait(&r->changed, &r->lock);
 	pthread_mutex_unlock(&r->lock);
 }
 
-static void *receive(void *opaque)
+static int attend(struct receiving *r, struct stream *stream,
+		  const struct wire_hello *hello)
 {
-	struct receiving *r = opaque;
 	struct target_env env = { .host = vm_host_of(r->host),
 				  .paused = r->move->paused,
 				  .on_config = on_config,
 				  .on_running = on_running,
 				  .opaque = r };
-	struct wire_hello hello;
-	struct stream *stream;
-	struct target *target;
+	struct target *target = NULL;
+	int rc = target_create(&env, hello, &target, &r->err);
 
-	r->rc = door_wait(r->door, &stream, &hello, &r->err);
-	if (r->rc)
-		return NULL;
-	ck_assert(!target_create(&env, &hello, &target, &r->err));
-	door_attend(r->door, target);
-	r->rc = target_run(target, stream, &r->err);
+	if (!rc) {
+		door_attend(r->door, target);
+		pthread_mutex_lock(&r->lock);
+		r->target = target;
+		if (r->cancelled)
+			target_cancel(target);
+		pthread_mutex_unlock(&r->lock);
+		rc = target_run(target, stream, &r->err);
+	}
 	stream_close(stream);
 	await_source(r);
 	door_attend(r->door, NULL);
+	pthread_mutex_lock(&r->lock);
+	r->target = NULL;
+	pthread_mutex_unlock(&r->lock);
 	target_free(target);
-	return NULL;
+	return rc;
 }
 
-static void *send_guest(void *opaque)
+static void *receive(void *opaque)
 {
-	struct sending *sending = opaque;
+	struct receiving *r = opaque;
+	struct wire_hello hello;
+	struct stream *stream;
 
-	sending->rc = source_run(sending->source, &sending->err);
+	rig_thread_host = r->host;
+	r->rc = door_wait(r->door, &stream, &hello, &r->err);
+	if (!r->rc)
+		r->rc = attend(r, stream, &hello);
 	return NULL;
 }
 
@@ -316,8 +435,10 @@ static void start_receiving(struct receiving *r, const char *path)
 	ck_assert(!door_create(&params, &r->door, &err));
 	pthread_mutex_init(&r->lock, NULL);
 	pthread_cond_init(&r->changed, NULL);
+	pthread_mutex_lock(&r->host->lock);
 	r->host->ended = false;
-	ck_assert(!pthread_create(&r->door_thread, NULL, serve_door, r->door));
+	pthread_mutex_unlock(&r->host->lock);
+	ck_assert(!pthread_create(&r->door_thread, NULL, serve_door, r));
 	ck_assert(!pthread_create(&r->thread, NULL, receive, r));
 }
 
@@ -337,66 +458,163 @@ static void finish_receiving(struct receiving *r, const char *path)
 	unlink(path);
 }
 
-static void start_sending(struct sending *sending, struct rig_host *from,
-			  const struct rig_move *move, const char *path,
-			  pthread_t *thread)
+bool rig_target_has_it(struct rig_moving *moving)
 {
-	struct source_env env = { .vm = from->vm };
-	struct source_params params = move->params;
+	struct receiving *r = &move_of(moving)->receiving;
+	bool has_it;
+
+	pthread_mutex_lock(&r->lock);
+	while (!r->decided)
+		await_change(&r->changed, &r->lock,
+			     "the target does not make up its mind");
+	has_it = r->vm;
+	pthread_mutex_unlock(&r->lock);
+	return has_it;
+}
+
+void rig_cancel_target(struct rig_moving *moving)
+{
+	struct receiving *r = &move_of(moving)->receiving;
+
+	pthread_mutex_lock(&r->lock);
+	r->cancelled = true;
+	if (r->target)
+		target_cancel(r->target);
+	pthread_mutex_unlock(&r->lock);
+}
+
+/* ---- the source ---- */
+
+static void on_status(void *opaque, enum report_status status)
+{
+	struct sending *sending = opaque;
+
+	pthread_mutex_lock(&sending->lock);
+	sending->status = status;
+	pthread_cond_broadcast(&sending->changed);
+	pthread_mutex_unlock(&sending->lock);
+}
+
+void rig_await_status(struct rig_moving *moving, enum report_status status)
+{
+	struct sending *sending = &move_of(moving)->sending;
+
+	pthread_mutex_lock(&sending->lock);
+	while (sending->status != status)
+		await_change(&sending->changed, &sending->lock,
+			     report_status_name(status));
+	pthread_mutex_unlock(&sending->lock);
+}
+
+static void *send_guest(void *opaque)
+{
+	struct move *move = opaque;
+	struct sending *sending = &move->sending;
+
+	rig_thread_host = move->moving.from;
+	sending->rc = source_run(move->moving.source, &sending->err);
+	return NULL;
+}
+
+/* -errno: there was nothing to start. */
+static int start_sending(struct move *move, const char *path)
+{
+	struct sending *sending = &move->sending;
+	struct source_env env = { .vm = move->moving.from->vm,
+				  .on_status = on_status,
+				  .opaque = sending };
+	struct source_params params = move->params->params;
 	struct error err;
 	char text[200];
 
+	pthread_mutex_init(&sending->lock, NULL);
+	pthread_cond_init(&sending->changed, NULL);
 	snprintf(text, sizeof(text), "unix:%s", path);
 	ck_assert(!address_parse(text, &params.to, &err));
-	ck_assert_msg(!source_create(&env, &params, &sending->source, &err),
-		      "%s", err.text);
-	ck_assert(!pthread_create(thread, NULL, send_guest, sending));
+	rig_thread_host = move->moving.from;
+	sending->rc = source_create(&env, &params, &move->moving.source,
+				    &sending->err);
+	rig_thread_host = NULL;
+	return sending->rc;
 }
 
-/* Never two, never none. */
-static void check_one_runs(struct rig_host *from, const struct receiving *r,
-			   const struct sending *sending)
+static void run_source(struct move *move, const char *path)
 {
+	struct sending *sending = &move->sending;
+
+	if (start_sending(move, path))
+		return;
+	ck_assert(!pthread_create(&sending->thread, NULL, send_guest, move));
+	if (move->params->meanwhile)
+		move->params->meanwhile(&move->moving, move->params->opaque);
+	pthread_join(sending->thread, NULL);
+}
+
+/* ---- both ---- */
+
+/* Never two, never none. */
+static void check_one_runs(const struct move *move)
+{
+	const struct receiving *r = &move->receiving;
+	const struct sending *sending = &move->sending;
+	struct vm *here = move->moving.from->vm;
+
 	ck_assert_msg(!!sending->rc == !r->vm,
 		      "source: %d (%s), target: %d (%s), %s VM", sending->rc,
 		      sending->rc ? sending->err.text : "moved", r->rc,
 		      r->rc ? r->err.text : "runs", r->vm ? "a" : "no");
 	if (sending->rc)
-		ck_assert_uint_eq(vm_holds(from->vm) & VM_HOLD_MIGRATION, 0);
+		ck_assert_uint_eq(vm_holds(here) & VM_HOLD_MIGRATION, 0);
 	else
-		ck_assert_uint_ne(vm_holds(from->vm) & VM_HOLD_MIGRATION, 0);
+		ck_assert_uint_ne(vm_holds(here) & VM_HOLD_MIGRATION, 0);
+}
+
+static bool on_record(void *opaque, const struct relay_record *record)
+{
+	struct move *move = opaque;
+
+	return move->params->on_record(&move->moving, record,
+				       move->params->opaque);
+}
+
+static void tell(struct move *move, struct rig_result *ret)
+{
+	if (move->moving.source)
+		source_report(move->moving.source, &ret->report);
+	ret->source_rc = move->sending.rc;
+	ret->source_error = move->sending.err;
+	ret->target_rc = move->receiving.rc;
+	ret->target_error = move->receiving.err;
 }
 
 void rig_move(struct rig_host *from, struct rig_host *to,
-	      const struct rig_move *move, struct rig_result *ret)
+	      const struct rig_move *params, struct rig_result *ret)
 {
-	struct receiving r = { .host = to, .move = move };
-	struct sending sending = { 0 };
+	struct move move = {
+		.moving = { .from = from, .to = to },
+		.params = params,
+		.receiving = { .host = to, .move = params },
+	};
 	struct relay *relay;
-	pthread_t thread;
 	char door_path[100];
 	char path[100];
 
 	snprintf(door_path, sizeof(door_path), "/tmp/godwit-rig-%d.door",
 		 getpid());
 	snprintf(path, sizeof(path), "/tmp/godwit-rig-%d.relay", getpid());
-	start_receiving(&r, door_path);
-	relay = relay_start(path, door_path, &move->cut);
-	start_sending(&sending, from, move, path, &thread);
-	if (move->meanwhile)
-		move->meanwhile(sending.source, move->opaque);
-	pthread_join(thread, NULL);
-	finish_receiving(&r, door_path);
+	start_receiving(&move.receiving, door_path);
+	relay = relay_start(path, door_path, &params->cut,
+			    params->on_record ? on_record : NULL, &move);
+	run_source(&move, path);
+	finish_receiving(&move.receiving, door_path);
 	relay_stop(relay, &ret->from_source, &ret->from_target);
-	check_one_runs(from, &r, &sending);
-	source_report(sending.source, &ret->report);
-	ret->source_rc = sending.rc;
-	ret->source_error = sending.err;
-	ret->target_rc = r.rc;
-	ret->target_error = r.err;
-	source_free(sending.source);
-	if (!sending.rc) {
+	check_one_runs(&move);
+	tell(&move, ret);
+	source_free(move.moving.source);
+	pthread_cond_destroy(&move.sending.changed);
+	pthread_mutex_destroy(&move.sending.lock);
+	if (!move.sending.rc) {
 		rig_discard(from);
-		to->vm = r.vm;
+		to->vm = move.receiving.vm;
 	}
 }

@@ -36,6 +36,10 @@ struct rig_host {
 
 	pthread_mutex_t lock;
 	pthread_cond_t changed;
+	unsigned int resets;	  /* that happened here */
+	unsigned int resets_seen; /* rig_expect_reset() */
+	bool stalled;		  /* wanted */
+	bool in_stall;		  /* and so */
 	bool ended;
 	enum vm_event how; /* the event that ended it */
 	uint8_t status;
@@ -68,19 +72,65 @@ void rig_expect(struct rig_host *host, const char *text);
 /* Type to the guest. */
 void rig_type(struct rig_host *host, const char *text);
 
-/* Wait for the guest's end; it must be debug-exit with @status. */
+/* Wait for the guest's end, which must be @how. */
+void rig_expect_end(struct rig_host *host, enum vm_event how);
+
+/* The same; it must be debug-exit with @status. */
 void rig_expect_exit(struct rig_host *host, uint8_t status);
+
+/* Has the guest ended? */
+bool rig_ended(struct rig_host *host);
+
+/* Wait until the guest was reset, once more than when this was last called. */
+void rig_expect_reset(struct rig_host *host);
+
+/*
+ * Stall the host's loop: what the guest asks for is only noted. Events, the
+ * console's input and timers wait until rig_unstall().
+ */
+void rig_stall(struct rig_host *host);
+void rig_unstall(struct rig_host *host);
 
 /* Throw the VM away. */
 void rig_discard(struct rig_host *host);
 
+/*
+ * A move under way, for those who meddle with it. The two functions and
+ * source_cancel(), source_resolve() may be called from any thread.
+ */
+struct rig_moving {
+	struct rig_host *from;
+	struct rig_host *to;
+	struct source *source;
+};
+
+/* Wait until the source has come to @status. */
+void rig_await_status(struct rig_moving *moving, enum report_status status);
+
+/*
+ * What an operator does who has to decide: look at the target once it has
+ * made up its mind. True: the guest runs there.
+ */
+bool rig_target_has_it(struct rig_moving *moving);
+
+/* Give up at the target. */
+void rig_cancel_target(struct rig_moving *moving);
+
 struct rig_move {
 	struct source_params params; /* .to is filled in */
 	struct relay_cut cut;
-	bool paused; /* as listen --paused */
+	bool paused;	    /* as listen --paused */
+	const char *refuse; /* the target's answer to CONFIG; NULL: welcome */
+	/*
+	 * Called for each record of the first connection when it is all at the
+	 * relay, before it is passed on; on the relay's thread. True: cut the
+	 * connection behind it.
+	 */
+	bool (*on_record)(struct rig_moving *moving,
+			  const struct relay_record *record, void *opaque);
 	/* Called while it runs, on the test's thread. */
-	void (*meanwhile)(struct source *source, void *opaque);
-	void *opaque;
+	void (*meanwhile)(struct rig_moving *moving, void *opaque);
+	void *opaque; /* of both */
 };
 
 struct rig_result {
@@ -93,7 +143,14 @@ struct rig_result {
 	unsigned int from_target;
 };
 
+/*
+ * Patient: no test here is of how long a pause may be, and the machine may be
+ * busy. At least two rounds.
+ */
 extern const struct rig_move rig_move_default;
+
+/* Whose work this thread does; NULL: the test's own. */
+extern _Thread_local const struct rig_host *rig_thread_host;
 
 /*
  * Move the guest from one host to another, or try to. Afterwards exactly one
