@@ -128,15 +128,18 @@ void point_segment_bases(void)
 	wrmsr(MSR_GS_BASE, 0);
 }
 
-/* ---- what KVM adds; Linux: Documentation/virt/kvm/x86/msr.rst ---- */
+/*
+ * ---- what KVM adds; Linux: Documentation/virt/kvm/x86/msr.rst ----
+ *
+ * KVM_WALL_CLOCK isn't among them: writing it is a command, and what it reads
+ * as afterwards is nobody's state.
+ */
 
 static uint8_t steal_time[64] __attribute__((aligned(64)));
-static uint8_t wall_clock[16] __attribute__((aligned(16)));
 
 void point_kvm_msrs(void)
 {
 	const struct msr_value list[] = {
-		{ "KVM_WALL_CLOCK", 0x4b564d00, (uint64_t)wall_clock },
 		{ "KVM_SYSTEM_TIME", 0x4b564d01,
 		  (uint64_t)&this_cpu()->pvclock | 1 },
 		{ "KVM_STEAL_TIME", 0x4b564d03, (uint64_t)steal_time | 1 },

@@ -63,7 +63,12 @@ void point_timer_far(void)
 	timer_off();
 }
 
-/* Armed, and due while or after the guest is moved: fires exactly once. */
+/*
+ * Armed, and due before, while or after the guest is moved: fires once. But
+ * when it is due before, KVM fires it a second time as its state is loaded: a
+ * current count of 0 doesn't tell whether the interrupt was delivered, and a
+ * lost tick would be worse (Linux: restart_apic_timer() with APIC_TMCCT).
+ */
 void point_timer_near(void)
 {
 	ticks = 0;
@@ -77,7 +82,8 @@ void point_timer_near(void)
 	sync_until(&ticks, 1, 5 * SECOND_NS);
 	clock_delay(SETTLE_NS);
 	irq_set(false);
-	sync_check("ticks", 1, ticks);
+	sync_check("at least one tick, at most two", 1,
+		   ticks == 1 || ticks == 2);
 	timer_off();
 }
 
