@@ -166,7 +166,8 @@ void rig_boot(struct rig_host *host, const struct rig_guest *guest)
 
 /* ---- the console ---- */
 
-static void read_console(struct rig_host *host, uint64_t deadline,
+/* False: it says nothing for a while. */
+static bool read_console(struct rig_host *host, uint64_t deadline,
 			 const char *wanted)
 {
 	struct pollfd ready = { .fd = host->console_out[0], .events = POLLIN };
@@ -183,6 +184,7 @@ static void read_console(struct rig_host *host, uint64_t deadline,
 	if (clock_ns() > deadline || host->text_len == sizeof(host->text) - 1)
 		ck_abort_msg("the guest did not say '%s'; it said: %s", wanted,
 			     host->text + host->text_seen);
+	return n > 0;
 }
 
 void rig_expect(struct rig_host *host, const char *text)
@@ -192,13 +194,45 @@ void rig_expect(struct rig_host *host, const char *text)
 
 	while (!(found = strstr(host->text + host->text_seen, text))) {
 		if (rig_ended(host))
+			break;
+		read_console(host, deadline, text);
+	}
+	/* What it said last may still be on its way. */
+	while (!(found = strstr(host->text + host->text_seen, text))) {
+		if (!read_console(host, deadline, text))
 			ck_abort_msg("the guest ended (event %d, status %u, "
 				     "%s) before it said '%s'; it said: %s",
 				     (int)host->how, host->status, host->why,
 				     text, host->text + host->text_seen);
-		read_console(host, deadline, text);
 	}
 	host->text_seen = (size_t)(found - host->text) + strlen(text);
+}
+
+void rig_read_line(struct rig_host *host, char *line, size_t size)
+{
+	const char *start = host->text + host->text_seen;
+
+	rig_expect(host, "\n");
+	snprintf(line, size, "%.*s",
+		 (int)(host->text + host->text_seen - 1 - start), start);
+}
+
+/* What the guest said and nobody has looked at goes with it. */
+static void carry_text(struct rig_host *from, struct rig_host *to)
+{
+	ssize_t n;
+
+	do {
+		n = read(from->console_out[0], from->text + from->text_len,
+			 sizeof(from->text) - 1 - from->text_len);
+		from->text_len += n > 0 ? (size_t)n : 0;
+	} while (n > 0);
+	to->text_len = from->text_len - from->text_seen;
+	to->text_seen = 0;
+	memcpy(to->text, from->text + from->text_seen, to->text_len);
+	to->text[to->text_len] = '\0';
+	from->text_seen = from->text_len = 0;
+	from->text[0] = '\0';
 }
 
 void rig_type(struct rig_host *host, const char *text)
@@ -615,6 +649,7 @@ void rig_move(struct rig_host *from, struct rig_host *to,
 	pthread_mutex_destroy(&move.sending.lock);
 	if (!move.sending.rc) {
 		rig_discard(from);
+		carry_text(from, to);
 		to->vm = move.receiving.vm;
 	}
 }

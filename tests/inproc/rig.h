@@ -66,8 +66,14 @@ void rig_boot(struct rig_host *host, const struct rig_guest *guest);
 void rig_machine(const struct rig_host *host, const struct rig_guest *guest,
 		 struct machine *ret);
 
-/* Wait until the guest has said @text since the last match. */
+/*
+ * Wait until the guest has said @text since the last match. What was said
+ * before a move and not looked at is found at the target.
+ */
 void rig_expect(struct rig_host *host, const char *text);
+
+/* Wait for the rest of a line, and take it without its end. */
+void rig_read_line(struct rig_host *host, char *line, size_t size);
 
 /* Type to the guest. */
 void rig_type(struct rig_host *host, const char *text);
