@@ -56,6 +56,15 @@ uint32_t wire_payload_max(uint32_t type)
 	return type & WIRE_OPTIONAL ? WIRE_SMALL_MAX : 0;
 }
 
+/* A text for the user of this side, which may end up on a terminal. */
+static void text_visit(struct codec *c, const char *name, char *text,
+		       size_t size)
+{
+	codec_string(c, name, text, size);
+	if (codec_loading(c))
+		text_make_plain(text);
+}
+
 void wire_hello_visit(struct codec *c, struct wire_hello *hello)
 {
 	codec_u64(c, "magic", &hello->magic);
@@ -65,7 +74,7 @@ void wire_hello_visit(struct codec *c, struct wire_hello *hello)
 	codec_bytes(c, "session", hello->session, sizeof(hello->session));
 	codec_u32(c, "commit_deadline_ms", &hello->commit_deadline_ms);
 	codec_u32(c, "silence_deadline_ms", &hello->silence_deadline_ms);
-	codec_string(c, "software", hello->software, sizeof(hello->software));
+	text_visit(c, "software", hello->software, sizeof(hello->software));
 }
 
 void wire_welcome_visit(struct codec *c, struct wire_welcome *welcome)
@@ -74,8 +83,7 @@ void wire_welcome_visit(struct codec *c, struct wire_welcome *welcome)
 	codec_u16(c, "version", &welcome->version);
 	codec_u32(c, "capabilities", &welcome->capabilities);
 	codec_bytes(c, "session", welcome->session, sizeof(welcome->session));
-	codec_string(c, "software", welcome->software,
-		     sizeof(welcome->software));
+	text_visit(c, "software", welcome->software, sizeof(welcome->software));
 }
 
 void wire_config_visit(struct codec *c, struct wire_config *config)
@@ -131,7 +139,7 @@ void wire_running_visit(struct codec *c, struct wire_running *running)
 void wire_reason_visit(struct codec *c, struct wire_reason *reason)
 {
 	codec_u32(c, "code", &reason->code);
-	codec_string(c, "text", reason->text, sizeof(reason->text));
+	text_visit(c, "text", reason->text, sizeof(reason->text));
 }
 
 void wire_verdict_visit(struct codec *c, struct wire_verdict *verdict)

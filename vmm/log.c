@@ -35,6 +35,8 @@ void log_line(enum log_level level, const char *fmt, ...)
 	va_end(ap);
 	if (n < 0)
 		return;
+	/* Lines quote peers and guests. */
+	text_make_plain(line + used);
 	used += MIN((size_t)n, sizeof(line) - used - 2);
 	line[used++] = '\n';
 	/* Nothing can be done about a log that can't be written. */

@@ -82,6 +82,20 @@ int write_full(int fd, const void *buf, size_t len)
 	return 0;
 }
 
+void text_make_plain(char *text)
+{
+	unsigned char before = 0;
+
+	for (; *text; text++) {
+		unsigned char now = (unsigned char)*text;
+
+		if (now < ' ' || now == 0x7f ||
+		    (before == 0xc2 && now >= 0x80 && now < 0xa0))
+			*text = '?';
+		before = now;
+	}
+}
+
 void close_fd(int *fd)
 {
 	if (*fd >= 0)

@@ -76,6 +76,14 @@ int __must_check pread_full(int fd, void *buf, size_t len, uint64_t offset);
 int __must_check write_full(int fd, const void *buf, size_t len);
 
 /**
+ * text_make_plain() - put '?' for each control character of @text.
+ *
+ * For what a peer, a guest or a file says and a user will read: a terminal
+ * obeys escapes in it, C1 ones in UTF-8 too.
+ */
+void text_make_plain(char *text);
+
+/**
  * close_fd() - close *@fd when it is open (>= 0) and set it to -1.
  */
 void close_fd(int *fd);
