@@ -11,7 +11,6 @@ import json
 import os
 import platform
 import signal
-import subprocess
 import sys
 
 import calibrate
@@ -22,7 +21,6 @@ from vmm import Failed, Godwit, Qemu
 from watch import Gone, Observer
 
 DEFAULT_QEMU_MS = 300
-INNER = "GODWIT_BENCH_INNER"
 
 
 def options():
@@ -122,20 +120,6 @@ def run(args):
                 json.dump(figures, file, indent=1)
 
 
-def in_own_session():
-    """Runs all this again where its priority is no other program's."""
-    inner = subprocess.Popen([sys.executable, *sys.argv], preexec_fn=in_session,
-                             env=dict(os.environ, **{INNER: "1"}))
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda *_: inner.terminate())
-    return inner.wait()
-
-
-def in_session():
-    os.setsid()
-    host.die_with_parent()
-
-
 def main():
     args = options()
     os.chdir(os.path.join(os.path.dirname(os.path.abspath(__file__)), "../.."))
@@ -144,8 +128,6 @@ def main():
     wrong = host.check_kvm()
     if wrong:
         sys.exit(f"tools/bench: {wrong}")
-    if INNER not in os.environ:
-        sys.exit(in_own_session())
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         run(args)

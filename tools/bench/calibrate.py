@@ -5,19 +5,13 @@ import os
 import statistics
 import subprocess
 
-from host import in_child
-
 PROBE = "build/bench/probe"
 
 
 def _probe(*words, cores=None):
-    def prepare():
-        in_child()
-        if cores:
-            os.sched_setaffinity(0, cores)
-
-    done = subprocess.run([PROBE, *words], check=False, capture_output=True,
-                          text=True, preexec_fn=prepare)
+    done = subprocess.run(
+        [PROBE, *words], check=False, capture_output=True, text=True,
+        preexec_fn=(lambda: os.sched_setaffinity(0, cores)) if cores else None)
     if done.returncode:
         raise RuntimeError(f"{PROBE} {words[0]}: {done.stderr.strip()}")
     return {key: float(value) for key, value in

@@ -1,15 +1,12 @@
 # SPDX-License-Identifier: MIT
 """This machine: its cores, how busy others keep it, what a process takes."""
 
-import ctypes
+import atexit
 import os
 import re
 import resource
-import signal
 
 TICK = os.sysconf("SC_CLK_TCK")
-
-_libc = ctypes.CDLL(None)
 
 
 class Cores:
@@ -40,32 +37,24 @@ AUTOGROUP = "/proc/self/autogroup"
 def _go_first():
     """Has all that we start run before other programs, if we may.
 
-    Where the kernel shares cores out by session, a nice value counts only
-    within the session, and the session has its own. So be in one of your own.
+    Where the kernel groups tasks by session, a nice value counts only within
+    the session, and the session has its own. It is given back at the end.
     """
     try:
         os.setpriority(os.PRIO_PROCESS, 0, -20)
         if os.path.exists(AUTOGROUP):
-            with open(AUTOGROUP, "w", encoding="ascii") as file:
-                file.write("-20")
+            with open(AUTOGROUP, encoding="ascii") as file:
+                usual = file.read().rpartition(" ")[2].strip()
+            _write(AUTOGROUP, "-20")
+            atexit.register(_write, AUTOGROUP, usual)
         return True
     except OSError:
         return False
 
 
-def die_with_parent():
-    """Runs in a child: nothing is left behind, however we end."""
-    pr_set_pdeathsig = 1
-    _libc.prctl(pr_set_pdeathsig, signal.SIGKILL)
-
-
-def in_child():
-    """The same, and a Ctrl-C that is meant for us is not for it.
-
-    It stays in our session, whose priority it shares.
-    """
-    os.setpgid(0, 0)
-    die_with_parent()
+def _write(path, text):
+    with open(path, "w", encoding="ascii") as file:
+        file.write(text)
 
 
 def check_kvm():

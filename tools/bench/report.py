@@ -28,16 +28,6 @@ n        moves that count. Discarded or marked are those under foreign load:
          others had: the median"""
 
 
-# Why a line is behind, where that is known.
-REASONS = {
-    ("null", "total"): "godwit's target builds the machine, and rehearses its "
-                       "state, within the move;\n    QEMU's is built, by hand, "
-                       "before it",
-    ("null", "guest"): "a gap that the scheduler makes is likelier in a "
-                       "longer move; see total",
-}
-
-
 def median(moves, key):
     values = [move[key] for move in moves if move[key] is not None]
     return statistics.median(values) if values else None
@@ -89,9 +79,8 @@ def remarks(result):
     return words
 
 
-def ratios(cell, results):
+def ratios(results):
     """Lines that compare the first contender with each of the others."""
-    reasons = {}
     labels = list(results)
     ours = results[labels[0]]["moves"]
     lines = []
@@ -103,20 +92,16 @@ def ratios(cell, results):
         for name, key in (("outside", "outside_ms"), ("guest", "guest_ms"),
                           ("total", "total_ms")):
             ratio = median(ours, key) / max(median(theirs, key), 0.001)
-            behind = ""
-            if ratio > 1.05:
-                behind = " (behind)"
-                reasons[name] = REASONS.get((cell.name, name), "not known")
+            behind = " (behind)" if ratio > 1.05 else ""
             words.append(f"{name} {ratio:.2f}{behind}")
         lines.append(f"  ÷ {label}: " + ", ".join(words))
-    lines += [f"  behind in {name}: {why}" for name, why in reasons.items()]
     return lines
 
 
 def cell_text(cell, results):
     lines = [f"{cell.name}: {cell.title}", HEAD]
     lines += [line(label, result) for label, result in results.items()]
-    lines += ratios(cell, results)
+    lines += ratios(results)
     lines += [f"  {label}: {', '.join(remarks(result))}"
               for label, result in results.items() if remarks(result)]
     for label, result in results.items():

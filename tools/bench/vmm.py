@@ -6,6 +6,7 @@ the observer. A contender (Godwit, Qemu) makes them and moves a guest from one
 to another; what a move returns has the same keys for all.
 """
 
+import ctypes
 import json
 import os
 import shutil
@@ -15,14 +16,25 @@ import subprocess
 import tempfile
 import time
 
-from host import in_child
 from watch import Gone, pipe
 
 MOVE_SECONDS = 60
 
+_libc = ctypes.CDLL(None)
+
 
 class Failed(Exception):
     """A VMM did not do what it was asked; the text says what and why."""
+
+
+def _in_child():
+    """Ends with us, however we end, and not by a Ctrl-C that is meant for us.
+
+    It stays in our session: some kernels share cores out by session.
+    """
+    os.setpgid(0, 0)
+    pr_set_pdeathsig = 1
+    _libc.prctl(pr_set_pdeathsig, signal.SIGKILL)
 
 
 class Guest:
@@ -35,7 +47,7 @@ class Guest:
         try:
             self.process = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=writer,
-                stderr=self.errors, env=env, preexec_fn=in_child)
+                stderr=self.errors, env=env, preexec_fn=_in_child)
             self.console = observer.watch(reader)
         finally:
             os.close(reader)

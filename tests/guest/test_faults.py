@@ -1,0 +1,447 @@
+# SPDX-License-Identifier: MIT
+"""Faults: either process killed or stopped at every phase, lines cut, peers
+that say nothing, nonsense, or come twice.
+
+Each time what the handoff rule (migration/FORMAT.md, section 3) says: at most
+one side runs the guest, and it is lost only with the process that held it. The
+relay tells the phase: it holds the record that begins it, so that what happens
+next happens there and nowhere else.
+"""
+
+import os
+
+import stream
+from lib import check, equal, test, wait_until
+from test_moves import finish
+
+BEFORE_COMMIT = ("HELLO", "CONFIG", "REHEARSE", "ROUND", "PAUSED", "LOADED")
+
+
+class Move:
+    """A move of heartbeat that stands still at a record."""
+
+    def __init__(self, world, record, *options):
+        self.world = world
+        self.a, self.b = world.hosts()
+        self.listener = self.b.listen()
+        self.relay = world.relay(self.listener.address, faults=True)
+        self.gate = self.relay.hold(record)
+        self.vm = self.a.run("heartbeat")
+        self.vm.out.wait(r"\.")
+        self.command = self.a.start_migrate(self.relay.address, *options)
+        self.gate.wait()
+
+    def expect_kept(self):
+        """The source has the guest, it runs, and all is well in it."""
+        self.command.expect_exit(1)
+        self.vm.out.wait_more(100)
+        check(self.a.status()["running"], "it does not run at the source")
+        wait_until(lambda: not self.b.list(), "nothing is left at the target")
+        equal(self.listener.console(), b"", "the console at the target")
+        self.vm.send(b"q")
+        self.vm.expect_exit(0)
+
+    def expect_moved(self):
+        """The target has it, and nobody else."""
+        self.b.wait_running()
+        check(not self.vm.running(), "the source is still there")
+        finish(self.listener, self.vm)
+
+    def expect_uncertain(self):
+        """Nobody answers: the guest is kept, paused, and not to be touched."""
+        wait_until(lambda: self.a.status()["migration"].get("status") ==
+                   "uncertain", "the status is uncertain")
+        check(not self.a.status()["running"], "it runs, uncertain as it is")
+        check("uncertain" in self.a.command("status", "bird").out, "status")
+        for command in ("resume", "cancel", "reset", "pause"):
+            result = self.a.command(command, "bird", status=1)
+            check("resolve" in result.err, f"{command}: {result.err}")
+
+    def expect_listening(self):
+        """The listener is as good as new."""
+        self.listener.err.wait("no guest came: ")
+        host = self.world.host("c")
+        vm = host.run("heartbeat")
+        vm.out.wait(r"\.")
+        host.migrate(self.listener.address)
+        finish(self.listener, vm)
+
+    def close(self):
+        """Make room for the next one on these hosts."""
+        for process in (self.vm, self.listener, self.command):
+            process.close()
+
+
+# ---- killed ----
+
+@test
+def the_guest_runs_on_when_the_target_is_killed_before_commit(world):
+    for record in BEFORE_COMMIT:
+        move = Move(world, record)
+        move.listener.kill()
+        # A LOADED that arrived would be answered by COMMIT.
+        move.gate.close() if record == "LOADED" else move.gate.release()
+        move.expect_kept()
+        move.close()
+
+
+@test
+def the_target_lets_go_when_the_source_is_killed_before_commit(world):
+    for record in BEFORE_COMMIT:
+        move = Move(world, record)
+        move.vm.kill()
+        move.gate.close()
+        move.command.expect_exit(4)
+        equal(move.listener.console(), b"", "the console at the target")
+        if record != "HELLO":
+            move.expect_listening()
+        move.close()
+
+
+@test
+def a_target_that_dies_with_commit_leaves_it_to_the_operator(world):
+    move = Move(world, "COMMIT")
+    move.listener.kill()
+    move.gate.close()
+    move.expect_uncertain()
+    result = move.a.command("resolve", "bird", status=2)
+    check("--resume or --discard" in result.err, result.err)
+    # Its log does not say that it took the guest.
+    equal(move.listener.err.text(), "", "the target's log")
+    move.a.command("resolve", "bird", "--resume")
+    move.expect_kept()
+
+
+@test
+def a_target_that_dies_while_it_runs_the_guest_takes_it_along(world):
+    move = Move(world, "RUNNING")
+    move.b.wait_running()
+    move.listener.kill()
+    move.gate.close()
+    move.expect_uncertain()
+    size = len(move.vm.out.data)
+    move.a.command("resolve", "bird", "--discard")
+    move.vm.expect_exit(124)
+    move.command.wait()
+    equal(len(move.vm.out.data), size, "bytes of a guest that was given up")
+
+
+@test
+def migrate_says_4_when_it_stays_uncertain(world):
+    move = Move(world, "COMMIT")
+    move.listener.kill()
+    move.gate.close()
+    move.command.expect_exit(4)
+    move.command.err.wait("resolve")
+    move.expect_uncertain()
+
+
+@test
+def the_guest_runs_at_the_target_when_the_source_dies_after_commit(world):
+    for record in ("COMMIT", "RUNNING"):
+        move = Move(world, record)
+        move.vm.kill()
+        move.gate.release()
+        move.expect_moved()
+        move.command.wait()
+        move.close()
+
+
+@test
+def resolve_wants_something_uncertain(world):
+    a = world.host("a")
+    a.run("heartbeat").out.wait(r"\.")
+    for word in ("--resume", "--discard"):
+        result = a.command("resolve", "bird", word, status=1)
+        check("nothing is uncertain" in result.err, result.err)
+    check(a.status()["running"], "it does not run")
+
+
+# ---- cut ----
+
+@test
+def the_guest_runs_on_when_the_line_is_cut_before_commit(world):
+    for record in BEFORE_COMMIT + ("REHEARSED", "ROUND_ACK", "ROUND_END"):
+        move = Move(world, record)
+        move.gate.close()
+        move.expect_kept()
+        move.close()
+
+
+@test
+def a_listener_listens_on_after_an_attempt_that_was_cut(world):
+    move = Move(world, "PAUSED")
+    move.gate.close()
+    move.expect_listening()
+
+
+@test
+def a_lost_commit_is_asked_for_and_the_guest_runs_on(world):
+    move = Move(world, "COMMIT")
+    move.gate.close()
+    move.expect_kept()
+    check("QUERY" in move.relay.connections[-1].names["source"], "no QUERY")
+
+
+@test
+def a_lost_running_is_asked_for_and_the_guest_stays_over_there(world):
+    move = Move(world, "RUNNING")
+    move.gate.close()
+    move.command.expect_exit(0)
+    move.vm.expect_exit(124)
+    check("QUERY" in move.relay.connections[-1].names["source"], "no QUERY")
+    move.expect_moved()
+
+
+# ---- stopped ----
+
+@test
+def a_target_that_was_stopped_for_a_while_goes_on(world):
+    for record in ("HELLO", "CONFIG", "REHEARSE", "ROUND", "PAUSED"):
+        move = Move(world, record)
+        move.listener.stop()
+        move.gate.release()
+        move.listener.cont()
+        move.command.expect_exit(0)
+        move.vm.expect_exit(124)
+        move.expect_moved()
+        move.close()
+
+
+@test
+def a_source_that_was_stopped_for_a_while_goes_on(world):
+    for record in ("WELCOME", "ACCEPT", "REHEARSED", "ROUND_ACK"):
+        move = Move(world, record)
+        move.vm.stop()
+        move.gate.release()
+        move.vm.cont()
+        move.command.expect_exit(0)
+        move.vm.expect_exit(124)
+        move.expect_moved()
+        move.close()
+
+
+@test
+def a_target_that_is_stopped_in_the_pause_costs_the_attempt_only(world):
+    move = Move(world, "PAUSED", "--abort-after", "500ms")
+    move.listener.stop()
+    move.gate.release()
+    move.command.expect_exit(1)
+    move.vm.out.wait_more(100)
+    move.listener.cont()
+    move.listener.err.wait("no guest came: ")
+    move.expect_kept()
+
+
+@test
+def a_target_that_is_stopped_and_killed_costs_the_attempt_only(world):
+    for record in ("CONFIG", "ROUND", "PAUSED"):
+        move = Move(world, record)
+        move.listener.stop()
+        move.gate.release()
+        move.listener.kill()
+        move.expect_kept()
+        move.close()
+
+
+@test
+def a_target_that_finds_commit_too_late_destroys_the_guest(world):
+    move = Move(world, "COMMIT")
+    move.listener.stop()
+    move.gate.release()
+    # RUNNING is overdue at the source later than COMMIT at the target.
+    move.expect_uncertain()
+    move.listener.cont()
+    move.expect_kept()
+    move.listener.err.wait("COMMIT did not come in time")
+
+
+@test
+def a_source_that_finds_loaded_too_late_keeps_the_guest(world):
+    move = Move(world, "LOADED")
+    move.vm.stop()
+    move.gate.release()
+    move.listener.err.wait("COMMIT did not come in time")
+    move.vm.cont()
+    move.expect_kept()
+
+
+@test
+def a_stopped_source_that_is_killed_does_not_hold_the_target(world):
+    move = Move(world, "ROUND_ACK")
+    move.vm.stop()
+    move.gate.release()
+    move.vm.kill()
+    move.expect_listening()
+
+
+# ---- the guest, meanwhile ----
+
+@test
+def a_guest_that_ends_while_it_moves_ends_the_move(world):
+    for record in ("CONFIG", "ROUND"):
+        move = Move(world, record)
+        move.vm.send(b"q")
+        move.vm.expect_exit(0)
+        move.gate.release()
+        move.command.wait()
+        wait_until(lambda: not move.b.list(), "nothing is left over there")
+        move.close()
+
+
+@test
+def a_guest_that_resets_while_it_moves_boots_once(world):
+    a, b = world.hosts()
+    listener = b.listen()
+    relay = world.relay(listener.address)
+    gate = relay.hold("ROUND")
+    vm = a.run("hello", "spin=yes")
+    first = vm.out.wait("hello: .*\n").end()
+    command = a.start_migrate(relay.address)
+    gate.wait()
+    a.command("reset", "bird")
+    vm.out.wait("hello: .*\n", start=first)
+    gate.release()
+    command.expect_exit(0)
+    b.wait_running()
+    equal(listener.console(), b"", "greetings at the target")
+
+
+@test
+def sigterm_at_the_source_calls_the_move_off(world):
+    move = Move(world, "ROUND")
+    move.vm.popen.terminate()
+    move.vm.expect_exit(125)
+    move.gate.close()
+    move.expect_listening()
+
+
+@test
+def sigterm_at_the_target_calls_the_move_off(world):
+    move = Move(world, "ROUND")
+    move.listener.popen.terminate()
+    move.gate.release()
+    check(move.listener.wait() in (0, 1), "the listener's status")
+    move.expect_kept()
+
+
+# ---- strange peers ----
+
+@test
+def a_target_that_says_nothing_can_be_cancelled(world):
+    a = world.host("a")
+    vm = a.run("heartbeat")
+    vm.out.wait(r"\.")
+    address, accept = world.accept_one()
+    command = a.start_migrate(address)
+    peer = accept()
+    peer.expect("HELLO")
+    a.command("cancel", "bird")
+    command.expect_exit(1)
+    vm.out.wait_more(100)
+
+
+def answered_with(world, a, answer, said):
+    """A target of our own answers HELLO; the source says what it thinks."""
+    address, accept = world.accept_one()
+    command = a.start_migrate(address)
+    peer = accept()
+    answer(peer, peer.expect("HELLO"))
+    command.expect_exit(1)
+    command.err.wait(said)
+    check(a.status()["running"], "it does not run")
+
+
+@test
+def a_target_that_speaks_nonsense_is_left_alone(world):
+    a = world.host("a")
+    a.run("heartbeat").out.wait(r"\.")
+    noise = os.urandom(4096)
+    early = stream.record("LOADED", bytes(24))
+    running = stream.record("RUNNING", bytes(8))
+    reason = stream.record("REFUSE", bytes(4) + stream.string("\x1b[2Jboo"))
+    huge = b"\x41\0\0\0\xff\xff\xff\x7f\0\0\0\0\0\0\0\0"
+    answered_with(world, a, lambda peer, _: peer.sock.sendall(noise), "bird")
+    answered_with(world, a, lambda peer, _: peer.sock.sendall(early),
+                  "LOADED")
+    answered_with(world, a, lambda peer, _: peer.sock.sendall(running),
+                  "RUNNING")
+    answered_with(world, a, lambda peer, _: peer.sock.sendall(huge),
+                  "0x7fffffff")
+    answered_with(world, a, lambda peer, _: peer.close(), "closed")
+    # And no control characters on the user's terminal.
+    answered_with(world, a, lambda peer, _: peer.sock.sendall(reason),
+                  r"the target refuses: [^\x1b]*boo")
+
+
+@test
+def a_listener_drops_noise_and_listens_on(world):
+    b = world.host("b")
+    listener = b.listen()
+    for noise in (b"GET / HTTP/1.1\r\n\r\n" * 10, os.urandom(4096),
+                  bytes(4096), stream.record("COMMIT"),
+                  stream.record("HELLO", b"short"), b"\xff" * 16):
+        peer = world.connect(listener.address)
+        peer.sock.sendall(noise)
+        peer.expect_end()
+    a = world.host("a")
+    vm = a.run("heartbeat")
+    vm.out.wait(r"\.")
+    a.migrate(listener.address)
+    finish(listener, vm)
+
+
+@test
+def a_second_hello_is_told_that_it_is_busy_and_the_first_goes_on(world):
+    move = Move(world, "ROUND")
+    peer = world.connect(move.listener.address)
+    peer.send("HELLO", stream.greeting(os.urandom(16)))
+    reason = stream.reason_of(peer.expect("REFUSE"))
+    check("busy with another migration" in reason, reason)
+    move.gate.release()
+    move.command.expect_exit(0)
+    move.vm.expect_exit(124)
+    move.expect_moved()
+
+
+@test
+def who_asks_for_a_session_that_nobody_knows_is_told_so(world):
+    listener = world.host("b").listen()
+    session = os.urandom(16)
+    peer = world.connect(listener.address)
+    peer.send("QUERY", stream.greeting(session))
+    verdict = peer.expect("VERDICT")
+    equal((verdict[:16], stream.VERDICTS[verdict[16]]), (session, "unknown"),
+          "VERDICT")
+
+
+@test
+def a_listener_that_has_its_guest_takes_no_other(world):
+    a, b = world.hosts()
+    listener = b.listen()
+    relay = world.relay(listener.address)
+    gate = relay.hold("DONE")
+    vm = a.run("heartbeat")
+    vm.out.wait(r"\.")
+    command = a.start_migrate(relay.address)
+    gate.wait()
+    b.wait_running()
+    peer = world.connect(listener.address)
+    peer.send("HELLO", stream.greeting(os.urandom(16)))
+    peer.expect("REFUSE")
+    gate.release()
+    command.expect_exit(0)
+    vm.expect_exit(124)
+    finish(listener, vm)
+
+
+@test
+def two_hundred_silent_connections_do_not_keep_a_guest_out(world):
+    a, b = world.hosts()
+    listener = b.listen()
+    vm = a.run("heartbeat")
+    vm.out.wait(r"\.")
+    for _ in range(200):
+        world.connect(listener.address)
+    a.migrate(listener.address)
+    finish(listener, vm)

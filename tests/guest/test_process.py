@@ -1,0 +1,285 @@
+# SPDX-License-Identifier: MIT
+"""The process around a guest: its sandbox, what it leaves behind, and QMP."""
+
+import json
+import os
+import re
+
+from lib import check, equal, test, wait_until
+from test_moves import finish
+
+# ---- sandbox ----
+
+
+def confinement(task):
+    """Thread's name, and Seccomp, NoNewPrivs and CapEff of it."""
+    text = (task / "status").read_text()
+    fields = dict(re.findall(r"^(\w+):\t(.*)$", text, re.M))
+    return fields["Name"], (fields["Seccomp"], fields["NoNewPrivs"],
+                            int(fields["CapEff"], 16),
+                            int(fields["CapPrm"], 16))
+
+
+def expect_confined(process, *threads):
+    """Every thread of it, and these are among them."""
+    def settled():
+        found = dict(confinement(task) for task in process.tasks())
+        return found if set(threads) <= set(found) else None
+    found = wait_until(settled, f"{process.name()} has threads {threads}")
+    for name, state in found.items():
+        # A worker of the kernel's own, which KVM adds to the process: it
+        # never makes a system call.
+        if not name.startswith("kvm-"):
+            equal(state, ("2", "1", 0, 0), f"confinement of thread {name}")
+
+
+@test
+def every_thread_is_confined_before_while_and_after_it_moves(world):
+    a, b = world.hosts()
+    listener = b.listen()
+    relay = world.relay(listener.address)
+    gate = relay.hold("ROUND")
+    vm = a.run("smp", "cpus=2", cpus=2)
+    vm.out.wait("ready")
+    expect_confined(vm, "godwit", "vcpu0", "vcpu1", "migration")
+    expect_confined(listener, "godwit", "door", "receive", "migration")
+    command = a.start_migrate(relay.address)
+    gate.wait()
+    expect_confined(vm, "vcpu0", "vcpu1", "migration")
+    expect_confined(listener, "vcpu0", "vcpu1", "receive")
+    gate.release()
+    command.expect_exit(0)
+    vm.expect_exit(124)
+    b.wait_running()
+    expect_confined(listener, "godwit", "vcpu0", "vcpu1", "migration")
+
+
+@test
+def without_the_sandbox_there_is_none(world):
+    # Or the test above would prove nothing.
+    vm = world.host().run("heartbeat", options=["--no-sandbox"])
+    vm.out.wait(r"\.")
+    for task in vm.tasks():
+        equal(confinement(task)[1][0], "0", "Seccomp")
+
+
+# ---- hygiene ----
+
+class Footprint:
+    """What a process holds."""
+
+    def __init__(self, process):
+        self.descriptors = process.descriptors()
+        self.threads = len(process.tasks())
+        self.mappings = process.mappings()
+
+    def __eq__(self, other):
+        return vars(self) == vars(other)
+
+    def __repr__(self):
+        return repr(vars(self))
+
+
+ATTEMPTS = ("CONFIG", "IMAGE", "REHEARSE", "ROUND", "PAUSED")
+
+
+def fail_once(world, a, listener, record):
+    """An attempt that is cut there; both sides are through with it."""
+    relay = world.relay(listener.address, faults=True, verify=False)
+    gate = relay.hold(record)
+    start = len(listener.err.data)
+    command = a.start_migrate(relay.address)
+    gate.wait().close()
+    command.expect_exit(1)
+    listener.err.wait("no guest came: ", start)
+    relay.close()
+
+
+@test
+def failed_attempts_leave_nothing_behind_on_either_side(world):
+    a, b = world.hosts()
+    listener = b.listen()
+    vm = a.run("dirty", "mib=4", "rate=20", memory="64M")
+    vm.out.wait("ready")
+    # What is made once, the first time, is no leak.
+    for record in ATTEMPTS:
+        fail_once(world, a, listener, record)
+    before = [Footprint(process) for process in (vm, listener)]
+    resident = listener.resident()
+    for _ in range(4):
+        for record in ATTEMPTS:
+            fail_once(world, a, listener, record)
+    for process, old in zip((vm, listener), before):
+        wait_until(lambda p=process, o=old: Footprint(p) == o,
+                   f"{process.name()} holds {old}, as before", deadline=10)
+    check(listener.resident() < resident + (16 << 20),
+          f"resident: {listener.resident()} after {resident}")
+    a.migrate(listener.address)
+    b.wait_running()
+
+
+# ---- QMP ----
+
+def qemu_client(world):
+    """A guest, its host and a client that has said qmp_capabilities."""
+    host = world.host("a")
+    vm = host.run("heartbeat", debug_exit=False)
+    vm.out.wait(r"\.")
+    return host, vm, host.qmp()
+
+
+@test
+def a_client_of_qemu_finds_what_it_knows(world):
+    host, _, client = qemu_client(world)
+    check("version" in client.greeting["QMP"], f"{client.greeting}")
+    raw = host.qmp(negotiate=False)
+    check("qmp_capabilities" in raw.error("query-status"), "before capabilities")
+    status = client.execute("query-status")
+    equal((status["status"], status["running"]), ("running", True), "status")
+    client.execute("stop")
+    client.event("STOP")
+    equal(client.execute("query-status")["status"], "paused", "status")
+    client.execute("cont")
+    client.event("RESUME")
+    client.execute("system_powerdown")
+    client.event("POWERDOWN")
+    equal(client.execute("query-name"), {"name": "bird"}, "name")
+    check("has not been found" in client.error("device_add"), "device_add")
+    answer = client.call("query-status")
+    check("id" not in answer, "an id that nobody gave")
+    client.send(b'{"execute":"query-status","id":{"n":[7]}}\n')
+    equal(client.answer()["id"], {"n": [7]}, "id")
+
+
+@test
+def a_reset_and_a_quit_by_qmp_are_told_to_every_client(world):
+    host, vm, client = qemu_client(world)
+    other = host.qmp()
+    client.execute("system_reset")
+    for one in (client, other):
+        data = one.event("RESET")["data"]
+        equal(data, {"guest": False, "reason": "host-qmp-system-reset"},
+              "RESET")
+    client.execute("quit")
+    data = other.event("SHUTDOWN")["data"]
+    equal(data, {"guest": False, "reason": "host-qmp-quit"}, "SHUTDOWN")
+    vm.expect_exit(0)
+
+
+@test
+def a_client_of_qemu_moves_a_guest(world):
+    b = world.host("b")
+    listener = b.listen()
+    _, vm, client = qemu_client(world)
+    equal(client.execute("query-migrate"), {}, "before there was any")
+    client.execute("migrate-set-parameters", downtime_limit=1000)
+    client.execute("migrate", uri=listener.address)
+    for status in ("setup", "active", "completed"):
+        client.event("MIGRATION", status=status)
+    equal(client.execute("query-status")["status"], "postmigrate", "status")
+    info = client.execute("query-migrate")
+    equal(info["status"], "completed", "query-migrate")
+    for field in ("total-time", "downtime", "setup-time", "downtime-us"):
+        check(info[field] >= 0, f"{field}: {info}")
+    ram = info["ram"]
+    for field in ("transferred", "remaining", "total", "duplicate", "normal",
+                  "normal-bytes", "dirty-pages-rate", "mbps", "page-size",
+                  "dirty-sync-count"):
+        check(ram[field] >= 0, f"{field}: {ram}")
+    equal(ram["total"], 32 << 20, "total")
+    vm.expect_exit(0)
+    b.wait_running()
+
+
+@test
+def a_migration_that_is_cancelled_by_qmp_says_so(world):
+    b = world.host("b")
+    listener = b.listen()
+    _, vm, client = qemu_client(world)
+    relay = world.relay(listener.address, faults=True)
+    gate = relay.hold("ROUND")
+    client.execute("migrate", uri=relay.address)
+    gate.wait()
+    check("under way already" in client.error("migrate", uri=relay.address),
+          "a second one")
+    equal(client.execute("query-migrate")["status"], "active", "status")
+    client.execute("migrate_cancel")
+    client.event("MIGRATION", status="cancelled")
+    gate.release()
+    vm.out.wait_more(100)
+    equal(client.execute("query-migrate")["status"], "cancelled", "status")
+    listener.err.wait("no guest came: ")
+
+
+@test
+def a_migration_to_nobody_fails_with_a_reason(world):
+    _, vm, client = qemu_client(world)
+    client.execute("migrate", uri=f"unix:{world.dir}/nobody")
+    client.event("MIGRATION", status="failed")
+    info = client.execute("query-migrate")
+    check("nobody" in info["error-desc"], f"{info}")
+    vm.out.wait_more(100)
+    check("error" in client.call("migrate", uri="exec:cat"), "exec:")
+    check("error" in client.call("migrate"), "no uri")
+
+
+@test
+def clients_that_misbehave_hurt_nobody(world):
+    host, vm, client = qemu_client(world)
+    deaf = host.qmp()
+    for line in (b"garbage\n", b"[" * 5000 + b"\n", b"{" * 5000 + b"\n",
+                 b"\0\xff\xfe\n", b"x" * 70000 + b"\n", b"{}\n", b"7\n",
+                 b'{"execute":7}\n', b'{"execute":"stop","arguments":[]}\n'):
+        client.send(line)
+        check("error" in client.answer(), f"{line[:40]} was taken")
+    half = host.qmp(negotiate=False)
+    half.send(b'{"execute":')
+    never_read(deaf)
+    equal(client.execute("query-status")["status"], "running", "status")
+    vm.out.wait_more(100)
+    check(vm.resident() < 256 << 20, f"resident: {vm.resident()}")
+
+
+def never_read(client):
+    """Ask and ask, and never look at an answer."""
+    client.sock.setblocking(False)
+    request = json.dumps({"execute": "query-commands"}).encode() + b"\n"
+    for _ in range(2000):
+        try:
+            client.sock.send(request)
+        except BlockingIOError:
+            return
+        except OSError:
+            return  # it was thrown out
+
+
+@test
+def more_clients_than_there_are_places_are_turned_away(world):
+    host, vm, client = qemu_client(world)
+    for _ in range(100):
+        peer = world.connect(f"unix:{host.socket_path()}")
+        peer.sock.setblocking(False)
+    equal(client.execute("query-status")["status"], "running", "status")
+    vm.out.wait_more(100)
+    check(len(os.listdir(f"/proc/{vm.pid}/fd")) < 80, "all were let in")
+
+
+@test
+def events_and_answers_come_while_it_moves(world):
+    a, b = world.hosts()
+    listener = b.listen()
+    relay = world.relay(listener.address)
+    gate = relay.hold("ROUND")
+    vm = a.run("heartbeat")
+    vm.out.wait(r"\.")
+    command = a.start_migrate(relay.address)
+    gate.wait()
+    client = a.qmp()
+    client.execute("stop")
+    client.event("STOP")
+    client.execute("cont")
+    client.event("RESUME")
+    gate.release()
+    command.expect_exit(0)
+    vm.expect_exit(124)
+    finish(listener, vm)
