@@ -4,6 +4,7 @@
 # host. The kernels are kept in build/lab/cache (or LAB_CACHE).
 
 LAB_AGENT := $(BUILD)/lab/agent
+LAB_TSC	  := $(BUILD)/lab/tsc
 
 # Static: it runs where there is no userland but busybox.
 $(LAB_AGENT): tests/lab/agent.c tests/lab/wire.h
@@ -11,9 +12,15 @@ $(LAB_AGENT): tests/lab/agent.c tests/lab/wire.h
 	@mkdir -p $(@D)
 	$(Q)$(CC) -std=gnu11 -D_GNU_SOURCE $(WARN) $(CFLAGS) -static -o $@ $<
 
+$(LAB_TSC): tests/lab/tsc.c
+	$(call say,CC,$@)
+	@mkdir -p $(@D)
+	$(Q)$(CC) -std=gnu11 -D_GNU_SOURCE $(WARN) $(CFLAGS) -o $@ $<
+
 .PHONY: check-lab
-check-lab: $(BUILD)/godwit $(LAB_AGENT)
+check-lab: $(BUILD)/godwit $(LAB_AGENT) $(LAB_TSC)
 	$(Q)tests/lab/selftest
 	$(Q)LAB_CACHE="$${LAB_CACHE:-$(abspath $(BUILD))/lab/cache}" \
 		tests/lab/run --godwit $(BUILD)/godwit --agent $(LAB_AGENT) \
+		--tsc $(LAB_TSC) \
 		--logs $(BUILD)/lab/logs $(LAB_ARGS)

@@ -127,7 +127,7 @@ class Channel:
 class Host:
     """An emulated machine with a real kvm_amd, and the agent in it."""
 
-    def __init__(self, qemu, kernel, initrd, log):
+    def __init__(self, qemu, kernel, initrd, tsc_khz, log):
         self.changed = threading.Condition()
         self._channels = {}
         self._numbers = itertools.count(1)
@@ -139,7 +139,7 @@ class Host:
         command = [
             # Ours to end, whatever becomes of us.
             "setpriv", "--pdeathsig", "KILL", "--",
-            qemu, *machine(kernel, initrd),
+            qemu, *machine(kernel, initrd, tsc_khz),
             "-serial", f"file:{log}", "-display", "none", "-monitor", "none",
             "-device", "virtio-serial-pci,max_ports=2",
             "-chardev", f"socket,id=agent,fd={theirs.fileno()}",
@@ -253,7 +253,7 @@ class Host:
         self._errors.close()
 
 
-def machine(kernel, initrd, words=""):
+def machine(kernel, initrd, tsc_khz, words=""):
     """QEMU's options for the emulated host, its devices not counted.
 
     One CPU: with two, TCG's nested paging corrupts memory now and then, the
@@ -264,12 +264,14 @@ def machine(kernel, initrd, words=""):
     slowest copy.
 
     Guests get a stable clock only when the host believes in its TSC. TCG's is
-    good, but the kernel distrusts what it cannot calibrate.
+    good, but the kernel distrusts what it cannot calibrate. On a busy machine
+    it calibrates grossly wrong, so it is told the rate.
     """
     return [
         "-accel", "tcg", "-cpu", "max,-xsave,-erms,-fsrm", "-machine", "q35",
         "-smp", "1", "-m", "2048", "-nodefaults", "-no-user-config",
         "-no-reboot", "-kernel", str(kernel), "-initrd", str(initrd),
         "-append",
-        f"console=ttyS0 panic=-1 quiet tsc=reliable {words}".strip(),
+        f"console=ttyS0 panic=-1 quiet tsc=reliable tsc_early_khz={tsc_khz} "
+        f"{words}".strip(),
     ]
