@@ -8,7 +8,8 @@ UNIT_BINS := $(UNIT_SRCS:%.c=$(BUILD)/%)
 CHECK_CFLAGS := $(shell $(PKG_CONFIG) --cflags check 2>/dev/null)
 CHECK_LIBS := $(shell $(PKG_CONFIG) --libs check 2>/dev/null)
 
-.PHONY: check check-quick check-unit check-unit-asan check-inproc-asan check-tsan
+.PHONY: check check-quick check-unit check-unit-asan check-inproc-asan \
+	check-tsan check-inproc-tsan
 
 # Packages first, in a make of their own: this one has looked for them already.
 check:
@@ -45,15 +46,21 @@ check-unit-asan check-inproc-asan:
 	+$(Q)$(MAKE) --no-print-directory BUILD=$(BUILD)/asan CFLAGS="$(ASAN)" \
 		$(@:-asan=)
 
-# Tests of what threads do to each other. One process for all tests of a
+# Tests of what threads do to each other: the loop alone, and whole moves, with
+# pauses, dirty tracking, doors and devices. One process for all tests of a
 # program: TSan and the fork of a process with threads don't go together.
-TSAN_TESTS += loop
-check-tsan:
+TSAN_UNIT := loop
+TSAN_INPROC := moves
+.PHONY: run-tsan run-inproc-tsan
+check-tsan check-inproc-tsan: guests
+	@mkdir -p $(BUILD)/tsan && ln -sfn ../guests $(BUILD)/tsan/guests
 	+$(Q)$(MAKE) --no-print-directory BUILD=$(BUILD)/tsan CFLAGS="$(TSAN)" \
-		run-tsan
+		$(@:check-%=run-%)
 
-.PHONY: run-tsan
-run-tsan: $(TSAN_TESTS:%=$(BUILD)/tests/unit/test_%)
+run-tsan: $(TSAN_UNIT:%=$(BUILD)/tests/unit/test_%)
+run-inproc-tsan: $(TSAN_INPROC:%=$(BUILD)/tests/inproc/test_%)
+run-inproc-tsan: export GODWIT_MOVES ?= 30
+run-tsan run-inproc-tsan:
 	$(Q)failed=0; for t in $^; do \
 		CK_FORK=no CK_VERBOSITY=normal $$t || failed=1; \
 	done; exit $$failed
