@@ -295,9 +295,10 @@ class Connection:
             head, payload = whole[:HEADER.size], whole[HEADER.size:]
         if not self.relay.may_pass(name, self):
             return False
+        # First: once it is sent, its answer may be captured, and all be over.
+        self.captured[side] += head + payload
         go.sendall(head)
         go.sendall(payload)
-        self.captured[side] += head + payload
         return True
 
     def cut(self):

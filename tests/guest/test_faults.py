@@ -116,6 +116,7 @@ def a_target_that_dies_with_commit_leaves_it_to_the_operator(world):
 def a_target_that_dies_while_it_runs_the_guest_takes_it_along(world):
     move = Move(world, "RUNNING")
     move.b.wait_running()
+    move.listener.err.wait("the guest of session .* runs here from now on")
     move.listener.kill()
     move.gate.close()
     move.expect_uncertain()
