@@ -20,13 +20,17 @@
 
 #define STRANGERS_MAX	  8
 #define STRANGER_PATIENCE (5 * NS_PER_S)
-#define REPLY_PATIENCE	  (1 * NS_PER_S)
-#define SILENCE_MS	  30000
-#define NEVER_MAX	  64
+/* An attempt that has failed needs a moment to clear away. */
+#define BUSY_PATIENCE  (1 * NS_PER_S)
+#define REPLY_PATIENCE (1 * NS_PER_S)
+#define SILENCE_MS     30000
+#define NEVER_MAX      64
 
 struct stranger {
 	struct stream *stream; /* NULL: the place is free */
 	uint64_t since_ns;
+	bool greeted; /* has said HELLO, and waits for its turn */
+	struct wire_hello hello;
 };
 
 struct door {
@@ -84,16 +88,21 @@ void door_free(struct door *door)
 	free(door);
 }
 
-void door_close(struct door *door)
+static void wake(struct door *door)
 {
 	uint64_t one = 1;
 
+	if (write(door->wake_fd, &one, sizeof(one)) < 0 && errno != EAGAIN)
+		log_error("listener wake-up: %s", strerror(errno));
+}
+
+void door_close(struct door *door)
+{
 	pthread_mutex_lock(&door->lock);
 	door->closed = true;
 	pthread_cond_broadcast(&door->changed);
 	pthread_mutex_unlock(&door->lock);
-	if (write(door->wake_fd, &one, sizeof(one)) < 0 && errno != EAGAIN)
-		log_error("listener wake-up: %s", strerror(errno));
+	wake(door);
 }
 
 int door_wait(struct door *door, struct stream **ret_stream,
@@ -103,6 +112,7 @@ int door_wait(struct door *door, struct stream **ret_stream,
 
 	pthread_mutex_lock(&door->lock);
 	door->idle = !door->handed;
+	wake(door); /* somebody may be waiting for this */
 	while (!door->handed && !door->closed)
 		pthread_cond_wait(&door->changed, &door->lock);
 	if (door->closed)
@@ -154,25 +164,30 @@ static void refuse(struct stream *stream, const char *why)
 	stream_close(stream);
 }
 
-static void hand_in(struct door *door, struct stream *stream,
+/*
+ * Hand a source that said HELLO to whoever waits for one.
+ *
+ * Return: false when it has to wait for its turn.
+ */
+static bool hand_in(struct door *door, struct stream *stream,
 		    const struct wire_hello *hello)
 {
-	char why[sizeof(door->refusal)] = "";
+	char why[sizeof(door->refusal)];
+	bool handed = false;
 
 	pthread_mutex_lock(&door->lock);
-	if (door->refusal[0]) {
-		memcpy(why, door->refusal, sizeof(why));
-	} else if (!door->idle) {
-		snprintf(why, sizeof(why), "busy with another migration");
-	} else {
+	memcpy(why, door->refusal, sizeof(why));
+	if (!why[0] && door->idle) {
 		door->idle = false;
 		door->handed = stream;
 		door->hello = *hello;
 		pthread_cond_broadcast(&door->changed);
+		handed = true;
 	}
 	pthread_mutex_unlock(&door->lock);
 	if (why[0])
 		refuse(stream, why);
+	return handed || why[0];
 }
 
 static enum wire_verdict_kind verdict_on(struct door *door,
@@ -224,24 +239,28 @@ static void answer_query(struct door *door, struct stream *stream,
 }
 
 /* The first record of a stranger is here, or will never be. */
-static void serve(struct door *door, struct stream *stream, int rc,
+static void serve(struct door *door, struct stranger *stranger, int rc,
 		  const struct record *record, struct error *err)
 {
-	struct wire_hello hello = { 0 };
+	struct stream *stream = stranger->stream;
+	struct wire_hello *hello = &stranger->hello;
 
 	if (!rc && record->type != WIRE_HELLO && record->type != WIRE_QUERY)
 		rc = stream_unexpected(record, "HELLO", err);
 	if (!rc)
-		rc = stream_decode(record, wire_hello_visit, &hello, err);
-	if (!rc && hello.magic != WIRE_MAGIC)
+		rc = stream_decode(record, wire_hello_visit, hello, err);
+	if (!rc && hello->magic != WIRE_MAGIC)
 		rc = error_set(err, -EBADMSG, "HELLO has the wrong magic");
+	stranger->stream = NULL;
 	if (rc) {
 		log_info("listener: a connection was dropped: %s", err->text);
 		stream_close(stream);
 	} else if (record->type == WIRE_QUERY) {
-		answer_query(door, stream, &hello);
-	} else {
-		hand_in(door, stream, &hello);
+		answer_query(door, stream, hello);
+	} else if (!hand_in(door, stream, hello)) {
+		stranger->stream = stream;
+		stranger->greeted = true;
+		stranger->since_ns = clock_ns();
 	}
 }
 
@@ -283,25 +302,45 @@ static void let_in(struct door *door)
 	stranger = place_for_stranger(door);
 	if (stream_open(fd, -1, &stranger->stream, &err))
 		log_warn("listener: %s", err.text);
+	stranger->greeted = false;
 	stranger->since_ns = clock_ns();
+}
+
+static uint64_t patience(const struct stranger *stranger)
+{
+	return stranger->greeted ? BUSY_PATIENCE : STRANGER_PATIENCE;
+}
+
+/* It has said HELLO: is it its turn now, or has it waited for long enough? */
+static void try_again(struct door *door, struct stranger *stranger)
+{
+	struct stream *stream = stranger->stream;
+
+	if (hand_in(door, stream, &stranger->hello))
+		stranger->stream = NULL;
+	else if (clock_ns() - stranger->since_ns > BUSY_PATIENCE) {
+		refuse(stream, "busy with another migration");
+		stranger->stream = NULL;
+	}
 }
 
 static void look_at(struct door *door, struct stranger *stranger, bool ready)
 {
-	struct stream *stream = stranger->stream;
 	struct record record = { 0 };
 	struct error err;
 	int rc = -EAGAIN;
 
+	if (stranger->greeted) {
+		try_again(door, stranger);
+		return;
+	}
 	if (ready)
-		rc = stream_try_recv(stream, &record, &err);
+		rc = stream_try_recv(stranger->stream, &record, &err);
 	if (rc == -EAGAIN &&
 	    clock_ns() - stranger->since_ns > STRANGER_PATIENCE)
 		rc = error_set(&err, -ETIMEDOUT, "it says nothing");
-	if (rc == -EAGAIN)
-		return;
-	stranger->stream = NULL;
-	serve(door, stream, rc, &record, &err);
+	if (rc != -EAGAIN)
+		serve(door, stranger, rc, &record, &err);
 }
 
 /* Milliseconds until the first stranger has stood there for too long. */
@@ -311,12 +350,12 @@ static int next_timeout(const struct door *door)
 	uint64_t left = UINT64_MAX;
 
 	for (size_t i = 0; i < STRANGERS_MAX; i++) {
-		uint64_t age = now - door->strangers[i].since_ns;
+		const struct stranger *stranger = &door->strangers[i];
+		uint64_t age = now - stranger->since_ns;
+		uint64_t limit = patience(stranger);
 
-		if (door->strangers[i].stream)
-			left = MIN(left, age > STRANGER_PATIENCE
-						 ? 0
-						 : STRANGER_PATIENCE - age);
+		if (stranger->stream)
+			left = MIN(left, age > limit ? 0 : limit - age);
 	}
 	return left == UINT64_MAX ? -1 : (int)(left / NS_PER_MS) + 1;
 }
@@ -325,6 +364,7 @@ void door_serve(struct door *door)
 {
 	struct pollfd fds[2 + STRANGERS_MAX];
 	bool closed = false;
+	uint64_t count;
 
 	fds[0] = (struct pollfd){ .fd = door->wake_fd, .events = POLLIN };
 	fds[1] = (struct pollfd){ .fd = door->params.listen_fd,
@@ -333,13 +373,17 @@ void door_serve(struct door *door)
 		for (size_t i = 0; i < STRANGERS_MAX; i++) {
 			struct stream *stream = door->strangers[i].stream;
 
+			/* Who waits for a turn has nothing to say. */
 			fds[2 + i] = (struct pollfd){
-				.fd = stream ? stream->fd : -1,
+				.fd = stream && !door->strangers[i].greeted
+					      ? stream->fd
+					      : -1,
 				.events = POLLIN,
 			};
 		}
 		if (poll(fds, ARRAY_SIZE(fds), next_timeout(door)) < 0)
 			continue;
+		(void)!read(door->wake_fd, &count, sizeof(count));
 		for (size_t i = 0; i < STRANGERS_MAX; i++) {
 			if (door->strangers[i].stream)
 				look_at(door, &door->strangers[i],
