@@ -134,11 +134,13 @@ class Guest:
     def _booted(self, count):
         boots = self.transcript.boots
         self._wait(lambda: len(boots) >= count, BOOT_S, "the guest to boot")
-        release, cpus, _, _ = boots[-1]
+        release, cpus, clock, _ = boots[-1]
         if not release.startswith(self.spec.series + "."):
             raise LabError(f"it is {release} that booted")
         if int(cpus) != self.spec.cpus:
             raise LabError(f"the guest has {cpus} vCPUs")
+        if clock != "kvm-clock":
+            raise LabError(f"the guest's clock source is {clock}")
         self._ping()
 
     def count_and_move(self, times, progress):
@@ -176,6 +178,17 @@ class Guest:
         with self.host.changed:
             self.transcript.restarting()
         self._say("poweroff")
+        self._ended()
+
+    def press_power(self):
+        """Presses the power button, at which the guest powers off."""
+        self._ask("button", "listening")
+        with self.host.changed:
+            self.transcript.restarting()
+        self.vmm.press_power(self.machine)
+        self._ended()
+
+    def _ended(self):
         machine = self.machine
         status = machine.console.wait(END_S)
         self.transcript.finish()

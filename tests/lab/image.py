@@ -176,7 +176,8 @@ def _base(init, kernel, modules):
 
 def guest_image(path, kernel):
     """Writes the initrd that guests with this kernel boot."""
-    archive = _base("guest", kernel, ("virtio_pci", "virtio_rng"))
+    archive = _base("guest", kernel, ("virtio_pci", "virtio_rng", "button",
+                                      "evdev"))
     archive.busybox(tool("busybox", "busybox-static"))
     archive.write(path)
 

@@ -20,11 +20,12 @@ EXCUSED = re.compile(r"Marking TSC unstable|Marking clocksource 'tsc' as"
 ALARM = re.compile(r"WARNING:|BUG:|Oops|Call Trace|Kernel panic|lockup"
                    r"|rcu.*(stall|detected)|blocked for more than"
                    r"|general protection|unchecked MSR|nobody cared"
+                   r"|ACPI (BIOS )?(Error|Warning)|Firmware Bug"
                    r"|double fault|Hardware Error|clocksource.*unstable")
 
 TICK = re.compile(r"tick (\d+) (\d+) (\d{16}) (\d{10}) (\d+) (\d+)\.")
 READY = re.compile(r"ready (\S+) cpus=(\d+) clock=(\S+) boot=([0-9a-f-]{36})")
-ANSWER = re.compile(r"(?:pong \d+|counted|checked|random(?: [0-9a-f]{32})?)")
+ANSWER = re.compile(r"(?:pong \d+|counted|checked|listening|random(?: [0-9a-f]{32})?)")
 
 
 class Transcript:

@@ -169,6 +169,10 @@ class Qemu:
                            f" {source.complaint()}")
         return Report(result["total-time"], result["downtime"])
 
+    def press_power(self, machine):
+        """Presses the power button."""
+        machine.qmp.command("system_powerdown")
+
 
 class Godwit:
     """godwit."""
@@ -225,3 +229,11 @@ class Godwit:
             raise LabError(f"the source exited with {status} after the move:"
                            f" {source.complaint()}")
         return Report(result["total_ms"], result["downtime_ms"])
+
+    def press_power(self, machine):
+        """Presses the power button."""
+        status, _, errors = self._host.run(
+            [self.program, "poweroff", machine.name], START_S)
+        if status:
+            raise LabError(f"godwit poweroff exited with {status}: "
+                           f"{errors.strip()}")
