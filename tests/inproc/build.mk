@@ -5,18 +5,33 @@
 
 INPROC_SRCS := $(sort $(wildcard tests/inproc/test_*.c))
 INPROC_BINS := $(INPROC_SRCS:%.c=$(BUILD)/%)
-RIG_OBJS := $(BUILD)/tests/inproc/rig.o $(BUILD)/tests/inproc/relay.o
+RIG_OBJS := $(patsubst %,$(BUILD)/tests/inproc/%.o,rig relay shuttle)
+FAULT_OBJS := $(BUILD)/tests/inproc/fault.o
 
-.PHONY: check-inproc
+.PHONY: check-inproc soak-inproc soak
 
 $(BUILD)/tests/inproc/rig.o: GODWIT_CFLAGS += -DRIG_BUILD='"$(abspath $(BUILD))"'
 
 $(INPROC_BINS): %: %.o $(RIG_OBJS) $(BUILD)/libgodwit.a
 	$(call say,LINK,$@)
-	$(Q)$(CC) $(CFLAGS) -o $@ $< $(RIG_OBJS) $(BUILD)/libgodwit.a \
-		$(CHECK_LIBS) $(LDLIBS)
+	$(Q)$(CC) $(CFLAGS) -o $@ $(filter %.o,$^) $(BUILD)/libgodwit.a \
+		$(INPROC_LDFLAGS) $(CHECK_LIBS) $(LDLIBS)
+
+# Every call that a migration makes and that can fail goes by way of fault.c.
+FAULT_CALLS := sendmsg recv recvmsg poll ppoll read write pread pwrite madvise \
+	   memfd_create ftruncate eventfd socket connect accept4 getrandom \
+	   setsockopt getsockopt epoll_ctl sysinfo fcntl ioctl pthread_create \
+	   malloc calloc realloc free mmap munmap
+$(BUILD)/tests/inproc/test_faults: $(FAULT_OBJS)
+$(BUILD)/tests/inproc/test_faults: INPROC_LDFLAGS = $(FAULT_CALLS:%=-Wl,--wrap=%)
 
 check-inproc: $(INPROC_BINS) guests
 	$(Q)for t in $(INPROC_BINS); do CK_VERBOSITY=normal $$t || exit 1; done
 
--include $(INPROC_BINS:%=%.d) $(RIG_OBJS:.o=.d)
+# Every call fails once, and more moves than anyone waits for.
+soak: soak-inproc
+soak-inproc: $(INPROC_BINS) guests
+	$(Q)for t in $(INPROC_BINS); do GODWIT_FAULTS=0 GODWIT_MOVES=20000 \
+		CK_TIMEOUT_MULTIPLIER=60 CK_VERBOSITY=normal $$t || exit 1; done
+
+-include $(INPROC_BINS:%=%.d) $(RIG_OBJS:.o=.d) $(FAULT_OBJS:.o=.d)

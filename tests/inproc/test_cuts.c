@@ -10,70 +10,11 @@
 #include <errno.h>
 #include <stdio.h>
 
-#include "tests/inproc/rig.h"
+#include "tests/inproc/shuttle.h"
 #include "tests/unit/unit.h"
 
 /* More records than any of these moves has. */
 #define RECORDS_MAX 1000
-
-/* A guest that verifies its memory all the time, and two hosts for it. */
-struct shuttle {
-	struct rig_host *here; /* has the guest */
-	struct rig_host *there;
-};
-
-static void shuttle_start(struct shuttle *s)
-{
-	s->here = rig_host_new();
-	s->there = rig_host_new();
-	rig_boot(s->here, &(struct rig_guest){
-				  .elf = "dirty",
-				  .cmdline = "pages=60 rate=4 progress=0" });
-	rig_expect(s->here, "ready\n");
-}
-
-static void shuttle_move(struct shuttle *s, const struct rig_move *move,
-			 struct rig_result *ret)
-{
-	struct rig_host *old = s->here;
-
-	rig_move(s->here, s->there, move, ret);
-	if (!ret->source_rc) {
-		s->here = s->there;
-		s->there = old;
-	}
-	/* The guest ends itself at the first wrong byte. */
-	rig_type(s->here, "s");
-	rig_expect(s->here, "errors=0\n");
-}
-
-static void shuttle_retry(struct shuttle *s)
-{
-	struct rig_result result;
-
-	shuttle_move(s, &rig_move_default, &result);
-	ck_assert_msg(!result.source_rc, "the retry: %s",
-		      result.source_error.text);
-}
-
-static void shuttle_end(struct shuttle *s)
-{
-	rig_type(s->here, "q");
-	rig_expect_exit(s->here, 0);
-	rig_host_free(s->here);
-	rig_host_free(s->there);
-}
-
-/* Did COMMIT come to the relay, to be passed on whole? */
-static bool note_commit(struct rig_moving *moving,
-			const struct relay_record *record, void *opaque)
-{
-	bool *commit = opaque;
-
-	(void)moving;
-	*commit = *commit || record->type == WIRE_COMMIT;
-	return false;
-}
 
 /* Cut behind every record of one direction, and in the middle of each. */
 static void cut_everywhere(bool from_target, unsigned int torn)
@@ -92,7 +33,7 @@ static void cut_everywhere(bool from_target, unsigned int torn)
 					       .from_target = from_target,
 					       .after = after,
 					       .torn = torn };
-		move.on_record = note_commit;
+		move.on_record = shuttle_note_commit;
 		move.opaque = &commit;
 		shuttle_move(&s, &move, &result);
 		ck_assert_msg(!result.source_rc == commit,

@@ -1,0 +1,38 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A guest that verifies its memory all the time, and two hosts between which
+ * it goes to and fro, also when attempts fail.
+ */
+#ifndef GODWIT_TESTS_SHUTTLE_H
+#define GODWIT_TESTS_SHUTTLE_H
+
+#include "tests/inproc/rig.h"
+
+struct shuttle {
+	struct rig_host *here; /* has the guest */
+	struct rig_host *there;
+};
+
+void shuttle_start(struct shuttle *s);
+
+/*
+ * Move it, or try to. Whoever has it then must show that it lives; it ends
+ * itself, and with it the test, at the first byte that is wrong.
+ */
+void shuttle_move(struct shuttle *s, const struct rig_move *move,
+		  struct rig_result *ret);
+
+/* An attempt that must succeed. */
+void shuttle_retry(struct shuttle *s);
+
+/* Have the guest verify all of its memory, and end. */
+void shuttle_end(struct shuttle *s);
+
+/*
+ * An on_record hook whose opaque is a bool: did COMMIT come to the relay, to be
+ * passed on whole?
+ */
+bool shuttle_note_commit(struct rig_moving *moving,
+			 const struct relay_record *record, void *opaque);
+
+#endif
