@@ -1,0 +1,141 @@
+// SPDX-License-Identifier: MIT
+/*
+ * Kinds of guests, each moved to and fro a few times: several vCPUs, timers,
+ * memory above 4 GiB.
+ */
+#include <stdio.h>
+#include <sys/mman.h>
+#include <sys/sysinfo.h>
+
+#include "tests/inproc/rig.h"
+#include "tests/unit/unit.h"
+
+#define TIMES 10
+
+/* Boot, move to and fro, have the guest judge. */
+static void to_and_fro(const struct rig_guest *guest, int times,
+		       const struct rig_move *move)
+{
+	struct rig_host *hosts[2] = { rig_host_new(), rig_host_new() };
+	struct rig_result result;
+
+	rig_boot(hosts[0], guest);
+	rig_expect(hosts[0], "ready\n");
+	for (int i = 0; i < times; i++) {
+		rig_move(hosts[i % 2], hosts[(i + 1) % 2], move, &result);
+		ck_assert_msg(!result.source_rc, "move %d: %s", i,
+			      result.source_error.text);
+		rig_type(hosts[(i + 1) % 2], "s");
+		rig_expect(hosts[(i + 1) % 2], "stats ");
+	}
+	rig_type(hosts[times % 2], "q");
+	rig_expect_exit(hosts[times % 2], 0);
+	rig_host_free(hosts[0]);
+	rig_host_free(hosts[1]);
+}
+
+START_TEST(two_vcpus_that_count_together_lose_nothing)
+{
+	to_and_fro(
+		&(struct rig_guest){ .elf = "smp", .cmdline = "", .cpus = 2 },
+		TIMES, &rig_move_default);
+}
+END_TEST
+
+START_TEST(two_vcpus_that_dirty_lose_nothing)
+{
+	to_and_fro(&(struct rig_guest){ .elf = "dirty",
+					.cmdline = "pages=300 rate=20 cpus=2 "
+						   "mode=random progress=0",
+					.cpus = 2 },
+		   TIMES, &rig_move_default);
+}
+END_TEST
+
+START_TEST(a_periodic_timer_loses_no_ticks)
+{
+	to_and_fro(&(struct rig_guest){ .elf = "timer", .cmdline = "hz=200" },
+		   TIMES, &rig_move_default);
+}
+END_TEST
+
+START_TEST(a_deadline_timer_loses_no_ticks)
+{
+	to_and_fro(&(struct rig_guest){ .elf = "timer",
+					.cmdline = "hz=200 mode=deadline" },
+		   TIMES, &rig_move_default);
+}
+END_TEST
+
+/* A guest that is too fast has to be slowed down, and is let go afterwards. */
+START_TEST(a_guest_that_dirties_as_fast_as_it_can_moves)
+{
+	struct rig_move move = rig_move_default;
+
+	move.params.max_downtime_ns = 2 * NS_PER_MS;
+	move.params.timeout_ns = 2 * NS_PER_S;
+	move.params.on_timeout = SOURCE_TIMEOUT_PAUSE;
+	to_and_fro(&(struct rig_guest){ .elf = "dirty",
+					.cmdline = "mib=8 progress=0",
+					.memory = 32 * MIB },
+		   4, &move);
+}
+END_TEST
+
+/* ---- above 4 GiB ---- */
+
+static uint64_t resident_pages(const struct memory *mem)
+{
+	unsigned char *here;
+	uint64_t n = 0;
+
+	for (unsigned int i = 0; i < mem->nregions; i++) {
+		uint64_t pages = mem->regions[i].size >> GUEST_PAGE_SHIFT;
+
+		here = malloc(pages);
+		ck_assert_ptr_nonnull(here);
+		ck_assert(!mincore(mem->regions[i].hva, mem->regions[i].size,
+				   here));
+		for (uint64_t page = 0; page < pages; page++)
+			n += here[page] & 1;
+		free(here);
+	}
+	return n;
+}
+
+START_TEST(memory_above_4_GiB_moves_and_stays_sparse)
+{
+	struct rig_guest guest = { .elf = "dirty",
+				   .cmdline = "pages=200 rate=4 where=high "
+					      "progress=0",
+				   .memory = 5 * GIB };
+	struct rig_host *a = rig_host_new();
+	struct rig_host *b = rig_host_new();
+	struct rig_result result;
+	struct sysinfo info;
+
+	ck_assert(!sysinfo(&info));
+	if ((uint64_t)info.totalram * info.mem_unit < guest.memory) {
+		printf("SKIPPED: this host has less than 5 GiB of memory\n");
+		return;
+	}
+	rig_boot(a, &guest);
+	rig_expect(a, "ready\n");
+	rig_move(a, b, &rig_move_default, &result);
+	ck_assert_msg(!result.source_rc, "%s", result.source_error.text);
+	ck_assert_uint_eq(vm_memory(b->vm)->nregions, 2);
+	ck_assert_uint_gt(result.report.zero_pages, 1000000);
+	/* A few huge pages are more than enough for what it wrote. */
+	ck_assert_uint_lt(resident_pages(vm_memory(b->vm)), 20000);
+	rig_type(b, "q");
+	rig_expect_exit(b, 0);
+	rig_host_free(a);
+	rig_host_free(b);
+}
+END_TEST
+
+UNIT_SUITE("guests", two_vcpus_that_count_together_lose_nothing,
+	   two_vcpus_that_dirty_lose_nothing, a_periodic_timer_loses_no_ticks,
+	   a_deadline_timer_loses_no_ticks,
+	   a_guest_that_dirties_as_fast_as_it_can_moves,
+	   memory_above_4_GiB_moves_and_stays_sparse)
