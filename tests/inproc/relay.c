@@ -152,6 +152,18 @@ static int open_capture(const char *direction)
 	return fd;
 }
 
+/*
+ * What the target says next shows that it has acted on all it got. Without
+ * this a source that asks at once may be there before COMMIT was read, and
+ * then the answer is never.
+ */
+static void await_word(int target)
+{
+	struct pollfd word = { .fd = target, .events = POLLIN };
+
+	ck_assert_int_eq(poll(&word, 1, 60000), 1);
+}
+
 static void connection(struct relay *relay, int source, int target)
 {
 	bool first = relay->connections++ == 0;
@@ -185,6 +197,8 @@ static void connection(struct relay *relay, int source, int target)
 		for (int i = 0; on && i < 2; i++)
 			on = !fds[i].revents || pump(&flows[i]);
 	}
+	if (first && cut->settle)
+		await_word(target);
 	for (int i = 0; i < 2; i++) {
 		close_fd(&flows[i].capture);
 		if (first)

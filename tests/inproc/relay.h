@@ -23,6 +23,7 @@ struct relay_cut {
 	bool from_target;   /* whose records are counted */
 	unsigned int after; /* so many pass, then both ends are closed */
 	unsigned int torn;  /* and so many bytes of the next one, if it comes */
+	bool settle;	    /* the target acts on what it got, then we close */
 	bool turn_away;	    /* after it ended nobody gets through any more */
 };
 
