@@ -36,6 +36,7 @@ struct flow {
 	struct wire_header header; /* of the record that is passing */
 	size_t header_got;
 	uint64_t payload_left;
+	bool committed; /* the last record that passed was COMMIT */
 };
 
 struct relay {
@@ -69,6 +70,7 @@ static void passed(struct flow *flow)
 	};
 
 	flow->header_got = 0;
+	flow->committed = flow->header.type == WIRE_COMMIT;
 	if (flow->told && flow->told->on_record(flow->told->opaque, &record)) {
 		flow->limit = flow->records;
 		flow->torn = 0;
@@ -197,7 +199,7 @@ static void connection(struct relay *relay, int source, int target)
 		for (int i = 0; on && i < 2; i++)
 			on = !fds[i].revents || pump(&flows[i]);
 	}
-	if (first && cut->settle)
+	if (flows[0].committed)
 		await_word(target);
 	for (int i = 0; i < 2; i++) {
 		close_fd(&flows[i].capture);

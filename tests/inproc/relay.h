@@ -4,7 +4,8 @@
  * connection where a test wants it, and captures what passed.
  *
  * The relay listens on a unix socket of its own and connects to the door's for
- * each connection that comes. Counting and cutting concern the first
+ * each connection that comes. Once COMMIT has passed, the target gets to act on
+ * it before a connection is cut. Counting and cutting concern the first
  * connection; later ones (a source that asks) just pass, or are turned away.
  *
  * With GODWIT_CAPTURE=DIR in the environment both directions of the first
@@ -23,7 +24,6 @@ struct relay_cut {
 	bool from_target;   /* whose records are counted */
 	unsigned int after; /* so many pass, then both ends are closed */
 	unsigned int torn;  /* and so many bytes of the next one, if it comes */
-	bool settle;	    /* the target acts on what it got, then we close */
 	bool turn_away;	    /* after it ended nobody gets through any more */
 };
 

@@ -105,7 +105,6 @@ static void lose_connection_at(enum wire_type at, bool moved)
 
 	move.on_record = cut_behind;
 	move.opaque = &incident;
-	move.cut.settle = moved;
 	shuttle_start(&s);
 	for (int i = 0; i < 5; i++) {
 		shuttle_move(&s, &move, &result);
