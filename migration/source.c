@@ -30,6 +30,9 @@
 #include "vmm/log.h"
 
 /* COMMIT to RUNNING takes a round trip; after this we go and ask. */
+#define ABORT_FACTOR 30
+/* Longer than anybody waits, and far from where nanoseconds overflow. */
+#define DOWNTIME_MAX	 (86400 * NS_PER_S)
 #define RUNNING_PATIENCE (5 * NS_PER_S)
 #define ASK_PATIENCE	 (2 * NS_PER_S)
 #define ASK_INTERVAL_MS	 500
@@ -256,7 +259,9 @@ static uint64_t abort_deadline(const struct source *s, uint64_t pause_ns)
 
 	if (!after && (s->params.offline || s->forced))
 		return STREAM_NO_DEADLINE;
-	return pause_ns + (after ? after : 30 * s->max_downtime_ns);
+	if (!after)
+		after = ABORT_FACTOR * MIN(s->max_downtime_ns, DOWNTIME_MAX);
+	return pause_ns + MIN(after, DOWNTIME_MAX);
 }
 
 static uint64_t pause_patience(const struct source *s)
@@ -264,19 +269,25 @@ static uint64_t pause_patience(const struct source *s)
 	return MIN(s->abort_ns, source_patience());
 }
 
+static uint64_t pause_left(const struct source *s)
+{
+	uint64_t until = pause_patience(s);
+	uint64_t now = clock_ns();
+
+	return until > now ? until - now : 0;
+}
+
 static int send_final(struct source *s, struct error *err)
 {
 	struct page_counts counts = { 0 };
-	uint64_t now = clock_ns();
 	int rc;
 
 	source_enter_phase(s, PHASE_FINAL);
 	rc = stream_send(s->stream, WIRE_PAUSED, NULL, 0, pause_patience(s),
 			 err);
 	if (!rc)
-		rc = page_sender_send(s->sender, s->dirty,
-				      pause_patience(s) - now, final_pace, s,
-				      &counts, err);
+		rc = page_sender_send(s->sender, s->dirty, pause_left(s),
+				      final_pace, s, &counts, err);
 	if (!rc)
 		rc = source_send_state(s, pause_patience(s), err);
 	pthread_mutex_lock(&s->lock);
@@ -483,7 +494,9 @@ static int keep(struct source *s, int rc, struct error *err)
 
 static int moved(struct source *s)
 {
+	pthread_mutex_lock(&s->lock);
 	s->report.downtime_ns = clock_ns() - s->pause_ns;
+	pthread_mutex_unlock(&s->lock);
 	finish_report(s, s->resolved ? "discarded at the operator's word" : "");
 	if (s->stream)
 		send_done(s->stream);
@@ -504,8 +517,10 @@ int source_run(struct source *s, struct error *err)
 {
 	int rc;
 
+	pthread_mutex_lock(&s->lock);
 	s->report.start_ns = clock_ns();
 	s->phase_start_ns = s->report.start_ns;
+	pthread_mutex_unlock(&s->lock);
 	set_status(s, STATUS_SETUP);
 	rc = before_the_pause(s, err);
 	if (!rc)

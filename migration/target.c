@@ -119,6 +119,8 @@ static void note_done(struct target *t)
 	t->done = true;
 	pthread_cond_broadcast(&t->changed);
 	pthread_mutex_unlock(&t->lock);
+	/* Whoever still listens for DONE has nothing more to learn. */
+	wake(t);
 }
 
 void target_done(struct target *t, const uint8_t session[WIRE_SESSION_SIZE])
@@ -526,6 +528,7 @@ static void await_done(struct target *t)
 	struct record record;
 	struct error err;
 
+	t->stream->interrupt_fd = t->wake_fd;
 	if (!stream_recv(t->stream, &record, next_deadline(t), &err))
 		(void)!dispatch(t, &record, &err);
 }

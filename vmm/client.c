@@ -80,9 +80,14 @@ static int wait_readable(struct client *client, uint64_t deadline_ns,
 	if (now >= deadline_ns)
 		return error_set(err, -ETIMEDOUT,
 				 "the VM's process does not answer");
-	n = poll(&fd, 1, (int)((deadline_ns - now) / NS_PER_MS) + 1);
-	if (n < 0 && errno != EINTR)
+	do {
+		n = poll(&fd, 1, (int)((deadline_ns - now) / NS_PER_MS) + 1);
+	} while (n < 0 && errno == EINTR);
+	if (n < 0)
 		return error_set(err, -errno, "poll: %s", strerror(errno));
+	if (n == 0)
+		return error_set(err, -ETIMEDOUT,
+				 "the VM's process does not answer");
 	return 0;
 }
 

@@ -230,8 +230,10 @@ static void on_move_end(void *opaque, int rc, const char *text)
 	struct instance *inst = opaque;
 
 	if (rc)
-		log_warn("not moved to %s: %s; the guest is here as before",
-			 inst->moved_to, text);
+		log_warn("not moved to %s: %s; the guest %s", inst->moved_to,
+			 text,
+			 inst->end == END_NOT_YET ? "is here as before"
+						  : "has ended here");
 	else
 		say_moved(inst);
 	if (!rc && inst->end == END_NOT_YET)

@@ -17,6 +17,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "migration/door.h"
@@ -34,7 +35,8 @@ struct listener {
 	struct instance inst;
 	const struct listen_options *options;
 	struct address address; /* resolved */
-	struct door *door;	/* NULL with fd:N */
+	struct stat bound; /* the socket file that is ours; st_ino 0: none */
+	struct door *door; /* NULL with fd:N */
 	pthread_t door_thread;
 	bool door_open; /* its thread runs */
 	struct loop_timer *door_timer;
@@ -167,7 +169,9 @@ static void end_attempt(struct listener *l, struct target *target,
 			const struct wire_hello *hello)
 {
 	if (l->door) {
-		door_remember_never(l->door, hello->session);
+		/* Only who has sent COMMIT will ever ask. */
+		if (target_must_answer(target))
+			door_remember_never(l->door, hello->session);
 		door_attend(l->door, NULL);
 	}
 	pthread_mutex_lock(&l->lock);
@@ -248,6 +252,17 @@ static void on_no_guest(void *opaque)
 	instance_finish(&l->inst, END_FAILED, "host-error");
 }
 
+/* Only what this process has made: the path may be somebody else's by now. */
+static void remove_socket_file(struct listener *l)
+{
+	struct stat now;
+
+	if (l->bound.st_ino && !lstat(l->address.un.sun_path, &now) &&
+	    now.st_ino == l->bound.st_ino && now.st_dev == l->bound.st_dev)
+		(void)unlink(l->address.un.sun_path);
+	l->bound.st_ino = 0;
+}
+
 static void close_door(struct listener *l)
 {
 	if (l->door_open) {
@@ -257,9 +272,7 @@ static void close_door(struct listener *l)
 	l->door_open = false;
 	door_free(l->door);
 	l->door = NULL;
-	if (l->address.kind == ADDRESS_UNIX && l->address.len)
-		(void)unlink(l->address.un.sun_path);
-	l->address.len = 0;
+	remove_socket_file(l);
 }
 
 static void on_door_check(void *opaque)
@@ -341,6 +354,9 @@ static int open_door(struct listener *l, struct error *err)
 	if (rc < 0)
 		return rc;
 	params.listen_fd = rc;
+	if (l->address.kind == ADDRESS_UNIX &&
+	    lstat(l->address.un.sun_path, &l->bound))
+		l->bound.st_ino = 0;
 	rc = door_create(&params, &l->door, err);
 	if (rc) {
 		close(params.listen_fd);

@@ -248,6 +248,9 @@ static int take_limits(struct qmp_call *call, struct source_params *params,
 		rc = get_bool(call, "x-godwit-offline", &params->offline, err);
 	if (!rc)
 		rc = take_on_timeout(call, params, err);
+	if (!rc && !params->max_downtime_ns)
+		rc = error_set(err, -EINVAL,
+			       "x-godwit-max-downtime-us: 0; give at least 1");
 	return rc;
 }
 

@@ -355,6 +355,13 @@ static void on_wake(void *opaque, uint32_t events)
 /* A vCPU runs for this long between two naps. */
 #define THROTTLE_RUN_NS (2 * NS_PER_MS)
 
+static void end_naps(struct vm *vm)
+{
+	loop_timer_arm(vm->throttle_timer, 0);
+	for (uint32_t i = 0; i < vm->nvcpus; i++)
+		vcpu_nap(vm->vcpus[i], 0);
+}
+
 static void throttle_tick(void *opaque)
 {
 	struct vm *vm = opaque;
@@ -368,6 +375,9 @@ static void throttle_tick(void *opaque)
 		vcpu_nap(vm->vcpus[i], nap_ns);
 	loop_timer_arm(vm->throttle_timer,
 		       clock_ns() + nap_ns + THROTTLE_RUN_NS);
+	/* Switched off meanwhile: nobody shall sleep for it. */
+	if (!vm->throttle)
+		end_naps(vm);
 }
 
 void vm_throttle(struct vm *vm, unsigned int percent)
@@ -377,9 +387,7 @@ void vm_throttle(struct vm *vm, unsigned int percent)
 		loop_timer_arm(vm->throttle_timer, clock_ns());
 		return;
 	}
-	loop_timer_arm(vm->throttle_timer, 0);
-	for (uint32_t i = 0; i < vm->nvcpus; i++)
-		vcpu_nap(vm->vcpus[i], 0);
+	end_naps(vm);
 }
 
 /* ---- making and unmaking ---- */
