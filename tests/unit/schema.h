@@ -14,6 +14,7 @@
 #define GODWIT_TESTS_SCHEMA_H
 
 #include <check.h>
+#include <stdlib.h>
 #include <stdio.h>
 #include <string.h>
 
