@@ -148,8 +148,14 @@ static int send_record(struct stream *s, enum wire_type type, struct iovec *iov,
 		       struct error *err)
 {
 	struct wire_header header = { .type = type,
-				      .sequence = s->send_sequence++ };
+				      .sequence = s->send_sequence };
+	uint64_t before = s->bytes_sent;
 	size_t length = 0;
+	int rc;
+
+	if (s->torn)
+		return error_set(err, STREAM_ENDED,
+				 "the connection broke within a record");
 
 	for (size_t i = 1; i < niov; i++)
 		length += iov[i].iov_len;
@@ -159,7 +165,10 @@ static int send_record(struct stream *s, enum wire_type type, struct iovec *iov,
 		header.crc =
 			crc32c(header.crc, iov[i].iov_base, iov[i].iov_len);
 	iov[0] = (struct iovec){ &header, sizeof(header) };
-	return send_all(s, iov, niov, deadline_ns, err);
+	rc = send_all(s, iov, niov, deadline_ns, err);
+	s->torn = rc && s->bytes_sent != before;
+	s->send_sequence += !rc || s->torn;
+	return rc;
 }
 
 int stream_send(struct stream *s, enum wire_type type, const void *payload,

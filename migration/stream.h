@@ -6,7 +6,9 @@
  *
  * All waiting is in poll(), on the socket and on an interrupt descriptor, and
  * every wait has a deadline. After any error but a deadline that passed before
- * the first byte of a record, the stream is broken and stays so.
+ * the first byte of a record, the stream is broken and stays so. A record that
+ * went out in part is the last one: what came after it would be taken for the
+ * rest of it. One that failed before its first byte was never sent.
  *
  * Page data is never copied on our side: it is sent from guest memory by one
  * gathering write and received into it by one scattering read.
@@ -31,6 +33,7 @@
 struct stream {
 	int fd;		  /* owned */
 	int interrupt_fd; /* borrowed, or -1 */
+	bool torn;	  /* a record went out in part: nothing more is sent */
 	uint32_t send_sequence;
 	uint32_t recv_sequence;
 	uint64_t bytes_sent;

@@ -208,6 +208,32 @@ START_TEST(an_interrupt_ends_a_wait)
 }
 END_TEST
 
+/* The peer takes nothing until the sender has given up. */
+START_TEST(a_record_that_went_out_in_part_is_the_last)
+{
+	static uint8_t much[WIRE_IMAGE_MAX / 2];
+	struct wire_end wire = open_wire(-1);
+	uint64_t whole;
+	struct error err;
+	int rc;
+
+	do {
+		whole = wire.stream->bytes_sent;
+		rc = stream_send_image(wire.stream, 0, much, sizeof(much),
+				       soon(), &err);
+	} while (!rc);
+	ck_assert_int_eq(rc, STREAM_DEADLINE);
+	ck_assert_uint_gt(wire.stream->bytes_sent, whole);
+	while (recv(wire.fd, much, sizeof(much), MSG_DONTWAIT) > 0)
+		continue;
+	ck_assert_int_eq(stream_send_reason(wire.stream, WIRE_ABORT, 1, "why",
+					    soon(), &err),
+			 STREAM_ENDED);
+	ck_assert_int_lt(recv(wire.fd, much, 1, MSG_DONTWAIT), 0);
+	close_wire(&wire);
+}
+END_TEST
+
 /* ---- pages ---- */
 
 static int take(struct memory *mem, uint32_t type, const void *payload,
@@ -305,6 +331,6 @@ UNIT_SUITE("stream", records_come_as_they_were_sent,
 	   headers_that_cannot_be_are_refused_unread,
 	   unknown_optional_records_are_skipped,
 	   a_peer_that_says_nothing_runs_into_the_deadline,
-	   an_interrupt_ends_a_wait,
+	   an_interrupt_ends_a_wait, a_record_that_went_out_in_part_is_the_last,
 	   pages_land_where_they_belong_and_nowhere_else,
 	   runs_outside_memory_are_refused_before_anything_is_written)
