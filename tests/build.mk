@@ -40,6 +40,9 @@ SANITIZE := -O1 -g -fno-omit-frame-pointer -w
 ASAN	:= $(SANITIZE) -fsanitize=address,undefined -fno-sanitize-recover=undefined
 TSAN	:= $(SANITIZE) -fsanitize=thread
 
+check-inproc-asan: export GODWIT_MOVES ?= 100
+check-inproc-asan: export GODWIT_FAULTS ?= 1
+
 # The tiny guests are not instrumented: there is one build of them.
 check-unit-asan check-inproc-asan:
 	@mkdir -p $(BUILD)/asan && ln -sfn ../guests $(BUILD)/asan/guests

@@ -26,7 +26,7 @@ $(BUILD)/tests/inproc/test_faults: $(FAULT_OBJS)
 $(BUILD)/tests/inproc/test_faults: INPROC_LDFLAGS = $(FAULT_CALLS:%=-Wl,--wrap=%)
 
 check-inproc: $(INPROC_BINS) guests
-	$(Q)for t in $(INPROC_BINS); do CK_VERBOSITY=normal $$t || exit 1; done
+	$(Q)tests/verify/check-streams $(BUILD)/streams $(INPROC_BINS)
 
 # Every call fails once, and more moves than anyone waits for.
 soak: soak-inproc
