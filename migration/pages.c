@@ -8,6 +8,12 @@
 
 #include "migration/pages.h"
 
+/*
+ * Zero pages cost no bytes, but finding out takes time: a peer that hears
+ * nothing for as long as a big empty guest takes to read would give up.
+ */
+#define ZERO_PAGES_PER_BATCH (256 * MIB / GUEST_PAGE_SIZE)
+
 struct batch {
 	uint32_t nruns;
 	uint32_t npages;
@@ -98,7 +104,8 @@ static int add(struct page_sender *sender, bool zero, uint64_t gpa,
 	else
 		sender->counts->pages += npages;
 	if (batch->nruns < WIRE_RUNS_MAX &&
-	    (zero || batch->npages < WIRE_PAGES_PER_BATCH))
+	    batch->npages <
+		    (zero ? ZERO_PAGES_PER_BATCH : WIRE_PAGES_PER_BATCH))
 		return 0;
 	return flush(sender, batch, zero ? WIRE_ZERO : WIRE_PAGES, err);
 }
