@@ -318,9 +318,11 @@ END_TEST
 static bool reset_in_rounds(struct rig_moving *moving,
 			    const struct relay_record *record, void *opaque)
 {
-	(void)opaque;
-	if (record->type != WIRE_ROUND_END)
+	unsigned int *resets = opaque;
+
+	if (record->type != WIRE_ROUND_END || !*resets)
 		return false;
+	--*resets;
 	vm_request_reset(moving->from->vm);
 	rig_expect_reset(moving->from);
 	return false;
@@ -330,13 +332,16 @@ START_TEST(a_guest_that_resets_in_the_rounds_moves_as_it_boots)
 {
 	struct rig_move move = rig_move_default;
 	struct rig_result result;
+	unsigned int resets;
 	struct shuttle s;
 
 	move.on_record = reset_in_rounds;
+	move.opaque = &resets;
 	shuttle_start(&s);
 	for (int i = 0; i < 5; i++) {
 		struct rig_host *old = s.here;
 
+		resets = 2;
 		rig_move(s.here, s.there, &move, &result);
 		ck_assert_msg(!result.source_rc, "%s",
 			      result.source_error.text);
