@@ -92,6 +92,8 @@ const struct device_ops debug_exit_ops = {
 	.pause = debug_exit_nothing,
 	.resume = debug_exit_nothing,
 	.reset = debug_exit_nothing,
+	.settle = device_settled,
+	.handover = device_no_handover,
 	.free = debug_exit_free,
 };
 

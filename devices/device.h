@@ -25,9 +25,13 @@
 #include "vmm/error.h"
 
 struct bus;
+struct disk;
+struct doorbell;
 struct irq;
 struct loop;
 struct memory;
+struct pci_bus;
+struct sandbox;
 struct device;
 
 #define DEVICE_ID_MAX	   32
@@ -65,7 +69,56 @@ struct device_hooks {
 	void (*request_poweroff)(void *opaque);
 	void (*request_reset)(void *opaque);
 	void (*request_exit)(void *opaque, uint8_t status); /* debug-exit */
+	/* Stop, as the user's `pause` does; @text says why. */
+	void (*request_stop)(void *opaque, const char *text);
 };
+
+/*
+ * Where a device finds what it talks to on the host. `run` and `listen` each
+ * have their own: the first opens what its command line describes, the other
+ * only what its own command line allows. Called while a device is made.
+ */
+struct device_backends {
+	/*
+	 * The disk behind device @id, locked as it has to be here. @name, @size
+	 * and @readonly are those of the device's options; @size is 0 when the
+	 * machine is made for the first time. The disk is the device's from
+	 * then on: disk_close().
+	 */
+	int (*open_disk)(void *opaque, const char *id, const char *name,
+			 uint64_t size, bool readonly, struct disk **ret,
+			 struct error *err);
+	void *opaque;
+};
+
+/*
+ * The moments of a move at which a device deals with what only one host may
+ * have: the locks of its disk, and what lies in the host's caches. Called on
+ * the migration thread; may block for as long as the storage takes.
+ */
+enum device_handover {
+	/* Source, guest running, before CONFIG: leave the session's proof. */
+	DEVICE_PROVE,
+	/*
+	 * Source, in the pause, device paused: flush, then let go of the right
+	 * to write.
+	 */
+	DEVICE_YIELD,
+	/*
+	 * Source, the move has failed: take it all back. The guest runs on at
+	 * once, so what can't be had yet is tried for in the background.
+	 */
+	DEVICE_RECLAIM,
+	/*
+	 * Target, before LOADED: take the right to write, drop caches. Failure
+	 * ends the attempt.
+	 */
+	DEVICE_TAKE,
+	/* Target, after RUNNING: own it, as soon as the source lets go. */
+	DEVICE_OWN,
+};
+
+#define DEVICE_SESSION_SIZE 16
 
 /*
  * The machine as a device sees it while it is being made. All pointers outlive
@@ -74,9 +127,13 @@ struct device_hooks {
 struct device_env {
 	struct bus *pio;
 	struct bus *mmio;
+	struct pci_bus *pci;
 	struct irq *irq;
+	struct doorbell *doorbell;
 	struct loop *loop;
 	struct memory *memory;
+	const struct sandbox *sandbox;		/* of threads; NULL for none */
+	const struct device_backends *backends; /* NULL: none can be had */
 	const struct device_hooks *hooks;
 	void *hooks_opaque;
 	int console_in;	 /* serial input, -1 for none */
@@ -122,6 +179,25 @@ struct device_ops {
 	/* Power-on state; called paused. */
 	void (*reset)(struct device *dev);
 
+	/*
+	 * Write to stable storage what the host still caches, while the guest
+	 * runs, so that little is left for the pause. Never blocks: starts a
+	 * flush unless one is under way.
+	 *
+	 * Return: true when one has ended since the guest was last held, with
+	 * what it took in *@ret_ns; devices without caches are always done, in
+	 * no time.
+	 */
+	bool (*settle)(struct device *dev, uint64_t *ret_ns);
+
+	/*
+	 * See enum device_handover. @session: DEVICE_SESSION_SIZE bytes.
+	 * Called without the lock: locks and flushes may take long. Only YIELD
+	 * and TAKE may fail, and PROVE.
+	 */
+	int (*handover)(struct device *dev, enum device_handover step,
+			const uint8_t *session, struct error *err);
+
 	/* Unhook from bus and loop, close, free. The VM is stopped. */
 	void (*free)(struct device *dev);
 };
@@ -142,6 +218,15 @@ void device_init(struct device *dev, const struct device_ops *ops,
  * device_fini() - the counterpart of device_init(); call last in free().
  */
 void device_fini(struct device *dev);
+
+/**
+ * device_settled() / device_no_handover() - settle() and handover() of a device
+ * that keeps nothing on the host.
+ */
+bool device_settled(struct device *dev, uint64_t *ret_ns);
+int __must_check device_no_handover(struct device *dev,
+				    enum device_handover step,
+				    const uint8_t *session, struct error *err);
 
 /*
  * The one list of devices that this build knows. @create makes a device from

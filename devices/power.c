@@ -421,6 +421,8 @@ const struct device_ops power_ops = {
 	.pause = power_pause,
 	.resume = power_resume,
 	.reset = power_reset,
+	.settle = device_settled,
+	.handover = device_no_handover,
 	.free = power_free,
 };
 

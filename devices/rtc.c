@@ -551,6 +551,8 @@ const struct device_ops rtc_ops = {
 	.pause = rtc_pause,
 	.resume = rtc_resume,
 	.reset = rtc_reset,
+	.settle = device_settled,
+	.handover = device_no_handover,
 	.free = rtc_free,
 };
 

@@ -590,6 +590,8 @@ const struct device_ops serial_ops = {
 	.pause = serial_pause,
 	.resume = serial_resume,
 	.reset = serial_reset,
+	.settle = device_settled,
+	.handover = device_no_handover,
 	.free = serial_free,
 };
 

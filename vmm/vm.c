@@ -398,8 +398,11 @@ static int create_devices(struct vm *vm, struct error *err)
 		.pio = &vm->pio,
 		.mmio = &vm->mmio,
 		.irq = &vm->irq,
+		.doorbell = &vm->doorbell,
 		.loop = vm->host.loop,
 		.memory = vm->mem,
+		.sandbox = vm->host.sandbox,
+		.backends = vm->host.backends,
 		.hooks = &hooks,
 		.hooks_opaque = vm,
 		.console_in = vm->host.console_in,
@@ -488,6 +491,7 @@ static int create_kvm_vm(struct vm *vm, struct error *err)
 		return rc;
 	vm->fd = rc;
 	vm->irq.vm_fd = rc;
+	vm->doorbell.vm_fd = rc;
 	rc = memory_create(vm->machine.memory_size, true, &vm->mem, err);
 	if (!rc)
 		rc = memory_attach(vm->mem, vm->fd, false, err);

@@ -52,7 +52,8 @@ typedef void vm_event_fn(void *opaque, enum vm_event event, uint8_t status,
 struct vm_host {
 	const struct kvm *kvm;
 	struct loop *loop;
-	const struct sandbox *sandbox; /* NULL for none */
+	const struct sandbox *sandbox;		/* NULL for none */
+	const struct device_backends *backends; /* NULL: no disks to be had */
 	int console_in;
 	int console_out;
 	vm_event_fn *on_event; /* on the loop's thread */

@@ -7,6 +7,7 @@
 
 #include <stdatomic.h>
 
+#include "vmm/doorbell.h"
 #include "vmm/vm.h"
 
 /* What the guest has asked for and nobody has done yet; travels with it. */
@@ -40,6 +41,7 @@ struct vm {
 	struct bus pio;
 	struct bus mmio;
 	struct irq irq;
+	struct doorbell doorbell;
 	uint32_t nvcpus;
 	struct vcpu **vcpus;
 	uint32_t ndevices;

@@ -1,0 +1,196 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A disk image on the host: a raw file or a block device, the locks that say
+ * whose it is, and requests on it.
+ *
+ * Locks are open-file-description locks on single bytes far beyond any data,
+ * of the image itself or of a file in --lock-dir that is named after the disk:
+ *
+ *   OWNER   a VM has this disk; held from `run` until the VM is gone from here
+ *   WRITER  it may write to it now; given from source to target in the pause
+ *   PROOF   a byte that a session's id chooses, held by the source of a move
+ *
+ * `run` takes OWNER and WRITER; a readonly disk takes OWNER shared. A target
+ * that finds OWNER free, or PROOF, knows that it looks at another disk, or that
+ * locks don't work between the two hosts, and refuses. The byte after PROOF
+ * must be free, or whoever locks everything would pass.
+ *
+ * Threads: opening and locks from any one at a time; requests from the thread
+ * that made the engine, see below.
+ */
+#ifndef GODWIT_DEVICES_BACKEND_DISK_H
+#define GODWIT_DEVICES_BACKEND_DISK_H
+
+#include <sys/uio.h>
+
+#include "vmm/error.h"
+
+struct disk;
+
+struct disk_params {
+	const char *id;	  /* of the device, for errors */
+	const char *path; /* for errors, and to open unless fd says more */
+	int fd;		  /* -1: open @path; else taken over */
+	bool readonly;
+	bool direct;	      /* O_DIRECT: past the host's page cache */
+	const char *lock_dir; /* NULL: lock the image itself */
+	const char *identity; /* names a block device in lock_dir; NULL: ask
+			       * the host for its serial number or WWID */
+};
+
+/**
+ * disk_open() - open, look at kind, size and alignment. Nothing is locked.
+ *
+ * Return: 0, or -errno with @err naming path, fault and remedy.
+ */
+int __must_check disk_open(const struct disk_params *params, struct disk **ret,
+			   struct error *err);
+
+/**
+ * disk_close() - close, which gives the locks back; NULL is fine.
+ */
+void disk_close(struct disk *disk);
+
+uint64_t disk_size(const struct disk *disk); /* bytes */
+bool disk_readonly(const struct disk *disk);
+bool disk_direct(const struct disk *disk);
+bool disk_is_block_device(const struct disk *disk);
+const char *disk_path(const struct disk *disk);
+
+/**
+ * disk_block_size() - what requests should be multiples of: with O_DIRECT what
+ * the host demands, else 512. At most 4096.
+ */
+uint32_t disk_block_size(const struct disk *disk);
+
+/**
+ * disk_inode() - names the host's cache of this disk: two disks with the same
+ * numbers under one kernel share their cached pages.
+ */
+void disk_inode(const struct disk *disk, uint64_t *ret_dev, uint64_t *ret_ino);
+
+/* ---- locks; each -errno with @err naming disk, holder and remedy ---- */
+
+/**
+ * disk_lock() - OWNER and WRITER, or OWNER shared for a readonly disk.
+ *
+ * Return: 0; -EBUSY: another VM has it (its pid and host are named, if they can
+ * be known); -ENOLCK, -EOPNOTSUPP: no locks there.
+ */
+int __must_check disk_lock(struct disk *disk, struct error *err);
+
+/**
+ * disk_prove() - source: hold PROOF of @session (16 bytes), and make sure that
+ * OWNER and WRITER are still ours (a file server may have lost them).
+ */
+int __must_check disk_prove(struct disk *disk, const uint8_t *session,
+			    struct error *err);
+
+/**
+ * disk_unprove() - let PROOF go.
+ */
+void disk_unprove(struct disk *disk);
+
+/**
+ * disk_verify() - target: is this the disk that the source of @session has, and
+ * do locks work from there to here?
+ */
+int __must_check disk_verify(struct disk *disk, const uint8_t *session,
+			     struct error *err);
+
+/**
+ * disk_take_writer() - -EBUSY when somebody has it. Readonly disks have none.
+ */
+int __must_check disk_take_writer(struct disk *disk, struct error *err);
+void disk_drop_writer(struct disk *disk);
+
+/**
+ * disk_take_owner() - target after RUNNING; -EBUSY as long as the source has
+ * not let go.
+ */
+int __must_check disk_take_owner(struct disk *disk, struct error *err);
+
+/**
+ * disk_flush() - all that was written is on stable storage. Blocks.
+ */
+int __must_check disk_flush(struct disk *disk, struct error *err);
+
+/**
+ * disk_drop_cache() - forget what the host has cached, after another host may
+ * have written. Blocks.
+ */
+int __must_check disk_drop_cache(struct disk *disk, struct error *err);
+
+/* ---- requests ---- */
+
+enum disk_op {
+	DISK_READ,
+	DISK_WRITE,
+	DISK_FLUSH,
+	DISK_DISCARD, /* contents may become anything; a hole if possible */
+	DISK_ZEROES,  /* contents become zero, space stays */
+	DISK_UNMAP_ZEROES, /* contents become zero, space may go */
+};
+
+struct disk_request {
+	enum disk_op op;
+	uint64_t offset;	 /* bytes */
+	uint64_t len;		 /* of all iov together, or of the range */
+	const struct iovec *iov; /* READ, WRITE; stays until done() */
+	unsigned int niov;
+	/* Called by the engine's thread; @result 0 or -errno. */
+	void (*done)(struct disk_request *request, int result);
+	struct disk_request *next; /* the engine's */
+	void *bounce;		   /* the engine's: an aligned copy */
+};
+
+/*
+ * An engine carries many requests at a time: by io_uring where there is
+ * liburing and the kernel lets us, else one after the other by preadv and
+ * pwritev on the calling thread. It belongs to one thread.
+ */
+struct disk_engine;
+
+/**
+ * disk_engine_create() - room for @depth requests. Everything is allocated and
+ * set up here: no system call afterwards that the I/O threads' filter lacks.
+ */
+int __must_check disk_engine_create(struct disk *disk, unsigned int depth,
+				    struct disk_engine **ret,
+				    struct error *err);
+
+/**
+ * disk_engine_free() - nothing is in flight.
+ */
+void disk_engine_free(struct disk_engine *engine);
+
+/**
+ * disk_submit() - begin a request; done() may be called before it returns. The
+ * range lies in the disk; at most @depth are in flight.
+ */
+void disk_submit(struct disk_engine *engine, struct disk_request *request);
+
+/**
+ * disk_engine_fd() - readable when disk_engine_reap() has something to do.
+ */
+int disk_engine_fd(const struct disk_engine *engine);
+
+/**
+ * disk_engine_kick() - hand what was submitted since to the kernel, in one
+ * system call.
+ */
+void disk_engine_kick(struct disk_engine *engine);
+
+/**
+ * disk_engine_reap() - call done() of what has ended. Never blocks.
+ *
+ * Return: how many.
+ */
+unsigned int disk_engine_reap(struct disk_engine *engine);
+
+/**
+ * disk_engine_name() - "io_uring" or "preadv", for the log.
+ */
+const char *disk_engine_name(const struct disk_engine *engine);
+
+#endif
