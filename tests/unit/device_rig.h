@@ -39,6 +39,7 @@ struct device_rig {
 	unsigned int resets;
 	unsigned int exits;
 	uint8_t exit_status;
+	unsigned int stops;
 };
 
 void irq_set_line(struct irq *irq, uint32_t gsi, bool level)
@@ -75,6 +76,11 @@ static void rig_exit(void *opaque, uint8_t status)
 	rig->exit_status = status;
 }
 
+static void rig_stop(void *opaque, const char *text __maybe_unused)
+{
+	((struct device_rig *)opaque)->stops++;
+}
+
 static struct device_rig *rig_new(void)
 {
 	struct device_rig *rig = calloc(1, sizeof(*rig));
@@ -85,7 +91,8 @@ static struct device_rig *rig_new(void)
 	bus_init(&rig->pio, "port");
 	bus_init(&rig->mmio, "mmio");
 	ck_assert_int_eq(loop_create(&rig->loop, &err), 0);
-	rig->hooks = (struct device_hooks){ rig_poweroff, rig_reset, rig_exit };
+	rig->hooks = (struct device_hooks){ rig_poweroff, rig_reset, rig_exit,
+					    rig_stop };
 	rig->env = (struct device_env){
 		.pio = &rig->pio,
 		.mmio = &rig->mmio,
