@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "migration/dirty.h"
+#include "vmm/log.h"
 
 struct dirty {
 	struct memory *mem;
@@ -52,7 +53,23 @@ void dirty_free(struct dirty *dirty)
 	free(dirty);
 }
 
-int dirty_start(struct dirty *dirty, struct error *err)
+/* Tracking is on already: what is touched from now on will be found dirty. */
+static void find_touched(struct dirty *dirty, int pagemap_fd)
+{
+	int rc = memory_find_touched(dirty->mem, pagemap_fd, dirty->pending);
+
+	/* Not knowing costs time and nothing else. */
+	if (rc) {
+		log_debug("/proc/self/pagemap: %s", strerror(-rc));
+		memset(dirty->pending, 0xff, dirty->nwords * sizeof(uint64_t));
+	}
+	dirty->npending = 0;
+	for (uint64_t i = 0; i < dirty->nwords; i++)
+		dirty->npending +=
+			(uint64_t)__builtin_popcountll(dirty->pending[i]);
+}
+
+int dirty_start(struct dirty *dirty, int pagemap_fd, struct error *err)
 {
 	int rc = memory_attach(dirty->mem, dirty->vm_fd, true, err);
 
@@ -65,8 +82,7 @@ int dirty_start(struct dirty *dirty, struct error *err)
 	/* Older writes are in what is read from now on. */
 	for (uint64_t i = 0; i < dirty->nwords; i++)
 		atomic_store(&dirty->mem->dirty[i], 0);
-	memset(dirty->pending, 0xff, dirty->nwords * sizeof(uint64_t));
-	dirty->npending = dirty->mem->npages;
+	find_touched(dirty, pagemap_fd);
 	return 0;
 }
 

@@ -30,9 +30,12 @@ int __must_check dirty_create(struct memory *mem, int vm_fd, struct dirty **ret,
 void dirty_free(struct dirty *dirty);
 
 /**
- * dirty_start() - switch tracking on; every page is pending.
+ * dirty_start() - switch tracking on; every page is pending that was ever
+ * touched. The others are zero, as they are at a fresh target.
+ * @pagemap_fd: /proc/self/pagemap; -1: every page is pending.
  */
-int __must_check dirty_start(struct dirty *dirty, struct error *err);
+int __must_check dirty_start(struct dirty *dirty, int pagemap_fd,
+			     struct error *err);
 
 /**
  * dirty_stop() - switch KVM's logging off. On a big guest this takes tens of

@@ -3,9 +3,10 @@
  * Guest memory on the wire: pending pages into PAGES and ZERO records at the
  * source, records into memory at the target.
  *
- * A page of zeroes costs the sender a look and the wire a share of a run. At
- * the target memory starts out zero, so a zero page that never received data
- * is not even touched, and the host allocates nothing for it.
+ * A page of zeroes costs the sender a look and the wire a share of a run; one
+ * that was never touched costs nothing (dirty.h). At the target memory starts
+ * out zero, so a zero page that never received data is not even touched, and
+ * the host allocates nothing for it.
  */
 #ifndef GODWIT_PAGES_H
 #define GODWIT_PAGES_H

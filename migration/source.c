@@ -233,7 +233,7 @@ static int before_the_pause(struct source *s, struct error *err)
 		return rc;
 	set_status(s, STATUS_ACTIVE);
 	source_enter_phase(s, PHASE_ROUNDS);
-	rc = dirty_start(s->dirty, err);
+	rc = dirty_start(s->dirty, vm_host(s->vm)->kvm->pagemap_fd, err);
 	if (rc || s->params.offline)
 		return rc;
 	return precopy_run(s, err);

@@ -94,7 +94,7 @@ int kvm_open(struct kvm *kvm, struct error *err)
 {
 	int ret;
 
-	*kvm = (struct kvm){ .fd = -1 };
+	*kvm = (struct kvm){ .fd = -1, .pagemap_fd = -1 };
 	ret = open_device(err);
 	if (ret < 0)
 		return ret;
@@ -114,6 +114,8 @@ int kvm_open(struct kvm *kvm, struct error *err)
 		goto fail;
 	kvm->run_size = (size_t)ret;
 	probe(kvm);
+	/* Without it a migration reads memory that was never touched. */
+	kvm->pagemap_fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
 	return 0;
 
 fail:
@@ -124,4 +126,5 @@ fail:
 void kvm_close(struct kvm *kvm)
 {
 	close_fd(&kvm->fd);
+	close_fd(&kvm->pagemap_fd);
 }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * /dev/kvm: the handle, what it can do, and the one way to make an ioctl.
+ * /dev/kvm: the handle, what it can do, and the one way to make an ioctl; and
+ * the kernel's map of this process's memory, which guest memory is part of.
  *
  * KVM_IOCTL() checks at compile time that the argument has the size the
  * command encodes, and on failure names the ioctl. Commands whose argument
@@ -17,6 +18,7 @@
 
 struct kvm {
 	int fd;		 /* /dev/kvm */
+	int pagemap_fd;	 /* /proc/self/pagemap, -1 when it can't be had */
 	size_t run_size; /* of a vCPU's mmap */
 	unsigned int max_vcpus;
 	unsigned int max_memslots;

@@ -126,6 +126,19 @@ uint64_t memory_run_length(const struct memory *mem, uint64_t index,
 			   uint64_t npages);
 
 /**
+ * memory_find_touched() - which pages anybody may ever have written: all
+ * others are zero, and take no memory on the host.
+ * @pagemap_fd: /proc/self/pagemap.
+ * @touched: a bit a page index, npages of them; written whole.
+ *
+ * A page that is touched while this looks may be missed.
+ *
+ * Return: 0 or -errno.
+ */
+int __must_check memory_find_touched(const struct memory *mem, int pagemap_fd,
+				     uint64_t *touched);
+
+/**
  * memory_zero() - make all guest memory zero and give it back to the host;
  * for a reset. Every page is marked dirty.
  */

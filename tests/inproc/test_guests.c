@@ -113,34 +113,65 @@ static bool count_zero(struct rig_moving *moving,
 	return false;
 }
 
-START_TEST(memory_above_4_GiB_moves_and_stays_sparse)
+static bool has_memory(uint64_t bytes)
 {
-	struct rig_move move = rig_move_default;
-	unsigned int zero_records = 0;
+	struct sysinfo info;
+
+	ck_assert(!sysinfo(&info));
+	if ((uint64_t)info.totalram * info.mem_unit >= bytes)
+		return true;
+	printf("SKIPPED: this host has less than %llu GiB of memory\n",
+	       (unsigned long long)(bytes / GIB));
+	return false;
+}
+
+/* Memory of which the guest has touched little; the host has read it all. */
+static void read_all(const struct memory *mem)
+{
+	for (unsigned int i = 0; i < mem->nregions; i++)
+		ck_assert_int_eq(madvise(mem->regions[i].hva,
+					 mem->regions[i].size,
+					 MADV_POPULATE_READ),
+				 0);
+}
+
+/*
+ * A guest with memory on both sides of the hole moves; of what it never wrote
+ * nothing is allocated at the target. @populate: at the source it is there, as
+ * pages of zeroes.
+ */
+static void move_sparse(bool populate)
+{
 	struct rig_guest guest = { .elf = "dirty",
 				   .cmdline = "pages=200 rate=4 where=high "
 					      "progress=0",
 				   .memory = 5 * GIB };
-	struct rig_host *a = rig_host_new();
-	struct rig_host *b = rig_host_new();
+	struct rig_move move = rig_move_default;
+	unsigned int zero_records = 0;
+	struct rig_host *a, *b;
 	struct rig_result result;
-	struct sysinfo info;
 
-	ck_assert(!sysinfo(&info));
-	if ((uint64_t)info.totalram * info.mem_unit < guest.memory) {
-		printf("SKIPPED: this host has less than 5 GiB of memory\n");
+	if (!has_memory(guest.memory))
 		return;
-	}
+	a = rig_host_new();
+	b = rig_host_new();
 	rig_boot(a, &guest);
 	rig_expect(a, "ready\n");
+	if (populate)
+		read_all(vm_memory(a->vm));
 	move.on_record = count_zero;
 	move.opaque = &zero_records;
 	rig_move(a, b, &move, &result);
 	ck_assert_msg(!result.source_rc, "%s", result.source_error.text);
 	ck_assert_uint_eq(vm_memory(b->vm)->nregions, 2);
-	ck_assert_uint_gt(result.report.zero_pages, 1000000);
-	/* The target hears of it now and then. */
-	ck_assert_uint_gt(zero_records, 16);
+	if (populate) {
+		ck_assert_uint_gt(result.report.zero_pages, 1000000);
+		/* The target hears of it now and then. */
+		ck_assert_uint_gt(zero_records, 16);
+	} else {
+		ck_assert_uint_lt(
+			result.report.pages + result.report.zero_pages, 20000);
+	}
 	/* A few huge pages are more than enough for what it wrote. */
 	ck_assert_uint_lt(resident_pages(vm_memory(b->vm)), 20000);
 	rig_type(b, "q");
@@ -148,10 +179,22 @@ START_TEST(memory_above_4_GiB_moves_and_stays_sparse)
 	rig_host_free(a);
 	rig_host_free(b);
 }
+
+START_TEST(memory_above_4_GiB_moves_and_stays_sparse)
+{
+	move_sparse(false);
+}
+END_TEST
+
+START_TEST(pages_of_zeroes_are_told_and_take_no_memory)
+{
+	move_sparse(true);
+}
 END_TEST
 
 UNIT_SUITE("guests", two_vcpus_that_count_together_lose_nothing,
 	   two_vcpus_that_dirty_lose_nothing, a_periodic_timer_loses_no_ticks,
 	   a_deadline_timer_loses_no_ticks,
 	   a_guest_that_dirties_as_fast_as_it_can_moves,
-	   memory_above_4_GiB_moves_and_stays_sparse)
+	   memory_above_4_GiB_moves_and_stays_sparse,
+	   pages_of_zeroes_are_told_and_take_no_memory)

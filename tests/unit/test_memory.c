@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: MIT
+/*
+ * Guest memory: where pages are, what the VMM's own writes leave behind, and
+ * which pages were ever touched.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "arch/arch.h"
+#include "tests/unit/unit.h"
+#include "vmm/memory.h"
+
+static struct memory *make(uint64_t size)
+{
+	struct memory *mem;
+	struct error err;
+
+	ck_assert_msg(!memory_create(size, true, &mem, &err), "%s", err.text);
+	return mem;
+}
+
+static bool is_set(const uint64_t *bitmap, uint64_t page)
+{
+	return bitmap[page / 64] & 1ULL << (page % 64);
+}
+
+START_TEST(sizes_that_cannot_be_are_refused)
+{
+	static const uint64_t bad[] = { 0, MEMORY_MIN - MEMORY_GRANULE,
+					MEMORY_MIN + 4096,
+					MEMORY_MAX + MEMORY_GRANULE };
+	struct memory *mem;
+	struct error err;
+
+	for (size_t i = 0; i < ARRAY_SIZE(bad); i++)
+		ck_assert_int_eq(memory_create(bad[i], true, &mem, &err),
+				 -EINVAL);
+}
+END_TEST
+
+START_TEST(memory_beyond_the_hole_continues_at_4_gib)
+{
+	struct memory *mem = make(ARCH_HOLE_START + 16 * MIB);
+	uint64_t index;
+
+	ck_assert_uint_eq(mem->nregions, 2);
+	ck_assert_ptr_nonnull(memory_hva(mem, ARCH_HOLE_START - 1, 1));
+	ck_assert_ptr_null(memory_hva(mem, ARCH_HOLE_START - 1, 2));
+	ck_assert_ptr_null(memory_hva(mem, ARCH_HOLE_START, 1));
+	ck_assert_ptr_null(memory_hva(mem, ARCH_HOLE_END - 1, 1));
+	ck_assert_ptr_nonnull(memory_hva(mem, ARCH_HOLE_END, 16 * MIB));
+	ck_assert_ptr_null(memory_hva(mem, ARCH_HOLE_END, 16 * MIB + 1));
+	ck_assert_ptr_null(memory_hva(mem, UINT64_MAX, 2));
+	ck_assert(!memory_page_index(mem, ARCH_HOLE_END, &index));
+	ck_assert_uint_eq(index, ARCH_HOLE_START / GUEST_PAGE_SIZE);
+	ck_assert_uint_eq(memory_page_gpa(mem, index), ARCH_HOLE_END);
+	ck_assert_uint_eq(memory_run_length(mem, index - 2, 8), 2);
+	memory_free(mem);
+}
+END_TEST
+
+START_TEST(a_write_marks_exactly_the_pages_it_reaches)
+{
+	struct memory *mem = make(MEMORY_MIN);
+	uint8_t bytes[3 * GUEST_PAGE_SIZE];
+
+	memset(bytes, 7, sizeof(bytes));
+	ck_assert(!memory_write(mem, 5 * GUEST_PAGE_SIZE - 1, bytes,
+				GUEST_PAGE_SIZE + 2));
+	ck_assert_uint_eq(mem->dirty[0], 0x7ULL << 4);
+	/* Into the next word, and one byte only. */
+	ck_assert(!memory_write(mem, 64 * GUEST_PAGE_SIZE, bytes, 1));
+	ck_assert_uint_eq(mem->dirty[1], 1);
+	ck_assert_int_eq(memory_write(mem, MEMORY_MIN - 1, bytes, 2), -EFAULT);
+	ck_assert_uint_eq(mem->dirty[mem->npages / 64 - 1], 0);
+	memory_free(mem);
+}
+END_TEST
+
+START_TEST(what_was_never_touched_is_known)
+{
+	struct memory *mem = make(64 * MIB);
+	int pagemap = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+	uint64_t *touched = malloc(mem->npages / 8);
+	uint64_t inside = 40 * MIB / GUEST_PAGE_SIZE;
+	uint64_t far = 20 * MIB / GUEST_PAGE_SIZE;
+
+	ck_assert_int_ge(pagemap, 0);
+	ck_assert_ptr_nonnull(touched);
+	memset(touched, 0xff, mem->npages / 8);
+	*(uint8_t *)memory_page_hva(mem, inside) = 1;
+	ck_assert(!memory_find_touched(mem, pagemap, touched));
+	ck_assert(is_set(touched, inside));
+	/* One write may bring a huge page, but not what is 20 MiB away. */
+	ck_assert(!is_set(touched, far));
+	ck_assert(!is_set(touched, 0));
+	ck_assert(!is_set(touched, mem->npages - 1));
+
+	memory_zero(mem);
+	ck_assert(!memory_find_touched(mem, pagemap, touched));
+	ck_assert(!is_set(touched, inside));
+	free(touched);
+	close(pagemap);
+	memory_free(mem);
+}
+END_TEST
+
+START_TEST(not_knowing_what_was_touched_is_an_error)
+{
+	struct memory *mem = make(MEMORY_MIN);
+	uint64_t *touched = malloc(mem->npages / 8);
+
+	ck_assert_int_eq(memory_find_touched(mem, -1, touched), -EBADF);
+	free(touched);
+	memory_free(mem);
+}
+END_TEST
+
+UNIT_SUITE("memory", sizes_that_cannot_be_are_refused,
+	   memory_beyond_the_hole_continues_at_4_gib,
+	   a_write_marks_exactly_the_pages_it_reaches,
+	   what_was_never_touched_is_known,
+	   not_knowing_what_was_touched_is_an_error)
