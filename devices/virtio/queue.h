@@ -35,9 +35,9 @@
 struct virtqueue_state {
 	uint16_t size; /* a power of two up to VIRTQUEUE_SIZE_MAX */
 	bool enabled;
-	uint64_t desc;	/* guest addresses */
-	uint64_t avail; /* the "driver area" */
-	uint64_t used;	/* the "device area" */
+	uint64_t desc;	     /* guest addresses */
+	uint64_t avail;	     /* the "driver area" */
+	uint64_t used;	     /* the "device area" */
 	uint16_t next_avail; /* the next available entry to take */
 	uint16_t next_used;  /* the next used entry to write */
 	/* EVENT_IDX: next_used when the guest was last interrupted. */

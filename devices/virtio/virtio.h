@@ -53,8 +53,8 @@
 struct virtio;
 
 struct virtio_ops {
-	uint16_t id;	     /* section 5: 2 is block, 4 entropy */
-	uint32_t class_code; /* of PCI */
+	uint16_t id;	      /* section 5: 2 is block, 4 entropy */
+	uint32_t class_code;  /* of PCI */
 	uint32_t config_size; /* of the device-specific configuration */
 
 	/* Read or write device-specific configuration, within its size. */
@@ -107,7 +107,7 @@ struct virtio_queue {
 	struct virtqueue ring;
 	enum virtio_queue_phase phase;
 	uint16_t vector;
-	int event_fd; /* the doorbell; always open, non-blocking */
+	int event_fd;	       /* the doorbell; always open, non-blocking */
 	uint64_t doorbell_gpa; /* 0: none */
 };
 
@@ -124,7 +124,8 @@ struct virtio {
 	bool resetting; /* by the driver, until all queues are idle */
 	pthread_cond_t idle;
 	pthread_mutex_t isr_lock; /* of state.isr; innermost but for MSI-X's */
-	struct virtio_state state; /* but for pci and queues, which live below */
+	struct virtio_state
+		state; /* but for pci and queues, which live below */
 	struct virtio_queue queues[VIRTIO_QUEUES_MAX];
 };
 
