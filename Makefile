@@ -42,7 +42,7 @@ GODWIT_CFLAGS := -std=gnu11 -D_GNU_SOURCE -DGODWIT_VERSION='"$(VERSION)"' -I. \
 LDLIBS	:= $(DEPLIBS) -pthread
 HARDEN	:= -fPIE -pie -Wl,-z,relro,-z,now
 
-ROOMS	:= vmm devices devices/backend migration arch/x86_64
+ROOMS	:= vmm devices devices/backend devices/virtio migration arch/x86_64
 SRCS	:= $(sort $(foreach r,$(ROOMS),$(wildcard $(r)/*.c)))
 LIBSRCS	:= $(filter-out vmm/main.c,$(SRCS))
 OBJS	:= $(SRCS:%.c=$(BUILD)/%.o)
