@@ -73,6 +73,8 @@ struct device_hooks {
 	void (*request_stop)(void *opaque, const char *text);
 };
 
+#define DEVICE_HOST_SIZE 16
+
 /*
  * Where a device finds what it talks to on the host. `run` and `listen` each
  * have their own: the first opens what its command line describes, the other
@@ -88,6 +90,19 @@ struct device_backends {
 	int (*open_disk)(void *opaque, const char *id, const char *name,
 			 uint64_t size, bool readonly, struct disk **ret,
 			 struct error *err);
+	/*
+	 * What names the page cache behind disk @id on this host, see
+	 * disk_inode(). Return: false when there is no such disk.
+	 */
+	bool (*disk_inode)(void *opaque, const char *id, uint64_t *ret_dev,
+			   uint64_t *ret_ino);
+	/*
+	 * Name the running kernel towards a peer of @session: the same on both
+	 * sides if it is the same kernel, and of no use to others. All zero:
+	 * can't be known.
+	 */
+	void (*name_host)(void *opaque, const uint8_t *session,
+			  uint8_t ret[DEVICE_HOST_SIZE]);
 	void *opaque;
 };
 

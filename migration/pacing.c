@@ -68,6 +68,11 @@ void pacing_note_cost(struct pacing *p, enum pacing_cost cost, uint64_t ns)
 	p->cost[cost][p->ncost[cost]++ % PACING_SAMPLES] = ns;
 }
 
+void pacing_note_settled(struct pacing *p, bool settled)
+{
+	p->unsettled = !settled;
+}
+
 void pacing_note_state(struct pacing *p, uint64_t bytes)
 {
 	p->state_bytes = bytes;
@@ -270,11 +275,17 @@ static void decide_within(struct pacing *p, uint64_t elapsed_ns,
 	bool in_time =
 		!p->params.timeout_ns || elapsed_ns < p->params.timeout_ns;
 
-	d->prepare = true;
-	if (!p->prepared && in_time) {
+	d->prepare = !p->prepared || !p->unsettled;
+	if ((!p->prepared || p->unsettled) && in_time) {
 		d->action = PACING_GO_ON;
+		d->idle = p->unsettled;
 		REASON(d, "%.3f ms would do, disks are flushed first",
 		       ms(d->prediction.total_ns));
+		return;
+	}
+	if (p->unsettled) {
+		d->action = last_resort(p);
+		REASON(d, "timeout: the disks have not been flushed yet");
 		return;
 	}
 	if (polish_pays(p, elapsed_ns, &d->prediction)) {

@@ -94,6 +94,8 @@ struct pacing_decision {
 	 * THROTTLE.
 	 */
 	bool prepare;
+	/* Only a flush is waited for: the next round need not come at once. */
+	bool idle;
 	struct pacing_prediction prediction; /* of a pause that began now */
 	char reason[PACING_REASON_MAX]; /* a whole sentence, for log and user */
 };
@@ -113,6 +115,7 @@ struct pacing {
 	unsigned int hopeless;	   /* rounds with the costs alone too dear */
 	unsigned int throttle;	   /* per cent */
 	bool prepared;		   /* a decision has said so */
+	bool unsettled;		   /* disks were not flushed yet */
 };
 
 /**
@@ -130,6 +133,12 @@ void pacing_set_max_downtime(struct pacing *p, uint64_t ns);
  * pacing_note_cost() - a cost was measured once, in nanoseconds.
  */
 void pacing_note_cost(struct pacing *p, enum pacing_cost cost, uint64_t ns);
+
+/**
+ * pacing_note_settled() - have all disks been flushed once? While they have
+ * not, nobody knows what is left for the pause, so there is no SWITCH.
+ */
+void pacing_note_settled(struct pacing *p, bool settled);
 
 /**
  * pacing_note_state() - how many bytes the state takes on the wire.
@@ -163,14 +172,14 @@ void pacing_predict(const struct pacing *p, uint64_t dirty_pages,
  * pacing_decide() - what to do after the last noted round. Call once a round.
  * @elapsed_ns: since round 0 began.
  *
- * SWITCH only when the prediction is within the threshold and what @prepare
- * asks for was done in an earlier round; even then up to a few more rounds as
- * long as each is cheap and predicted to shorten the pause clearly. Over the
- * threshold: GO_ON while rounds shrink the prediction, then THROTTLE in growing
- * steps, each given rounds to show effect. At the timeout, or without one when
- * the strongest step has no effect either, or when costs that do not depend on
- * dirtying stay over the threshold by themselves: what on_timeout says, GIVE_UP
- * or FORCE.
+ * SWITCH only when the prediction is within the threshold, disks have been
+ * flushed, and what @prepare asks for was done in an earlier round; even then
+ * up to a few more rounds as long as each is cheap and predicted to shorten the
+ * pause clearly. Over the threshold: GO_ON while rounds shrink the prediction,
+ * then THROTTLE in growing steps, each given rounds to show effect. At the
+ * timeout, or without one when the strongest step has no effect either, or when
+ * costs that do not depend on dirtying stay over the threshold by themselves:
+ * what on_timeout says, GIVE_UP or FORCE.
  *
  * All costs must have been noted before.
  */

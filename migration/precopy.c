@@ -13,6 +13,9 @@
 #include "migration/source_internal.h"
 #include "vmm/log.h"
 
+/* Between rounds that only pass the time until disks are flushed. */
+#define IDLE_NS (5 * NS_PER_MS)
+
 struct precopy {
 	struct source *s;
 	uint64_t start_ns;
@@ -184,9 +187,12 @@ int precopy_run(struct source *s, struct error *err)
 		rc = run_round(&p, number, err);
 		if (rc)
 			break;
+		source_settle(s);
 		decide(&p, &decision);
 		if (decision.prepare)
 			rc = source_measure(s, err);
+		if (decision.idle)
+			rc = sleep_until(s, clock_ns() + IDLE_NS, err);
 		switch (decision.action) {
 		case PACING_GO_ON:
 			break;

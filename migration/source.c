@@ -318,6 +318,10 @@ static int pause_and_load(struct source *s, struct error *err)
 		return error_set(err, rc, "the guest can't be paused now");
 	if (vm_holds(s->vm) & VM_HOLD_ENDED)
 		return error_set(err, -ESHUTDOWN, "the guest has ended");
+	/* Nothing is written to a disk any more: others may have it. */
+	rc = vm_handover(s->vm, DEVICE_YIELD, s->session, err);
+	if (rc)
+		return rc;
 	source_enter_phase(s, PHASE_SAVE);
 	rc = vm_state_save(s->vm_state, err);
 	if (rc)
@@ -479,11 +483,18 @@ static void say_goodbye(struct source *s, int rc, const char *why)
 	s->stream = NULL;
 }
 
-/* It runs on here. The guest first, manners and cleaning up after. */
+/*
+ * It runs on here. The guest first, manners and cleaning up after. The right to
+ * write to its disks may still be with the target, which then never uses it;
+ * nobody else can have taken it, for owning the disks was never given up.
+ */
 static int keep(struct source *s, int rc, struct error *err)
 {
+	struct error ignored;
+
 	vm_throttle(s->vm, 0);
 	vm_release(s->vm, VM_HOLD_MIGRATION);
+	(void)!vm_handover(s->vm, DEVICE_RECLAIM, s->session, &ignored);
 	finish_report(s, err->text);
 	say_goodbye(s, rc, err->text);
 	dirty_stop(s->dirty);

@@ -93,6 +93,12 @@ int __must_check source_set_up(struct source *s, struct error *err);
 int __must_check source_measure(struct source *s, struct error *err);
 
 /**
+ * source_settle() - have disks flushed, and note what the last flush took, if
+ * one has ended; the guest runs on, nothing is waited for.
+ */
+void source_settle(struct source *s);
+
+/**
  * precopy_run() - ROUNDS: send memory while the guest runs, until the pause is
  * predicted to be short enough.
  *

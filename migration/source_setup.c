@@ -100,6 +100,28 @@ static int say_hello(struct source *s, struct error *err)
 	return page_sender_create(s->stream, vm_memory(s->vm), &s->sender, err);
 }
 
+/* Whose page cache each disk is read and written through. */
+static void describe_disks(const struct source *s, struct wire_config *config)
+{
+	const struct device_backends *backends = vm_host(s->vm)->backends;
+	const struct machine *machine = &config->machine;
+
+	if (!backends)
+		return;
+	for (uint32_t i = 0; i < machine->ndevices; i++) {
+		const char *id = machine->devices[i].id;
+		struct wire_disk *disk = &config->disks[config->ndisks];
+
+		if (!backends->disk_inode(backends->opaque, id, &disk->dev,
+					  &disk->ino))
+			continue;
+		memcpy(disk->id, id, sizeof(disk->id));
+		config->ndisks++;
+	}
+	if (config->ndisks)
+		backends->name_host(backends->opaque, s->session, config->host);
+}
+
 static int send_config(struct source *s, struct error *err)
 {
 	struct wire_config *config = calloc(1, sizeof(*config));
@@ -118,6 +140,7 @@ static int send_config(struct source *s, struct error *err)
 	}
 	config->kernel_size = vm_image(s->vm)->kernel_size;
 	config->initrd_size = vm_image(s->vm)->initrd_size;
+	describe_disks(s, config);
 	rc = stream_send_struct(s->stream, WIRE_CONFIG, wire_config_visit,
 				config, source_patience(), err);
 	free(config);
@@ -218,6 +241,16 @@ int source_measure(struct source *s, struct error *err)
 	return rc;
 }
 
+void source_settle(struct source *s)
+{
+	uint64_t ns;
+	bool settled = vm_settle(s->vm, &ns);
+
+	pacing_note_settled(&s->pacing, settled);
+	if (settled)
+		pacing_note_cost(&s->pacing, PACING_DRAIN, ns);
+}
+
 static int rehearse(struct source *s, struct error *err)
 {
 	struct wire_load_times times = { 0 };
@@ -238,8 +271,9 @@ static int rehearse(struct source *s, struct error *err)
 	if (rc)
 		return rc;
 	pacing_note_state(&s->pacing, s->stream->bytes_sent - before);
-	/* Nothing to drain yet: no device has requests of its own in flight. */
+	/* Until a flush has ended nobody relies on what it would take. */
 	pacing_note_cost(&s->pacing, PACING_DRAIN, 0);
+	source_settle(s);
 	pacing_note_cost(&s->pacing, PACING_LOAD,
 			 times.decode_ns + times.check_ns + times.load_ns);
 	return 0;
@@ -252,7 +286,10 @@ int source_set_up(struct source *s, struct error *err)
 	if (rc)
 		return rc;
 	source_enter_phase(s, PHASE_CONFIG);
-	rc = send_config(s, err);
+	/* What CONFIG describes must be ours, and be seen to be. */
+	rc = vm_handover(s->vm, DEVICE_PROVE, s->session, err);
+	if (!rc)
+		rc = send_config(s, err);
 	if (!rc)
 		rc = send_image(s, err);
 	if (rc)

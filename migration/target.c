@@ -272,6 +272,9 @@ static int on_state_end(struct target *t, const struct record *record,
 	start = clock_ns();
 	if (!rc)
 		rc = vm_state_load(t->vm_state, err);
+	/* The source writes no more; whoever says LOADED may. */
+	if (!rc)
+		rc = vm_handover(t->vm, DEVICE_TAKE, t->hello.session, err);
 	t->times.load_ns = clock_ns() - start;
 	if (rc)
 		return rc;
@@ -386,6 +389,8 @@ static int on_commit(struct target *t, const struct record *record,
 	if (stream_send_struct(t->stream, WIRE_RUNNING, wire_running_visit,
 			       &running, clock_ns() + GOODBYE_PATIENCE, err))
 		log_info("migration: telling the source: %s", err->text);
+	/* It lets its disks go when it has read that. */
+	(void)!vm_handover(vm, DEVICE_OWN, t->hello.session, err);
 	t->env.on_running(t->env.opaque, vm);
 	return 0;
 }

@@ -23,10 +23,12 @@ struct target_env {
 	struct vm_host host;
 	bool paused; /* the guest stays paused after the move */
 	/*
-	 * The machine as the source describes it, before it is built: refuse
-	 * it (-errno and @err), or change its name to one that is free here.
+	 * The machine as the source of @session describes it, before it is
+	 * built: refuse it (-errno and @err), or change its name to one that is
+	 * free here. host.backends are asked for its disks next.
 	 */
-	int (*on_config)(void *opaque, struct machine *machine,
+	int (*on_config)(void *opaque, struct wire_config *config,
+			 const uint8_t session[WIRE_SESSION_SIZE],
 			 struct error *err);
 	/* The guest runs here, and the source has been told; take the VM. */
 	void (*on_running)(void *opaque, struct vm *vm);

@@ -90,6 +90,33 @@ static int check_memory(const struct machine *machine, struct error *err)
 			 (unsigned long long)(total / MIB));
 }
 
+static bool has_device(const struct machine *machine, const char *id)
+{
+	for (uint32_t i = 0; i < machine->ndevices; i++) {
+		if (!strcmp(machine->devices[i].id, id))
+			return true;
+	}
+	return false;
+}
+
+static int check_disks(const struct wire_config *config, struct error *err)
+{
+	for (uint32_t i = 0; i < config->ndisks; i++) {
+		const char *id = config->disks[i].id;
+
+		if (!has_device(&config->machine, id))
+			return error_set(err, -EINVAL,
+					 "disk '%s': no such device", id);
+		for (uint32_t k = 0; k < i; k++) {
+			if (!strcmp(config->disks[k].id, id))
+				return error_set(err, -EINVAL,
+						 "disk '%s': described twice",
+						 id);
+		}
+	}
+	return 0;
+}
+
 /* Build the whole machine, or say what can't be had here. */
 static int build(struct target *t, struct wire_config *config,
 		 struct error *err)
@@ -102,7 +129,10 @@ static int build(struct target *t, struct wire_config *config,
 		rc = arch_cpu_model_check(t->env.host.kvm,
 					  &config->machine.cpu_model, err);
 	if (!rc)
-		rc = t->env.on_config(t->env.opaque, &config->machine, err);
+		rc = check_disks(config, err);
+	if (!rc)
+		rc = t->env.on_config(t->env.opaque, config, t->hello.session,
+				      err);
 	if (!rc)
 		rc = vm_create(&config->machine, &t->env.host, &t->vm, err);
 	if (!rc)

@@ -101,6 +101,16 @@ void wire_config_visit(struct codec *c, struct wire_config *config)
 	codec_leave(c);
 	codec_u64(c, "kernel_size", &config->kernel_size);
 	codec_u64(c, "initrd_size", &config->initrd_size);
+	codec_bytes(c, "host", config->host, sizeof(config->host));
+	codec_count(c, "disks", &config->ndisks, MACHINE_DEVICES_MAX);
+	codec_enter(c, "disk");
+	for (uint32_t i = 0; i < config->ndisks; i++) {
+		codec_string(c, "id", config->disks[i].id,
+			     sizeof(config->disks[i].id));
+		codec_u64(c, "dev", &config->disks[i].dev);
+		codec_u64(c, "ino", &config->disks[i].ino);
+	}
+	codec_leave(c);
 }
 
 void wire_image_visit(struct codec *c, struct wire_image *image)

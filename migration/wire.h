@@ -126,6 +126,13 @@ struct wire_range {
 	uint64_t size;
 };
 
+/* Which file or device a disk is there: with the host, which page cache. */
+struct wire_disk {
+	char id[DEVICE_ID_MAX];
+	uint64_t dev;
+	uint64_t ino;
+};
+
 struct wire_config {
 	struct machine machine;
 	uint32_t page_size; /* 4096 */
@@ -133,6 +140,9 @@ struct wire_config {
 	struct wire_range ranges[MEMORY_REGIONS_MAX];
 	uint64_t kernel_size; /* bytes of IMAGE that are the kernel */
 	uint64_t initrd_size; /* and those that are the initrd, after it */
+	uint8_t host[DEVICE_HOST_SIZE]; /* the source's kernel; 0: unknown */
+	uint32_t ndisks;
+	struct wire_disk disks[MACHINE_DEVICES_MAX];
 };
 
 /* A piece of the boot image, in order, without gaps: kernel, then initrd. */

@@ -92,8 +92,11 @@ static int claim_name(struct listener *l, struct machine *machine,
 	return 0;
 }
 
-static int on_config(void *opaque, struct machine *machine, struct error *err)
+static int on_config(void *opaque, struct wire_config *config,
+		     const uint8_t session[WIRE_SESSION_SIZE] __maybe_unused,
+		     struct error *err)
 {
+	struct machine *machine = &config->machine;
 	struct listener *l = opaque;
 	const char *name = l->options->process.name;
 

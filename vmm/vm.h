@@ -127,6 +127,26 @@ uint64_t vm_hold(struct vm *vm, enum vm_hold why);
 void vm_release(struct vm *vm, enum vm_hold why);
 
 /**
+ * vm_settle() - have the devices write what the host still caches, while the
+ * guest runs on; never blocks. See settle() in device.h.
+ * @ret_ns: what the last flush of each took, one after the other.
+ *
+ * Return: true when each has ended one since the guest was last held.
+ */
+bool vm_settle(struct vm *vm, uint64_t *ret_ns);
+
+/**
+ * vm_handover() - a moment of a move: each device in turn deals with what only
+ * one host may have. See enum device_handover. On a migration's thread.
+ * @session: DEVICE_SESSION_SIZE bytes.
+ *
+ * Return: 0, or the first failure, with @err naming the device; those after it
+ * were not asked then. RECLAIM and OWN don't fail.
+ */
+int __must_check vm_handover(struct vm *vm, enum device_handover step,
+			     const uint8_t *session, struct error *err);
+
+/**
  * vm_throttle() - keep the vCPUs out of the guest for @percent (0 to 99) of
  * the time, in slices of milliseconds; 0 lets them run freely again.
  */

@@ -112,6 +112,9 @@ class Config:
         self.page_size = fields.take("I")
         self.ranges = [fields.take("QQ") for _ in range(fields.take("I"))]
         self.kernel_size, self.initrd_size = fields.take("QQ")
+        self.host = fields.take("16s")
+        self.disks = [[fields.string(), *fields.take("QQ")]
+                      for _ in range(fields.take("I"))]
 
     def leaf(self, function, index=0):
         """A CPUID leaf: function, index, flags, eax, ebx, ecx, edx."""
@@ -138,7 +141,10 @@ class Config:
             out += string(options)
         out += struct.pack("<II", self.page_size, len(self.ranges))
         out += b"".join(struct.pack("<QQ", *pair) for pair in self.ranges)
-        return out + struct.pack("<QQ", self.kernel_size, self.initrd_size)
+        out += struct.pack("<QQ16sI", self.kernel_size, self.initrd_size,
+                           self.host, len(self.disks))
+        return out + b"".join(string(name) + struct.pack("<QQ", dev, ino)
+                              for name, dev, ino in self.disks)
 
 
 # ---- sockets ----

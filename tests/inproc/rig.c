@@ -374,11 +374,14 @@ static struct move *move_of(struct rig_moving *moving)
 
 /* ---- the target ---- */
 
-static int on_config(void *opaque, struct machine *machine, struct error *err)
+static int on_config(void *opaque, struct wire_config *config,
+		     const uint8_t session[WIRE_SESSION_SIZE],
+		     struct error *err)
 {
 	struct receiving *r = opaque;
 
-	(void)machine;
+	(void)config;
+	(void)session;
 	if (r->move->refuse)
 		return error_set(err, -EPERM, "%s", r->move->refuse);
 	return 0;

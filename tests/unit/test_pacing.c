@@ -146,6 +146,54 @@ START_TEST(disks_are_flushed_before_the_switch)
 }
 END_TEST
 
+START_TEST(the_switch_waits_for_a_flush_without_hurry)
+{
+	struct pacing p = fresh();
+	struct pacing_decision d;
+
+	pacing_note_settled(&p, false);
+	note(&p, 250000, NS_PER_S, 10);
+	d = decide(&p);
+	ck_assert_int_eq(d.action, PACING_GO_ON);
+	for (int i = 0; i < 1000; i++) {
+		note(&p, 10, 150 * NS_PER_US, 10);
+		d = decide(&p);
+		ck_assert_int_eq(d.action, PACING_GO_ON);
+		ck_assert(d.idle);
+	}
+	pacing_note_settled(&p, true);
+	note(&p, 10, 150 * NS_PER_US, 10);
+	d = decide(&p);
+	ck_assert_int_eq(d.action, PACING_SWITCH);
+	ck_assert(!d.idle);
+}
+END_TEST
+
+START_TEST(a_flush_that_never_ends_does_not_outlast_the_timeout)
+{
+	static const struct {
+		enum pacing_on_timeout chosen;
+		enum pacing_action action;
+	} cases[] = { { PACING_CANCEL, PACING_GIVE_UP },
+		      { PACING_PAUSE, PACING_FORCE } };
+
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		struct pacing p = fresh();
+		struct pacing_decision d;
+
+		p.params.timeout_ns = NS_PER_S;
+		p.params.on_timeout = cases[i].chosen;
+		pacing_note_settled(&p, false);
+		note(&p, 10, 150 * NS_PER_US, 10);
+		pacing_decide(&p, NS_PER_S - 1, &d);
+		ck_assert_int_eq(d.action, PACING_GO_ON);
+		pacing_decide(&p, NS_PER_S, &d);
+		ck_assert_int_eq(d.action, cases[i].action);
+		ck_assert(strstr(d.reason, "flushed"));
+	}
+}
+END_TEST
+
 START_TEST(one_more_cheap_round_is_taken_when_it_pays)
 {
 	struct pacing p = fresh();
@@ -545,6 +593,8 @@ UNIT_SUITE("pacing", a_prediction_is_the_sum_of_its_terms,
 	   a_link_that_slows_down_counts_at_once,
 	   one_hiccup_neither_hides_nor_poisons_a_cost,
 	   disks_are_flushed_before_the_switch,
+	   the_switch_waits_for_a_flush_without_hurry,
+	   a_flush_that_never_ends_does_not_outlast_the_timeout,
 	   one_more_cheap_round_is_taken_when_it_pays,
 	   rounds_that_stop_shrinking_slow_the_guest,
 	   at_the_timeout_the_users_choice_counts,

@@ -68,7 +68,7 @@ def device(kind, name, vectors=0, options=""):
 
 
 def config(name="guest", memory=16 * MIB, cpus=1, devices=None, ranges=None,
-           kernel=5, initrd=3, page=4096):
+           kernel=5, initrd=3, page=4096, disks=()):
     if devices is None:
         devices = [device("serial", "serial0")]
     if ranges is None:
@@ -78,7 +78,10 @@ def config(name="guest", memory=16 * MIB, cpus=1, devices=None, ranges=None,
         struct.pack("<I", len(devices)) + b"".join(devices) + \
         struct.pack("<II", page, len(ranges)) + \
         b"".join(struct.pack("<QQ", *r) for r in ranges) + \
-        struct.pack("<QQ", kernel, initrd)
+        struct.pack("<QQ", kernel, initrd) + bytes(16) + \
+        struct.pack("<I", len(disks)) + \
+        b"".join(string(name) + struct.pack("<QQ", dev, ino)
+                 for name, dev, ino in disks)
 
 
 def runs(*list_of_runs, npages=None):
@@ -331,6 +334,9 @@ class Lies(unittest.TestCase):
                 ("RAM at", config(ranges=[(0, 8 * MIB), (8 * MIB, 8 * MIB)])),
                 ("at most 2", config(ranges=[(0, 16 * MIB)] * 3)),
                 ("boot image", config(kernel=2**63)),
+                ("no device", config(disks=[("disk0", 1, 2)])),
+                ("stands twice", config(disks=[("serial0", 1, 2)] * 2)),
+                ("at most 32", config(disks=[("serial0", 1, 2)] * 33)),
                 ("boot image", config(initrd=17 * MIB)),
                 ("ends inside", config()[:-1])):
             self.refuses(text, changed("CONFIG", wrong))
