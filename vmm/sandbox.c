@@ -141,14 +141,17 @@ static const struct rule rules[] = {
 	CALL(lseek, ALL),
 	CALL(close, ALL),
 	CALL(fstat, ALL),
-	CALL(newfstatat, ALL), /* what fstat() is made of in newer glibc */
+	CALL(newfstatat, ALL),	/* what fstat() is made of in newer glibc */
+	CALL(statx, MIGRATION), /* what O_DIRECT wants of a target's disk */
 	PIN_INT(fcntl, ALL, 1, F_GETFL),
 	PIN_INT(fcntl, ALL, 1, F_SETFL),
 	PIN_INT(fcntl, ALL, 1, F_DUPFD_CLOEXEC),
 	PIN_INT(fcntl, MIGRATION, 1, F_GETFD),
 	PIN_INT(fcntl, MIGRATION, 1, F_SETFD),
+	/* A disk's locks; what the peer has still is tried for as I/O goes on.
+	 */
 	PIN_INT(fcntl, MIGRATION, 1, F_OFD_GETLK),
-	PIN_INT(fcntl, MIGRATION, 1, F_OFD_SETLK),
+	PIN_INT(fcntl, IO, 1, F_OFD_SETLK),
 	CALL(poll, ALL),
 	CALL(ppoll, ALL),
 	CALL(epoll_wait, LOOP),

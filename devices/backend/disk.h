@@ -15,8 +15,22 @@
  * locks don't work between the two hosts, and refuses. The byte after PROOF
  * must be free, or whoever locks everything would pass.
  *
+ * Locks on an image go as far as its filesystem carries them: with NFS between
+ * hosts. Those on the node of a block device, /dev/sda, are known to this host
+ * alone, and to nobody who reaches the device by another node: enough to keep
+ * two VMs of one host apart and to move between them; for more --lock-dir names
+ * a directory that all hosts share.
+ *
+ * A file whose size is no multiple of a sector is a disk of so many sectors
+ * that it fits in: what lies behind its end reads as zeroes, and a write there
+ * makes the file longer, to the end of the sector.
+ *
+ * Whoever opens a disk does so before the process enters its sandbox; from then
+ * on there is disk_dup(). Descriptors that are shared share their locks, so
+ * locks are given back by name and not only by closing.
+ *
  * Threads: opening and locks from any one at a time; requests from the thread
- * that made the engine, see below.
+ * that the engine belongs to, see below.
  */
 #ifndef GODWIT_DEVICES_BACKEND_DISK_H
 #define GODWIT_DEVICES_BACKEND_DISK_H
@@ -25,41 +39,66 @@
 
 #include "vmm/error.h"
 
+#define DISK_SECTOR 512
+
 struct disk;
 
 struct disk_params {
-	const char *id;	  /* of the device, for errors */
+	const char *id;	  /* of the device, for the log */
 	const char *path; /* for errors, and to open unless fd says more */
 	int fd;		  /* -1: open @path; else taken over */
 	bool readonly;
 	bool direct;	      /* O_DIRECT: past the host's page cache */
 	const char *lock_dir; /* NULL: lock the image itself */
-	const char *identity; /* names a block device in lock_dir; NULL: ask
-			       * the host for its serial number or WWID */
+	/*
+	 * Names the disk in lock_dir. NULL: of a block device the serial number
+	 * or WWID that the host knows, of a file its path.
+	 */
+	const char *identity;
 };
 
 /**
  * disk_open() - open, look at kind, size and alignment. Nothing is locked.
  *
- * Return: 0, or -errno with @err naming path, fault and remedy.
+ * Before the sandbox: links are followed, lock and system files opened, an
+ * io_uring made. With params->fd, and without lock_dir, nothing of that
+ * happens, so that it does in the sandbox of a migration thread too.
+ *
+ * Return: 0, or -errno with @err naming path, fault and remedy. params->fd is
+ * closed then.
  */
 int __must_check disk_open(const struct disk_params *params, struct disk **ret,
 			   struct error *err);
 
 /**
- * disk_close() - close, which gives the locks back; NULL is fine.
+ * disk_dup() - the same disk once more, on the same open files: for a listener,
+ * which opens a disk once and gives it to one attempt after the other.
+ * @readonly: even though @disk could be written.
+ *
+ * Looks at the size again. Locks and io_uring are those of @disk: one of the
+ * two uses them at a time. Either may be closed first.
+ *
+ * Return: 0, or -errno: -EROFS: @disk is readonly and this one shall not be.
+ */
+int __must_check disk_dup(const struct disk *disk, bool readonly,
+			  struct disk **ret, struct error *err);
+
+/**
+ * disk_close() - give back the locks that were taken through @disk, and close;
+ * NULL is fine.
  */
 void disk_close(struct disk *disk);
 
-uint64_t disk_size(const struct disk *disk); /* bytes */
+uint64_t disk_size(const struct disk *disk); /* bytes; whole sectors */
 bool disk_readonly(const struct disk *disk);
 bool disk_direct(const struct disk *disk);
 bool disk_is_block_device(const struct disk *disk);
+/* Where links led to; of a descriptor what params->path said. */
 const char *disk_path(const struct disk *disk);
 
 /**
- * disk_block_size() - what requests should be multiples of: with O_DIRECT what
- * the host demands, else 512. At most 4096.
+ * disk_block_size() - what requests should be multiples of, to be fast: with
+ * O_DIRECT what the host demands, else DISK_SECTOR, which is always possible.
  */
 uint32_t disk_block_size(const struct disk *disk);
 
@@ -72,7 +111,8 @@ void disk_inode(const struct disk *disk, uint64_t *ret_dev, uint64_t *ret_ino);
 /* ---- locks; each -errno with @err naming disk, holder and remedy ---- */
 
 /**
- * disk_lock() - OWNER and WRITER, or OWNER shared for a readonly disk.
+ * disk_lock() - OWNER and WRITER, or OWNER shared for a readonly disk. Before
+ * the sandbox: it looks in /proc for who holds them.
  *
  * Return: 0; -EBUSY: another VM has it (its pid and host are named, if they can
  * be known); -ENOLCK, -EOPNOTSUPP: no locks there.
@@ -93,7 +133,8 @@ void disk_unprove(struct disk *disk);
 
 /**
  * disk_verify() - target: is this the disk that the source of @session has, and
- * do locks work from there to here?
+ * do locks work from there to here? A readonly disk is ours too from here on:
+ * OWNER is shared.
  */
 int __must_check disk_verify(struct disk *disk, const uint8_t *session,
 			     struct error *err);
@@ -117,7 +158,8 @@ int __must_check disk_flush(struct disk *disk, struct error *err);
 
 /**
  * disk_drop_cache() - forget what the host has cached, after another host may
- * have written. Blocks.
+ * have written. Blocks. What somebody else on this host has mapped, or is
+ * writing, stays cached: for that O_DIRECT is the remedy.
  */
 int __must_check disk_drop_cache(struct disk *disk, struct error *err);
 
@@ -134,44 +176,50 @@ enum disk_op {
 
 struct disk_request {
 	enum disk_op op;
-	uint64_t offset;	 /* bytes */
+	uint64_t offset;	 /* bytes; whole sectors */
 	uint64_t len;		 /* of all iov together, or of the range */
 	const struct iovec *iov; /* READ, WRITE; stays until done() */
 	unsigned int niov;
 	/* Called by the engine's thread; @result 0 or -errno. */
 	void (*done)(struct disk_request *request, int result);
-	struct disk_request *next; /* the engine's */
-	void *bounce;		   /* the engine's: an aligned copy */
 };
 
 /*
  * An engine carries many requests at a time: by io_uring where there is
  * liburing and the kernel lets us, else one after the other by preadv and
- * pwritev on the calling thread. It belongs to one thread.
+ * pwritev on the calling thread. It belongs to one thread, which need not be
+ * the one that made it.
  */
 struct disk_engine;
 
 /**
  * disk_engine_create() - room for @depth requests. Everything is allocated and
  * set up here: no system call afterwards that the I/O threads' filter lacks.
+ * One engine a disk; @disk outlives it.
+ * @depth: up to DISK_DEPTH_MAX.
  */
+#define DISK_DEPTH_MAX 256
 int __must_check disk_engine_create(struct disk *disk, unsigned int depth,
 				    struct disk_engine **ret,
 				    struct error *err);
 
 /**
- * disk_engine_free() - nothing is in flight.
+ * disk_engine_free() - nothing is in flight. NULL is fine.
  */
 void disk_engine_free(struct disk_engine *engine);
 
 /**
- * disk_submit() - begin a request; done() may be called before it returns. The
- * range lies in the disk; at most @depth are in flight.
+ * disk_submit() - begin a request; done() may be called before it returns, of
+ * this one and of others. The range lies in the disk; at most @depth are in
+ * flight.
+ *
+ * A flush covers the writes whose done() was called before it was submitted.
  */
 void disk_submit(struct disk_engine *engine, struct disk_request *request);
 
 /**
- * disk_engine_fd() - readable when disk_engine_reap() has something to do.
+ * disk_engine_fd() - readable when disk_engine_reap() has something to do; -1
+ * with an engine that never has.
  */
 int disk_engine_fd(const struct disk_engine *engine);
 
@@ -192,5 +240,11 @@ unsigned int disk_engine_reap(struct disk_engine *engine);
  * disk_engine_name() - "io_uring" or "preadv", for the log.
  */
 const char *disk_engine_name(const struct disk_engine *engine);
+
+/**
+ * disk_uring_version() - of liburing, for --version; NULL when this build has
+ * none.
+ */
+const char *disk_uring_version(void);
 
 #endif

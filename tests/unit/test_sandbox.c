@@ -19,6 +19,7 @@
 #include <sys/ptrace.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -282,6 +283,13 @@ static void do_set_owner(void)
 	fcntl(-1, F_SETOWN, 1);
 }
 
+static void do_statx(void)
+{
+	struct statx stat;
+
+	statx(-1, "", AT_EMPTY_PATH, 0, &stat);
+}
+
 static void do_fdatasync(void)
 {
 	fdatasync(-1);
@@ -331,7 +339,8 @@ START_TEST(each_kind_may_do_its_own_work_and_not_the_others)
 		{ "unix socket", do_unix_socket, LOOP | VCPU | IO, MIGRATION },
 		{ "accept4", do_accept, VCPU | IO, LOOP | MIGRATION },
 		{ "unlink", do_unlink, VCPU | IO | MIGRATION, LOOP },
-		{ "F_OFD_SETLK", do_ofd_lock, LOOP | VCPU | IO, MIGRATION },
+		{ "F_OFD_SETLK", do_ofd_lock, LOOP | VCPU, IO | MIGRATION },
+		{ "statx", do_statx, LOOP | VCPU | IO, MIGRATION },
 		{ "fdatasync", do_fdatasync, LOOP | VCPU, IO | MIGRATION },
 	};
 

@@ -1,0 +1,666 @@
+// SPDX-License-Identifier: MIT
+/*
+ * Disks on real files, in memory and on whatever /var/tmp is: what is refused
+ * when they are opened, and whose they are. Locks belong to open files, so two
+ * disks of one process stand for two VMs, on one host or on two.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "devices/backend/disk_internal.h"
+#include "tests/unit/unit.h"
+
+#define SIZE (64 * KIB)
+
+static const uint8_t session[16] = { 1, 2, 3, 4, 5, 6, 7, 8 };
+static const uint8_t other_session[16] = { 8, 7, 6, 5, 4, 3, 2, 1 };
+
+/* What fcntl() says to whoever locks; 0: what the kernel says. */
+static int lock_errno;
+
+int __real_fcntl(int fd, int cmd, ...);
+int __wrap_fcntl(int fd, int cmd, ...);
+
+int __wrap_fcntl(int fd, int cmd, ...)
+{
+	va_list args;
+	void *arg;
+
+	va_start(args, cmd);
+	arg = va_arg(args, void *);
+	va_end(args);
+	if (lock_errno && (cmd == F_OFD_SETLK || cmd == F_OFD_GETLK)) {
+		errno = lock_errno;
+		return -1;
+	}
+	return __real_fcntl(fd, cmd, arg);
+}
+
+/* ---- a directory with an image ---- */
+
+struct place {
+	char dir[64];
+	char image[96];
+};
+
+static void make_file(const char *path, uint64_t size)
+{
+	int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+
+	ck_assert_int_ge(fd, 0);
+	ck_assert_int_eq(ftruncate(fd, (off_t)size), 0);
+	close(fd);
+}
+
+static void place_init(struct place *place, const char *above)
+{
+	snprintf(place->dir, sizeof(place->dir), "%s/godwit-disk-XXXXXX",
+		 above);
+	ck_assert_ptr_nonnull(mkdtemp(place->dir));
+	snprintf(place->image, sizeof(place->image), "%s/a.img", place->dir);
+	make_file(place->image, SIZE);
+}
+
+static void place_fini(const struct place *place)
+{
+	char command[128];
+
+	snprintf(command, sizeof(command), "rm -rf '%s'", place->dir);
+	ck_assert_int_eq(system(command), 0);
+}
+
+static struct disk *disk_of(const struct disk_params *params)
+{
+	struct error err = { "" };
+	struct disk *disk;
+
+	ck_assert_msg(!disk_open(params, &disk, &err), "%s", err.text);
+	return disk;
+}
+
+static struct disk *open_image(const char *path, bool readonly)
+{
+	struct disk_params params = {
+		.id = "disk0", .path = path, .fd = -1, .readonly = readonly
+	};
+
+	return disk_of(&params);
+}
+
+static struct disk *open_in_lock_dir(const struct place *place, bool readonly)
+{
+	struct disk_params params = { .id = "disk0",
+				      .path = place->image,
+				      .fd = -1,
+				      .readonly = readonly,
+				      .lock_dir = place->dir,
+				      .identity = "wwid:1/2" };
+
+	return disk_of(&params);
+}
+
+#define ck_says(err, word)                                                   \
+	ck_assert_msg(strstr((err).text, (word)), "'%s' says nothing of %s", \
+		      (err).text, (word))
+
+#define ck_ok(call)                                       \
+	do {                                              \
+		struct error ck_err = { "" };             \
+		int ck_rc = (call);                       \
+                                                          \
+		ck_assert_msg(!ck_rc, "%s", ck_err.text); \
+	} while (0)
+
+static void refuses(struct disk_params params, int code, const char *word)
+{
+	struct error err = { "" };
+	struct disk *disk;
+
+	params.id = "disk0";
+	ck_assert_int_eq(disk_open(&params, &disk, &err), code);
+	ck_says(err, params.path);
+	ck_says(err, word);
+}
+
+static void pid_word(char *buf, size_t size)
+{
+	snprintf(buf, size, "pid %d", getpid());
+}
+
+/* ---- opening ---- */
+
+START_TEST(opening_says_what_is_wrong_with_a_file)
+{
+	struct place place;
+	char path[128];
+
+	place_init(&place, "/dev/shm");
+	snprintf(path, sizeof(path), "%s/none", place.dir);
+	refuses((struct disk_params){ .path = path, .fd = -1 }, -ENOENT,
+		"truncate");
+	refuses((struct disk_params){ .path = place.dir,
+				      .fd = -1,
+				      .readonly = true },
+		-EINVAL, "directory");
+	make_file(path, 0);
+	refuses((struct disk_params){ .path = path, .fd = -1 }, -EINVAL,
+		"empty");
+	unlink(path);
+	/* Nobody has the pipe open, and nobody waits for that. */
+	ck_assert_int_eq(mkfifo(path, 0600), 0);
+	refuses((struct disk_params){ .path = path,
+				      .fd = -1,
+				      .readonly = true },
+		-EINVAL, "special");
+	place_fini(&place);
+}
+END_TEST
+
+START_TEST(a_descriptor_must_allow_what_the_guest_does)
+{
+	struct place place;
+	struct disk *disk;
+	struct error err;
+	int fd;
+
+	place_init(&place, "/dev/shm");
+	fd = open(place.image, O_RDONLY | O_CLOEXEC);
+	refuses((struct disk_params){ .path = "fd", .fd = fd }, -EROFS,
+		",readonly");
+	/* It was taken over all the same. */
+	ck_assert_int_eq(close(fd), -1);
+	fd = open(place.image, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	ck_assert_int_eq(disk_open(&(struct disk_params){ .id = "disk0",
+							  .path = "fd",
+							  .fd = fd,
+							  .readonly = true },
+				   &disk, &err),
+			 0);
+	ck_assert_str_eq(disk_path(disk), "fd");
+	ck_assert_int_eq(__real_fcntl(fd, F_GETFL) & O_NONBLOCK, 0);
+	disk_close(disk);
+	place_fini(&place);
+}
+END_TEST
+
+START_TEST(a_link_is_followed_and_its_end_told)
+{
+	struct place place;
+	struct disk *a, *b;
+	struct error err;
+	char link[128];
+	uint64_t dev[2], ino[2];
+
+	place_init(&place, "/dev/shm");
+	snprintf(link, sizeof(link), "%s/link", place.dir);
+	ck_assert_int_eq(symlink("a.img", link), 0);
+	a = open_image(place.image, false);
+	b = open_image(link, false);
+	ck_assert_str_eq(disk_path(b), place.image);
+	disk_inode(a, &dev[0], &ino[0]);
+	disk_inode(b, &dev[1], &ino[1]);
+	ck_assert(dev[0] == dev[1] && ino[0] == ino[1]);
+	/* One image, by whatever name; errors use the user's. */
+	ck_ok(disk_lock(a, &ck_err));
+	ck_assert_int_eq(disk_lock(b, &err), -EBUSY);
+	ck_says(err, link);
+	disk_close(b);
+	disk_close(a);
+	place_fini(&place);
+}
+END_TEST
+
+START_TEST(a_size_is_whole_sectors_upwards)
+{
+	struct place place;
+	struct disk *disk, *again;
+
+	place_init(&place, "/dev/shm");
+	ck_assert_int_eq(truncate(place.image, 1000), 0);
+	disk = open_image(place.image, false);
+	ck_assert_uint_eq(disk_size(disk), 1024);
+	/* A dup looks again: the image may have been made larger. */
+	ck_assert_int_eq(truncate(place.image, 5000), 0);
+	ck_ok(disk_dup(disk, true, &again, &ck_err));
+	ck_assert_uint_eq(disk_size(disk), 1024);
+	ck_assert_uint_eq(disk_size(again), 5120);
+	ck_assert(disk_readonly(again));
+	ck_assert(!disk_readonly(disk));
+	disk_close(again);
+	disk_close(disk);
+	place_fini(&place);
+}
+END_TEST
+
+START_TEST(a_dup_of_a_readonly_disk_is_readonly)
+{
+	struct place place;
+	struct disk *disk, *again;
+	struct error err;
+
+	place_init(&place, "/dev/shm");
+	disk = open_image(place.image, true);
+	ck_assert_int_eq(disk_dup(disk, false, &again, &err), -EROFS);
+	ck_says(err, ",readonly");
+	disk_close(disk);
+	place_fini(&place);
+}
+END_TEST
+
+/* ---- whose it is ---- */
+
+START_TEST(a_second_vm_is_refused_and_the_first_one_named)
+{
+	struct place place;
+	struct disk *a, *b;
+	struct error err;
+	char pid[32];
+
+	place_init(&place, "/var/tmp");
+	a = open_image(place.image, false);
+	b = open_image(place.image, false);
+	ck_ok(disk_lock(a, &ck_err));
+	ck_assert_int_eq(disk_lock(b, &err), -EBUSY);
+	pid_word(pid, sizeof(pid));
+	ck_says(err, pid);
+	ck_says(err, "stop it");
+	ck_assert_ptr_null(strstr(err.text, ",readonly"));
+	disk_close(a);
+	ck_ok(disk_lock(b, &ck_err));
+	disk_close(b);
+	place_fini(&place);
+}
+END_TEST
+
+START_TEST(readers_share_and_keep_writers_out)
+{
+	struct place place;
+	struct disk *a, *b, *c;
+	struct error err;
+
+	place_init(&place, "/dev/shm");
+	a = open_image(place.image, true);
+	b = open_image(place.image, true);
+	c = open_image(place.image, false);
+	ck_ok(disk_lock(a, &ck_err));
+	ck_ok(disk_lock(b, &ck_err));
+	ck_assert_int_eq(disk_lock(c, &err), -EBUSY);
+	ck_says(err, ",readonly");
+	disk_close(a);
+	disk_close(b);
+	ck_ok(disk_lock(c, &ck_err));
+	a = open_image(place.image, true);
+	ck_assert_int_eq(disk_lock(a, &err), -EBUSY);
+	disk_close(a);
+	disk_close(c);
+	place_fini(&place);
+}
+END_TEST
+
+/* A refusal by WRITER leaves OWNER free. */
+START_TEST(whoever_is_refused_holds_nothing)
+{
+	struct place place;
+	struct disk *a, *b, *c;
+	struct error err;
+
+	place_init(&place, "/dev/shm");
+	a = open_image(place.image, false);
+	b = open_image(place.image, false);
+	c = open_image(place.image, false);
+	ck_ok(disk_take_writer(a, &ck_err));
+	ck_assert_int_eq(disk_lock(b, &err), -EBUSY);
+	ck_ok(disk_take_owner(c, &ck_err));
+	disk_close(a);
+	disk_close(b);
+	disk_close(c);
+	place_fini(&place);
+}
+END_TEST
+
+START_TEST(a_dup_gives_its_locks_back_when_the_file_stays_open)
+{
+	struct place place;
+	struct disk *a, *again, *b;
+
+	place_init(&place, "/dev/shm");
+	a = open_image(place.image, false);
+	b = open_image(place.image, false);
+	ck_ok(disk_dup(a, false, &again, &ck_err));
+	ck_ok(disk_lock(again, &ck_err));
+	disk_close(again);
+	ck_ok(disk_lock(b, &ck_err));
+	disk_close(b);
+	/* And keeps them when it is the original that goes. */
+	ck_ok(disk_dup(a, false, &again, &ck_err));
+	ck_ok(disk_lock(again, &ck_err));
+	disk_close(a);
+	b = open_image(place.image, true);
+	ck_assert_int_eq(disk_lock(b, &(struct error){ "" }), -EBUSY);
+	disk_close(b);
+	disk_close(again);
+	place_fini(&place);
+}
+END_TEST
+
+START_TEST(a_filesystem_without_locks_is_refused)
+{
+	static const int errors[] = { ENOLCK, EOPNOTSUPP, EINVAL };
+	struct place place;
+	struct disk *disk;
+	struct error err;
+
+	place_init(&place, "/dev/shm");
+	disk = open_image(place.image, false);
+	for (size_t i = 0; i < ARRAY_SIZE(errors); i++) {
+		lock_errno = errors[i];
+		ck_assert_int_eq(disk_lock(disk, &err), -errors[i]);
+		ck_says(err, "--lock-dir");
+		ck_assert_int_eq(disk_verify(disk, session, &err), -errors[i]);
+		ck_assert_int_eq(disk_take_writer(disk, &err), -errors[i]);
+		ck_assert_int_eq(disk_take_owner(disk, &err), -errors[i]);
+		ck_assert_int_eq(disk_prove(disk, session, &err), -errors[i]);
+	}
+	lock_errno = 0;
+	ck_ok(disk_lock(disk, &ck_err));
+	disk_close(disk);
+	place_fini(&place);
+}
+END_TEST
+
+/* ---- moves ---- */
+
+struct move {
+	struct place place;
+	struct disk *source;
+	struct disk *target;
+	struct error err;
+};
+
+static void move_init(struct move *move, bool readonly)
+{
+	place_init(&move->place, "/dev/shm");
+	move->source = open_image(move->place.image, readonly);
+	move->target = open_image(move->place.image, readonly);
+	ck_ok(disk_lock(move->source, &ck_err));
+}
+
+static void move_fini(struct move *move)
+{
+	disk_close(move->target);
+	disk_close(move->source);
+	place_fini(&move->place);
+}
+
+/* Can a VM that has nothing to do with the move begin to use the disk? */
+static bool third_gets_in(const struct move *move)
+{
+	struct disk *third = open_image(move->place.image, false);
+	struct error err;
+	bool in = !disk_lock(third, &err);
+
+	disk_close(third);
+	return in;
+}
+
+START_TEST(a_move_passes_the_locks_and_nobody_slips_in)
+{
+	struct move move;
+
+	move_init(&move, false);
+	ck_ok(disk_prove(move.source, session, &ck_err));
+	ck_ok(disk_verify(move.target, session, &ck_err));
+	ck_assert(!third_gets_in(&move));
+	ck_assert_int_eq(disk_take_writer(move.target, &move.err), -EBUSY);
+	disk_drop_writer(move.source);
+	ck_assert(!third_gets_in(&move));
+	ck_ok(disk_take_writer(move.target, &ck_err));
+	ck_assert_int_eq(disk_take_owner(move.target, &move.err), -EBUSY);
+	ck_assert(!third_gets_in(&move));
+	/* RUNNING: the source lets go by leaving. */
+	disk_close(move.source);
+	move.source = NULL;
+	ck_assert(!third_gets_in(&move));
+	ck_ok(disk_take_owner(move.target, &ck_err));
+	ck_assert(!third_gets_in(&move));
+	disk_close(move.target);
+	move.target = NULL;
+	ck_assert(third_gets_in(&move));
+	move_fini(&move);
+}
+END_TEST
+
+START_TEST(a_move_that_failed_gives_everything_back)
+{
+	struct move move;
+
+	move_init(&move, false);
+	ck_ok(disk_prove(move.source, session, &ck_err));
+	ck_ok(disk_verify(move.target, session, &ck_err));
+	disk_drop_writer(move.source);
+	ck_ok(disk_take_writer(move.target, &ck_err));
+	ck_assert_int_eq(disk_take_writer(move.source, &move.err), -EBUSY);
+	disk_close(move.target);
+	ck_ok(disk_take_writer(move.source, &ck_err));
+	disk_unprove(move.source);
+	/* The next attempt has another proof, and the old one is none. */
+	ck_ok(disk_prove(move.source, other_session, &ck_err));
+	move.target = open_image(move.place.image, false);
+	ck_assert_int_eq(disk_verify(move.target, session, &move.err), -ENXIO);
+	ck_ok(disk_verify(move.target, other_session, &ck_err));
+	move_fini(&move);
+}
+END_TEST
+
+START_TEST(another_disk_is_refused)
+{
+	struct move move;
+	struct disk *copy;
+	char path[128];
+
+	move_init(&move, false);
+	snprintf(path, sizeof(path), "%s/copy", move.place.dir);
+	make_file(path, SIZE);
+	copy = open_image(path, false);
+	ck_ok(disk_prove(move.source, session, &ck_err));
+	/* Free, as a copy is. */
+	ck_assert_int_eq(disk_verify(copy, session, &move.err), -ENXIO);
+	ck_says(move.err, "--lock-dir");
+	disk_close(copy);
+	/* Owned, but by another VM. */
+	copy = open_image(path, false);
+	ck_ok(disk_lock(copy, &ck_err));
+	ck_ok(disk_prove(copy, other_session, &ck_err));
+	disk_close(move.target);
+	move.target = open_image(path, false);
+	ck_assert_int_eq(disk_verify(move.target, session, &move.err), -ENXIO);
+	disk_close(copy);
+	move_fini(&move);
+}
+END_TEST
+
+START_TEST(whoever_locks_everything_proves_nothing)
+{
+	struct flock all = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
+	struct place place;
+	struct disk *target;
+	struct error err;
+	int fd;
+
+	place_init(&place, "/dev/shm");
+	target = open_image(place.image, false);
+	fd = open(place.image, O_RDWR | O_CLOEXEC);
+	ck_assert_int_eq(__real_fcntl(fd, F_OFD_SETLK, &all), 0);
+	ck_assert_int_eq(disk_verify(target, session, &err), -ENOLCK);
+	disk_close(target);
+	close(fd);
+	place_fini(&place);
+}
+END_TEST
+
+START_TEST(a_readonly_disk_moves_and_stays_guarded)
+{
+	struct move move;
+
+	move_init(&move, true);
+	ck_assert_int_eq(disk_verify(move.target, session, &move.err), -ENXIO);
+	ck_ok(disk_prove(move.source, session, &ck_err));
+	ck_ok(disk_verify(move.target, session, &ck_err));
+	disk_drop_writer(move.source);
+	ck_ok(disk_take_writer(move.target, &ck_err));
+	/* The source may go first: the target has it already. */
+	disk_close(move.source);
+	move.source = NULL;
+	ck_assert(!third_gets_in(&move));
+	ck_ok(disk_take_owner(move.target, &ck_err));
+	move_fini(&move);
+}
+END_TEST
+
+/* As a file server that was restarted loses it. */
+static void lose(const struct disk *disk, off_t byte)
+{
+	struct flock lock = { .l_type = F_UNLCK,
+			      .l_whence = SEEK_SET,
+			      .l_start = byte,
+			      .l_len = 1 };
+
+	ck_assert_int_eq(__real_fcntl(disk->fd, F_OFD_SETLK, &lock), 0);
+}
+
+START_TEST(a_lock_that_was_lost_is_noticed)
+{
+	const off_t owner = 1LL << 62;
+	struct move move;
+
+	move_init(&move, false);
+	/* Nobody was faster: it is ours again. */
+	lose(move.source, owner);
+	lose(move.source, owner + 1);
+	ck_ok(disk_prove(move.source, session, &ck_err));
+	ck_assert(!third_gets_in(&move));
+	lose(move.source, owner);
+	ck_ok(disk_take_owner(move.target, &ck_err));
+	ck_assert_int_eq(disk_prove(move.source, session, &move.err), -EBUSY);
+	ck_says(move.err, "lost");
+	disk_close(move.source);
+	move.source = open_image(move.place.image, false);
+	disk_close(move.target);
+	move.target = open_image(move.place.image, false);
+	ck_ok(disk_lock(move.source, &ck_err));
+	lose(move.source, owner + 1);
+	ck_ok(disk_take_writer(move.target, &ck_err));
+	ck_assert_int_eq(disk_prove(move.source, session, &move.err), -EBUSY);
+	ck_says(move.err, "lost");
+	move_fini(&move);
+}
+END_TEST
+
+/* ---- lock files ---- */
+
+START_TEST(a_lock_file_tells_who_holds_it)
+{
+	struct place place;
+	struct disk *a, *b;
+	struct error err;
+	char host[65] = "";
+	char pid[32], path[128];
+
+	place_init(&place, "/dev/shm");
+	gethostname(host, sizeof(host) - 1);
+	pid_word(pid, sizeof(pid));
+	a = open_in_lock_dir(&place, false);
+	/* The identity is a name in the directory, whatever is in it. */
+	snprintf(path, sizeof(path), "%s/wwid%%3a1%%2f2.lock", place.dir);
+	ck_assert_int_eq(access(path, R_OK | W_OK), 0);
+	ck_ok(disk_lock(a, &ck_err));
+	b = open_in_lock_dir(&place, false);
+	ck_assert_int_eq(disk_lock(b, &err), -EBUSY);
+	ck_says(err, pid);
+	ck_says(err, host);
+	disk_close(a);
+	disk_close(b);
+	/* A reader leaves no word, and isn't taken for the writer before. */
+	a = open_in_lock_dir(&place, true);
+	ck_ok(disk_lock(a, &ck_err));
+	b = open_in_lock_dir(&place, false);
+	ck_assert_int_eq(disk_lock(b, &err), -EBUSY);
+	ck_says(err, pid);
+	ck_assert_ptr_null(strstr(err.text, host));
+	disk_close(a);
+	disk_close(b);
+	place_fini(&place);
+}
+END_TEST
+
+START_TEST(an_image_in_a_lock_dir_is_named_by_its_path)
+{
+	struct place place;
+	struct disk_params params = { .id = "disk0", .fd = -1 };
+	struct disk *disk;
+	char name[256];
+
+	place_init(&place, "/dev/shm");
+	params.path = place.image;
+	params.lock_dir = place.dir;
+	disk = disk_of(&params);
+	snprintf(name, sizeof(name), "%s/%%2fdev%%2fshm%%2f%s%%2fa.img.lock",
+		 place.dir, strrchr(place.dir, '/') + 1);
+	ck_assert_str_eq(disk->lock_path, name);
+	/* The image itself stays unlocked. */
+	ck_ok(disk_lock(disk, &ck_err));
+	disk_close(disk);
+	place_fini(&place);
+}
+END_TEST
+
+START_TEST(a_lock_dir_that_does_not_do_is_refused)
+{
+	struct disk_params params = { .fd = -1, .lock_dir = "/nonexistent" };
+	struct place place;
+	char path[128];
+	char identity[300];
+
+	place_init(&place, "/dev/shm");
+	params.path = place.image;
+	params.identity = "x";
+	refuses(params, -ENOENT, "/nonexistent/x.lock");
+	params.lock_dir = place.dir;
+	snprintf(path, sizeof(path), "%s/x.lock", place.dir);
+	ck_assert_int_eq(mkdir(path, 0700), 0);
+	params.readonly = true;
+	refuses(params, -EINVAL, "remove it");
+	/* A link could lead anywhere. */
+	ck_assert_int_eq(rmdir(path), 0);
+	ck_assert_int_eq(symlink("a.img", path), 0);
+	refuses(params, -ELOOP, "x.lock");
+	memset(identity, 'a', sizeof(identity) - 1);
+	identity[sizeof(identity) - 1] = '\0';
+	params.identity = identity;
+	refuses(params, -ENAMETOOLONG, "serial=");
+	params.identity = "";
+	refuses(params, -ENAMETOOLONG, "serial=");
+	place_fini(&place);
+}
+END_TEST
+
+UNIT_SUITE("disk", opening_says_what_is_wrong_with_a_file,
+	   a_descriptor_must_allow_what_the_guest_does,
+	   a_link_is_followed_and_its_end_told, a_size_is_whole_sectors_upwards,
+	   a_dup_of_a_readonly_disk_is_readonly,
+	   a_second_vm_is_refused_and_the_first_one_named,
+	   readers_share_and_keep_writers_out, whoever_is_refused_holds_nothing,
+	   a_dup_gives_its_locks_back_when_the_file_stays_open,
+	   a_filesystem_without_locks_is_refused,
+	   a_move_passes_the_locks_and_nobody_slips_in,
+	   a_move_that_failed_gives_everything_back, another_disk_is_refused,
+	   whoever_locks_everything_proves_nothing,
+	   a_readonly_disk_moves_and_stays_guarded,
+	   a_lock_that_was_lost_is_noticed, a_lock_file_tells_who_holds_it,
+	   an_image_in_a_lock_dir_is_named_by_its_path,
+	   a_lock_dir_that_does_not_do_is_refused)
