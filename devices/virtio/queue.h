@@ -3,12 +3,14 @@
  * A split virtqueue: from the guest's rings to chains of buffers and back.
  *
  * The guest is not trusted. A descriptor is copied once and then believed only
- * within bounds: chains no longer than the queue (indirect ones no longer than
- * VIRTQUEUE_SEGMENTS), no indirect in indirect, readable before writable, every
- * buffer inside RAM. Whatever breaks a rule breaks the queue: it stays broken,
- * and serves nothing, until the driver resets it or the device.
+ * within bounds: chains no longer than the queue (indirect tables no longer
+ * than VIRTQUEUE_SEGMENTS), no indirect in indirect, readable before writable,
+ * every buffer inside RAM, no more chains in flight than descriptors. Whatever
+ * breaks a rule breaks the queue: it stays broken, and serves nothing, until
+ * the driver resets it or the device.
  *
  * Rings are looked up when the queue starts: each lies in one region of RAM.
+ * Buffers of no bytes are skipped.
  * What we write, into rings and buffers, is marked dirty (memory.h): buffers by
  * virtqueue_push(), after they were filled and before the used index is
  * published.
@@ -40,7 +42,7 @@ struct virtqueue_state {
 	uint64_t used;	     /* the "device area" */
 	uint16_t next_avail; /* the next available entry to take */
 	uint16_t next_used;  /* the next used entry to write */
-	/* EVENT_IDX: next_used when the guest was last interrupted. */
+	/* next_used when the guest was last told, if that is known; else 0. */
 	uint16_t signalled_used;
 	bool signalled_valid;
 };
@@ -49,10 +51,10 @@ struct virtqueue {
 	struct memory *mem;
 	bool event_idx;
 	bool indirect;
-	bool broken;
+	bool broken;	 /* tell the core: virtio_fail() */
 	const char *why; /* it is broken; a literal */
 	struct virtqueue_state state;
-	/* valid while started */
+	/* NULL unless started */
 	const void *desc;
 	const void *avail;
 	void *used;
@@ -79,7 +81,16 @@ int __must_check virtqueue_start(struct virtqueue *vq, struct memory *mem,
 				 bool event_idx, bool indirect);
 
 /**
+ * virtqueue_stop() - forget where the rings are: nothing is available, nothing
+ * is given back.
+ */
+void virtqueue_stop(struct virtqueue *vq);
+
+/**
  * virtqueue_pop() - take the next available chain.
+ *
+ * At most as many chains as the queue has entries are out at a time; a driver
+ * that offers more breaks the queue.
  *
  * Return: 1 with @chain filled; 0: none, or the queue is broken.
  */
@@ -110,7 +121,7 @@ void virtqueue_push(struct virtqueue *vq, const struct virtqueue_chain *chain,
 
 /**
  * virtqueue_should_interrupt() - does the guest want to know of what was pushed
- * since the last call? Counts as told.
+ * since the last call? Counts as told. Sections 2.7.7 and 2.7.8.
  */
 bool virtqueue_should_interrupt(struct virtqueue *vq);
 
