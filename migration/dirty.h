@@ -45,8 +45,9 @@ void dirty_stop(struct dirty *dirty);
 
 /**
  * dirty_sync() - gather what was written since the last sync.
+ * @last: the guest stands still, and nothing needs to be noticed any more.
  */
-int __must_check dirty_sync(struct dirty *dirty, struct error *err);
+int __must_check dirty_sync(struct dirty *dirty, bool last, struct error *err);
 
 /**
  * dirty_pending() - how many pages are pending.
@@ -64,8 +65,10 @@ uint64_t dirty_pending(const struct dirty *dirty);
 uint64_t dirty_next(const struct dirty *dirty, uint64_t *index, uint64_t max);
 
 /**
- * dirty_take() - @npages from page @index on are about to be read and sent.
+ * dirty_take() - @npages from page @index on, which are pending, are about to
+ * be read and sent. Between two syncs pages are taken in rising order.
  */
-void dirty_take(struct dirty *dirty, uint64_t index, uint64_t npages);
+int __must_check dirty_take(struct dirty *dirty, uint64_t index,
+			    uint64_t npages, struct error *err);
 
 #endif

@@ -156,8 +156,9 @@ int page_sender_send(struct page_sender *sender, struct dirty *dirty,
 		npages = dirty_next(dirty, &index, WIRE_PAGES_PER_BATCH);
 		if (!npages)
 			break;
-		dirty_take(dirty, index, npages);
-		rc = send_run(sender, index, npages, err);
+		rc = dirty_take(dirty, index, npages, err);
+		if (!rc)
+			rc = send_run(sender, index, npages, err);
 		index += npages;
 	}
 	if (!rc)

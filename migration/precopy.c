@@ -155,7 +155,7 @@ static int run_round(struct precopy *p, uint32_t number, struct error *err)
 	if (rc)
 		return rc;
 	sync_ns = clock_ns();
-	rc = dirty_sync(s->dirty, err);
+	rc = dirty_sync(s->dirty, false, err);
 	if (rc)
 		return rc;
 	pacing_note_cost(&s->pacing, PACING_SYNC, clock_ns() - sync_ns);

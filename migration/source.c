@@ -327,7 +327,7 @@ static int pause_and_load(struct source *s, struct error *err)
 	if (rc)
 		return rc;
 	source_enter_phase(s, PHASE_SYNC);
-	rc = dirty_sync(s->dirty, err);
+	rc = dirty_sync(s->dirty, true, err);
 	if (!rc)
 		rc = send_final(s, err);
 	if (rc)

@@ -194,16 +194,21 @@ void memory_mark_dirty(struct memory *mem, uint64_t gpa, uint64_t len)
 					 memory_order_release);
 }
 
-static const struct memory_region *region_of_page(const struct memory *mem,
-						  uint64_t index)
+unsigned int memory_page_region(const struct memory *mem, uint64_t index)
 {
-	const struct memory_region *region = &mem->regions[0];
+	unsigned int region = 0;
 
 	for (unsigned int i = 1; i < mem->nregions; i++) {
 		if (index >= mem->regions[i].first_page)
-			region = &mem->regions[i];
+			region = i;
 	}
 	return region;
+}
+
+static const struct memory_region *region_of_page(const struct memory *mem,
+						  uint64_t index)
+{
+	return &mem->regions[memory_page_region(mem, index)];
 }
 
 void *memory_page_hva(const struct memory *mem, uint64_t index)

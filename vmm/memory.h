@@ -119,6 +119,12 @@ int __must_check memory_page_index(const struct memory *mem, uint64_t gpa,
 				   uint64_t *ret_index);
 
 /**
+ * memory_page_region() - the number of the region, which is that of its
+ * memslot, that page @index (< npages) lies in.
+ */
+unsigned int memory_page_region(const struct memory *mem, uint64_t index);
+
+/**
  * memory_run_length() - how many of the @npages from page @index on are
  * contiguous in guest and host addresses: at least 1, up to the region's end.
  */
