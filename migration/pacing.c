@@ -62,6 +62,11 @@ void pacing_set_max_downtime(struct pacing *p, uint64_t ns)
 	p->polished = 0;
 }
 
+void pacing_set_cap(struct pacing *p, uint64_t bytes_per_s)
+{
+	p->cap = bytes_per_s;
+}
+
 void pacing_note_cost(struct pacing *p, enum pacing_cost cost, uint64_t ns)
 {
 	assert(cost < PACING_COSTS);
@@ -81,7 +86,7 @@ void pacing_note_state(struct pacing *p, uint64_t bytes)
 void pacing_note_round(struct pacing *p, const struct pacing_round *round)
 {
 	p->rounds[p->nrounds++ % PACING_ROUNDS] = *round;
-	if (round->bytes >= SIZED_BYTES)
+	if (round->link_bytes >= SIZED_BYTES)
 		p->sized = *round;
 }
 
@@ -101,13 +106,14 @@ static uint64_t cost_ns(const struct pacing *p, enum pacing_cost cost)
 	return s[n / 2];
 }
 
-/* Time that a round spent on its bytes. */
+/* Time that the link spent on a round's bytes. */
 static uint64_t wire_ns(const struct pacing *p, const struct pacing_round *r)
 {
 	uint64_t trip = cost_ns(p, PACING_TRIP);
+	uint64_t ns = r->link_ns;
 
 	/* never less than half: a trip can't explain more of a round */
-	return r->ns / 2 > trip ? r->ns - trip : MAX(r->ns / 2, 1ULL);
+	return ns / 2 > trip ? ns - trip : MAX(ns / 2, 1ULL);
 }
 
 /* Bandwidth as a fraction: bytes in nanoseconds; false when unknown. */
@@ -119,13 +125,15 @@ static bool bandwidth(const struct pacing *p, uint64_t *bytes, uint64_t *ns)
 	*bytes = 0;
 	*ns = 0;
 	for (unsigned int i = 0; i < n; i++) {
-		*bytes = add(*bytes, p->rounds[i].bytes);
+		if (!p->rounds[i].link_bytes)
+			continue;
+		*bytes = add(*bytes, p->rounds[i].link_bytes);
 		*ns = add(*ns, wire_ns(p, &p->rounds[i]));
 	}
-	if (last->bytes &&
+	if (last->link_bytes &&
 	    (*bytes < SIZED_BYTES ||
-	     scale(*ns, last->bytes, *bytes) < wire_ns(p, last))) {
-		*bytes = last->bytes;
+	     scale(*ns, last->link_bytes, *bytes) < wire_ns(p, last))) {
+		*bytes = last->link_bytes;
 		*ns = wire_ns(p, last);
 	}
 	return *bytes > 0;
@@ -198,8 +206,20 @@ static const struct pacing_round *last_round(const struct pacing *p)
 /* How long sending @pages as a round would take. */
 static uint64_t round_ns(const struct pacing *p, uint64_t pages)
 {
-	return add(transfer_ns(p, scale(pages, PAGE_BYTES, 1)),
-		   cost_ns(p, PACING_TRIP));
+	uint64_t bytes = scale(pages, PAGE_BYTES, 1);
+	uint64_t ns = transfer_ns(p, bytes);
+
+	if (p->cap)
+		ns = MAX(ns, scale(bytes, NS_PER_S, p->cap));
+	return add(ns, cost_ns(p, PACING_TRIP));
+}
+
+/* What rounds can send, bytes a second. */
+static uint64_t round_bandwidth(const struct pacing *p)
+{
+	uint64_t link = pacing_bandwidth(p);
+
+	return p->cap ? MIN(link, p->cap) : link;
 }
 
 /*
@@ -225,7 +245,7 @@ static bool polish_pays(const struct pacing *p, uint64_t elapsed_ns,
 /* The next step, further ahead when dirtying is far ahead of the wire. */
 static unsigned int next_throttle(const struct pacing *p)
 {
-	uint64_t wire = pacing_bandwidth(p) / PAGE_BYTES; /* pages a second */
+	uint64_t wire = round_bandwidth(p) / PAGE_BYTES; /* pages a second */
 	uint64_t dirty = MAX(pacing_dirty_rate(p), 1ULL);
 	uint64_t keep = MIN(scale(wire, 50, dirty), 100ULL);
 

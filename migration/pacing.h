@@ -11,7 +11,9 @@
  * (pacing_note_cost()); the upper median of the last few counts, so that one
  * hiccup of a scheduler neither hides nor poisons a term. Bandwidth comes from
  * acknowledged rounds, net of one round trip, weighted by bytes; of that and
- * the last round of some size the slower counts. While a guest is being
+ * the last round of some size the slower counts. A cap on what rounds may use
+ * is none on the pause, so of a capped round only the part counts that was sent
+ * as fast as the link takes it. While a guest is being
  * stopped it goes on dirtying: the dirty set that the last sync found is
  * grown by what the fastest recent dirtying would add.
  *
@@ -64,8 +66,9 @@ struct pacing_params {
 struct pacing_round {
 	uint64_t pages; /* sent, zero ones included */
 	uint64_t zero_pages;
-	uint64_t bytes;	      /* put on the wire and acknowledged */
 	uint64_t ns;	      /* first byte out to ROUND_ACK in */
+	uint64_t link_bytes;  /* sent without regard to the cap, acknowledged */
+	uint64_t link_ns;     /* first of those out to ROUND_ACK in */
 	uint64_t dirty_pages; /* the whole dirty set, by the sync after it */
 };
 
@@ -106,9 +109,10 @@ struct pacing {
 	uint64_t cost[PACING_COSTS][PACING_SAMPLES];
 	unsigned int ncost[PACING_COSTS]; /* noted in all */
 	uint64_t state_bytes;
+	uint64_t cap; /* bytes a second in rounds; 0: none */
 	struct pacing_round rounds[PACING_ROUNDS]; /* ring */
 	unsigned int nrounds;			   /* noted in all */
-	struct pacing_round sized; /* the last of some size; bytes 0: none */
+	struct pacing_round sized; /* the last of some size, or all zero */
 	uint64_t best_ns;	   /* smallest prediction at this level */
 	unsigned int stalled;	   /* rounds since that got clearly better */
 	unsigned int polished;	   /* rounds beyond the threshold */
@@ -128,6 +132,11 @@ void pacing_init(struct pacing *p, const struct pacing_params *params);
  * one again is no change.
  */
 void pacing_set_max_downtime(struct pacing *p, uint64_t ns);
+
+/**
+ * pacing_set_cap() - what rounds may use of the link, bytes a second; 0: all.
+ */
+void pacing_set_cap(struct pacing *p, uint64_t bytes_per_s);
 
 /**
  * pacing_note_cost() - a cost was measured once, in nanoseconds.
@@ -151,8 +160,8 @@ void pacing_note_state(struct pacing *p, uint64_t bytes);
 void pacing_note_round(struct pacing *p, const struct pacing_round *round);
 
 /**
- * pacing_bandwidth() - bytes a second, as predictions use it; 0 before the
- * first round that had any bytes.
+ * pacing_bandwidth() - bytes a second that the link takes, as predictions use
+ * it; 0 before the first round that had any bytes.
  */
 uint64_t pacing_bandwidth(const struct pacing *p);
 

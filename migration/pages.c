@@ -29,6 +29,7 @@ struct page_sender {
 	uint64_t patience_ns;
 	pages_pace_fn *pace;
 	void *opaque;
+	bool enough; /* @pace has said so */
 	struct page_counts *counts;
 };
 
@@ -75,7 +76,8 @@ static int flush(struct page_sender *sender, struct batch *batch,
 	if (type == WIRE_PAGES)
 		bytes += (size_t)batch->npages << GUEST_PAGE_SHIFT;
 	rc = sender->pace(sender->opaque, bytes, err);
-	if (!rc)
+	sender->enough |= rc == PAGES_ENOUGH;
+	if (rc >= 0)
 		rc = stream_send_runs(sender->stream, type, sender->mem,
 				      batch->runs, batch->nruns,
 				      clock_ns() + sender->patience_ns, err);
@@ -152,7 +154,8 @@ int page_sender_send(struct page_sender *sender, struct dirty *dirty,
 	sender->counts = counts;
 	sender->data.nruns = sender->data.npages = 0;
 	sender->zero.nruns = sender->zero.npages = 0;
-	while (!rc) {
+	sender->enough = false;
+	while (!rc && !sender->enough) {
 		npages = dirty_next(dirty, &index, WIRE_PAGES_PER_BATCH);
 		if (!npages)
 			break;

@@ -23,8 +23,11 @@ struct page_counts {
 
 /*
  * Called before each record of page data, so that the caller may slow down,
- * look at a clock, or give up by returning an error.
+ * look at a clock, or give up by returning an error. PAGES_ENOUGH: send what
+ * was begun, and leave the rest pending.
  */
+#define PAGES_ENOUGH 1
+
 typedef int pages_pace_fn(void *opaque, size_t bytes, struct error *err);
 
 struct page_sender;
@@ -40,7 +43,8 @@ int __must_check page_sender_create(struct stream *stream,
 void page_sender_free(struct page_sender *sender);
 
 /**
- * page_sender_send() - send every page that is pending in @dirty.
+ * page_sender_send() - send every page that is pending in @dirty, or until
+ * @pace has enough.
  * @deadline_ns: for each record: how long from now it may take.
  * @counts: added to.
  */

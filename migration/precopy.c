@@ -4,6 +4,11 @@
  * is pending, waits until the target has it, and gathers what was written
  * meanwhile; then the policy (pacing.h) says whether to go on.
  *
+ * A cap on bandwidth is kept by sleeping, on the average of all rounds. How
+ * fast the link itself is, and so the pause will be, is learnt from a burst at
+ * the end of each round: what the cap allows in a tenth of a second, and at
+ * least BURST_MIN.
+ *
  * Runs on the migration thread.
  */
 #include <errno.h>
@@ -16,11 +21,24 @@
 /* Between rounds that only pass the time until disks are flushed. */
 #define IDLE_NS (5 * NS_PER_MS)
 
+#define BURST_PER_S 10
+#define BURST_MIN   (1 * MIB)
+
+/* While the cap makes us wait: look again, and show that we are there. */
+#define NAP	   (50 * NS_PER_MS)
+#define KEEP_ALIVE (1 * NS_PER_S)
+
 struct precopy {
 	struct source *s;
 	uint64_t start_ns;
 	uint64_t round_start_ns;
-	uint64_t sent; /* bytes in this round, for the cap */
+	/* by the cap */
+	double debt;	  /* bytes that were sent too early */
+	uint64_t debt_ns; /* as of then */
+	/* the burst of this round */
+	bool bursting;
+	uint64_t burst_ns;   /* since when */
+	uint64_t burst_from; /* of stream->bytes_sent */
 };
 
 /* Sleep until @until_ns, or until the migration is interrupted. */
@@ -42,28 +60,87 @@ static int sleep_until(struct source *s, uint64_t until_ns, struct error *err)
 	return 0;
 }
 
-/* Keep to the bandwidth cap, and show how far it is. */
+/* The round has taken so long that the user has something to say to it. */
+static bool is_late(const struct precopy *p)
+{
+	uint64_t timeout = p->s->params.timeout_ns;
+
+	return timeout && clock_ns() - p->start_ns >= timeout;
+}
+
+/* What is left of the debt; the cap may be another than a moment ago. */
+static double debt_now(struct precopy *p, uint64_t cap)
+{
+	uint64_t now = clock_ns();
+	double paid =
+		(double)(now - p->debt_ns) / (double)NS_PER_S * (double)cap;
+
+	p->debt_ns = now;
+	p->debt = cap && p->debt > paid ? p->debt - paid : 0;
+	return p->debt;
+}
+
+/* Wait until the cap allows more, or it is late. */
+static int pay(struct precopy *p, struct error *err)
+{
+	uint64_t said_ns = clock_ns();
+	struct source *s = p->s;
+	double debt;
+	int rc = 0;
+
+	while (!rc && (debt = debt_now(p, s->bandwidth_cap)) > 0 &&
+	       !is_late(p)) {
+		uint64_t cap = MAX(s->bandwidth_cap, 1U);
+		double ns = debt / (double)cap * (double)NS_PER_S;
+
+		rc = sleep_until(s, clock_ns() + (uint64_t)MIN(ns, (double)NAP),
+				 err);
+		if (!rc && clock_ns() - said_ns > KEEP_ALIVE) {
+			said_ns = clock_ns();
+			rc = source_drain(s, err);
+		}
+	}
+	return rc;
+}
+
+/* Begin a burst, with nothing in the pipe, when the round's end is near. */
+static int begin_burst(struct precopy *p, struct error *err)
+{
+	uint64_t cap = p->s->bandwidth_cap;
+	uint64_t bytes = MAX(cap / BURST_PER_S, BURST_MIN);
+	int rc;
+
+	if (dirty_pending(p->s->dirty) << GUEST_PAGE_SHIFT > bytes)
+		return 0;
+	rc = source_drain(p->s, err);
+	p->bursting = true;
+	p->burst_ns = clock_ns();
+	p->burst_from = p->s->stream->bytes_sent;
+	return rc;
+}
+
+/*
+ * Before each record of pages: keep to the cap, and show how far it is.
+ *
+ * Return: PAGES_ENOUGH when it is so late that the round has to end.
+ */
 static int pace(void *opaque, size_t bytes, struct error *err)
 {
 	struct precopy *p = opaque;
 	struct source *s = p->s;
-	uint64_t cap = s->bandwidth_cap;
-	uint64_t due;
+	int rc = 0;
 
 	pthread_mutex_lock(&s->lock);
 	s->report.remaining_pages = dirty_pending(s->dirty);
+	s->report.bytes = s->stream->bytes_sent;
 	pthread_mutex_unlock(&s->lock);
-	if (cap) {
-		due = p->round_start_ns +
-		      (uint64_t)((double)p->sent / (double)cap *
-				 (double)NS_PER_S);
-		int rc = sleep_until(s, due, err);
-
-		if (rc)
-			return rc;
+	if (!p->bursting && s->bandwidth_cap) {
+		rc = pay(p, err);
+		if (!rc)
+			rc = begin_burst(p, err);
 	}
-	p->sent += bytes;
-	return 0;
+	p->debt += (double)bytes;
+	return rc || !is_late(p) ? rc : PAGES_ENOUGH;
 }
 
 static int acknowledged(struct source *s, uint32_t number, struct error *err)
@@ -92,7 +169,6 @@ static int send_round(struct precopy *p, uint32_t number,
 	int rc;
 
 	*counts = (struct page_counts){ 0 };
-	p->sent = 0;
 	rc = stream_send_struct(s->stream, WIRE_ROUND, wire_round_visit, &round,
 				source_patience(), err);
 	if (!rc)
@@ -108,14 +184,18 @@ static int send_round(struct precopy *p, uint32_t number,
 }
 
 /* What the round was, for the policy and for the report. */
-static void note_round(struct source *s, const struct page_counts *counts,
-		       uint64_t ns)
+static void note_round(const struct precopy *p,
+		       const struct page_counts *counts, uint64_t end_ns)
 {
+	struct source *s = p->s;
+	uint64_t ns = end_ns - p->round_start_ns;
 	struct pacing_round round = {
 		.pages = counts->pages + counts->zero_pages,
 		.zero_pages = counts->zero_pages,
-		.bytes = counts->bytes,
 		.ns = ns,
+		.link_bytes =
+			p->bursting ? s->stream->bytes_sent - p->burst_from : 0,
+		.link_ns = p->bursting ? end_ns - p->burst_ns : 0,
 		.dirty_pages = dirty_pending(s->dirty),
 	};
 	struct report *report = &s->report;
@@ -142,6 +222,15 @@ static void note_round(struct source *s, const struct page_counts *counts,
 	pthread_mutex_unlock(&s->lock);
 }
 
+/* Without a cap the whole round is a burst. */
+static void begin_round(struct precopy *p)
+{
+	p->round_start_ns = clock_ns();
+	p->bursting = !p->s->bandwidth_cap;
+	p->burst_ns = p->round_start_ns;
+	p->burst_from = p->s->stream->bytes_sent;
+}
+
 /* One round: send, wait, gather. */
 static int run_round(struct precopy *p, uint32_t number, struct error *err)
 {
@@ -150,7 +239,7 @@ static int run_round(struct precopy *p, uint32_t number, struct error *err)
 	uint64_t sync_ns;
 	int rc;
 
-	p->round_start_ns = clock_ns();
+	begin_round(p);
 	rc = send_round(p, number, &counts, err);
 	if (rc)
 		return rc;
@@ -159,7 +248,7 @@ static int run_round(struct precopy *p, uint32_t number, struct error *err)
 	if (rc)
 		return rc;
 	pacing_note_cost(&s->pacing, PACING_SYNC, clock_ns() - sync_ns);
-	note_round(s, &counts, sync_ns - p->round_start_ns);
+	note_round(p, &counts, sync_ns);
 	return 0;
 }
 
@@ -168,6 +257,7 @@ static void decide(struct precopy *p, struct pacing_decision *ret)
 	struct source *s = p->s;
 
 	pacing_set_max_downtime(&s->pacing, s->max_downtime_ns);
+	pacing_set_cap(&s->pacing, s->bandwidth_cap);
 	pacing_decide(&s->pacing, clock_ns() - p->start_ns, ret);
 	log_info("migration: rounds: %s: %s", pacing_action_name(ret->action),
 		 ret->reason);
@@ -179,7 +269,9 @@ static void decide(struct precopy *p, struct pacing_decision *ret)
 
 int precopy_run(struct source *s, struct error *err)
 {
-	struct precopy p = { .s = s, .start_ns = clock_ns() };
+	struct precopy p = { .s = s,
+			     .start_ns = clock_ns(),
+			     .debt_ns = clock_ns() };
 	struct pacing_decision decision;
 	int rc = 0;
 

@@ -99,6 +99,12 @@ int __must_check source_measure(struct source *s, struct error *err);
 void source_settle(struct source *s);
 
 /**
+ * source_drain() - wait until the target has taken all that was sent (PING,
+ * PONG).
+ */
+int __must_check source_drain(struct source *s, struct error *err);
+
+/**
  * precopy_run() - ROUNDS: send memory while the guest runs, until the pause is
  * predicted to be short enough.
  *

@@ -212,16 +212,22 @@ int source_send_state(struct source *s, uint64_t deadline_ns, struct error *err)
 				  wire_state_end_visit, &end, deadline_ns, err);
 }
 
-static int ping(struct source *s, struct error *err)
+int source_drain(struct source *s, struct error *err)
 {
-	uint64_t start = clock_ns();
 	struct record record;
 	int rc = stream_send(s->stream, WIRE_PING, NULL, 0, source_patience(),
 			     err);
 
-	if (!rc)
-		rc = source_expect(s, WIRE_PONG, &record, source_patience(),
-				   err);
+	if (rc)
+		return rc;
+	return source_expect(s, WIRE_PONG, &record, source_patience(), err);
+}
+
+static int ping(struct source *s, struct error *err)
+{
+	uint64_t start = clock_ns();
+	int rc = source_drain(s, err);
+
 	if (!rc)
 		pacing_note_cost(&s->pacing, PACING_TRIP, clock_ns() - start);
 	return rc;

@@ -113,6 +113,59 @@ static bool count_zero(struct rig_moving *moving,
 	return false;
 }
 
+struct first_round {
+	bool over;
+	unsigned int pings; /* in it */
+};
+
+static bool watch_first_round(struct rig_moving *moving,
+			      const struct relay_record *record, void *opaque)
+{
+	struct first_round *first = opaque;
+
+	(void)moving;
+	if (record->type == WIRE_ROUND && !first->over)
+		first->pings = 0;
+	if (record->type == WIRE_ROUND_END)
+		first->over = true;
+	if (record->type == WIRE_PING && !first->over)
+		first->pings++;
+	return false;
+}
+
+/*
+ * A cap that leaves seconds between two records, each of which the target may
+ * take for silence; and 4 MiB at 1 MB/s can't be there in less than 3 seconds,
+ * bursts included.
+ */
+START_TEST(a_capped_source_keeps_to_its_cap_and_shows_that_it_is_alive)
+{
+	struct rig_guest guest = { .elf = "dirty",
+				   .cmdline = "mib=4 rate=1 progress=0" };
+	struct rig_host *a = rig_host_new();
+	struct rig_host *b = rig_host_new();
+	struct rig_move move = rig_move_default;
+	struct rig_result result;
+	struct first_round first = { 0 };
+
+	rig_boot(a, &guest);
+	rig_expect(a, "ready\n");
+	move.params.bandwidth = 1000 * 1000;
+	move.on_record = watch_first_round;
+	move.opaque = &first;
+	rig_move(a, b, &move, &result);
+	ck_assert_msg(!result.source_rc, "%s", result.source_error.text);
+	ck_assert_uint_ge(result.report.rounds[0].bytes, 4 * MIB);
+	ck_assert_uint_ge(result.report.rounds[0].ns, 2 * NS_PER_S);
+	/* One goes before the burst. */
+	ck_assert_uint_ge(first.pings, 2);
+	rig_type(b, "q");
+	rig_expect_exit(b, 0);
+	rig_host_free(a);
+	rig_host_free(b);
+}
+END_TEST
+
 static bool has_memory(uint64_t bytes)
 {
 	struct sysinfo info;
@@ -196,5 +249,6 @@ UNIT_SUITE("guests", two_vcpus_that_count_together_lose_nothing,
 	   two_vcpus_that_dirty_lose_nothing, a_periodic_timer_loses_no_ticks,
 	   a_deadline_timer_loses_no_ticks,
 	   a_guest_that_dirties_as_fast_as_it_can_moves,
+	   a_capped_source_keeps_to_its_cap_and_shows_that_it_is_alive,
 	   memory_above_4_GiB_moves_and_stays_sparse,
 	   pages_of_zeroes_are_told_and_take_no_memory)

@@ -28,8 +28,9 @@ static void note(struct pacing *p, uint64_t pages, uint64_t ns, uint64_t dirty)
 {
 	struct pacing_round r = {
 		.pages = pages,
-		.bytes = pages * PAGE_WIRE,
 		.ns = ns,
+		.link_bytes = pages * PAGE_WIRE,
+		.link_ns = ns,
 		.dirty_pages = dirty,
 	};
 
@@ -113,6 +114,47 @@ START_TEST(a_link_that_slows_down_counts_at_once)
 	before = pacing_bandwidth(&p);
 	note(&p, 25000, NS_PER_S, 25000);
 	ck_assert_uint_lt(pacing_bandwidth(&p), before / 9);
+}
+END_TEST
+
+START_TEST(a_cap_on_rounds_is_none_on_the_pause)
+{
+	struct pacing p = fresh();
+	struct pacing_round r = {
+		.pages = 25000,
+		.ns = 10 * NS_PER_S, /* 10 MB/s, but 1 GB/s in the burst */
+		.link_bytes = 250 * PAGE_WIRE,
+		.link_ns = NS_PER_MS,
+		.dirty_pages = 1000,
+	};
+	struct pacing_prediction x;
+	struct pacing_decision d;
+
+	pacing_set_cap(&p, 10 * 1000 * 1000);
+	pacing_note_round(&p, &r);
+	ck_assert_uint_gt(pacing_bandwidth(&p), 1000 * 1000 * 1000);
+	pacing_predict(&p, 1000, &x);
+	ck_assert_uint_lt(x.transfer_ns, 5 * NS_PER_MS);
+	/* A round in between would take 400 ms, which doesn't pay. */
+	(void)decide(&p);
+	pacing_note_round(&p, &r);
+	d = decide(&p);
+	ck_assert_int_eq(d.action, PACING_SWITCH);
+}
+END_TEST
+
+START_TEST(a_round_without_a_burst_says_nothing_of_the_link)
+{
+	struct pacing p = fresh();
+	struct pacing_round r = { .pages = 25000,
+				  .ns = 10 * NS_PER_S,
+				  .dirty_pages = 1000 };
+	uint64_t before;
+
+	note(&p, 25000, 100 * NS_PER_MS, 25000);
+	before = pacing_bandwidth(&p);
+	pacing_note_round(&p, &r);
+	ck_assert_uint_eq(pacing_bandwidth(&p), before);
 }
 END_TEST
 
@@ -427,8 +469,9 @@ static double sim_round(struct sim *s, struct pacing *p, double pages,
 	struct pacing_round r = {
 		.pages = (uint64_t)pages,
 		.zero_pages = (uint64_t)(pages - data),
-		.bytes = (uint64_t)bytes,
 		.ns = ns(t),
+		.link_bytes = (uint64_t)bytes,
+		.link_ns = ns(t),
 		.dirty_pages = (uint64_t)dirty,
 	};
 
@@ -590,6 +633,8 @@ END_TEST
 UNIT_SUITE("pacing", a_prediction_is_the_sum_of_its_terms,
 	   nothing_is_predicted_from_no_bandwidth,
 	   small_rounds_do_not_spoil_the_bandwidth,
+	   a_cap_on_rounds_is_none_on_the_pause,
+	   a_round_without_a_burst_says_nothing_of_the_link,
 	   a_link_that_slows_down_counts_at_once,
 	   one_hiccup_neither_hides_nor_poisons_a_cost,
 	   disks_are_flushed_before_the_switch,
