@@ -75,6 +75,18 @@ static const struct bus_range *lookup(const struct bus *bus, uint64_t addr,
 	return range;
 }
 
+static void lock(const struct bus_range *range)
+{
+	if (range->lock)
+		pthread_mutex_lock(range->lock);
+}
+
+static void unlock(const struct bus_range *range)
+{
+	if (range->lock)
+		pthread_mutex_unlock(range->lock);
+}
+
 bool bus_read(struct bus *bus, uint64_t addr, void *data, unsigned int size)
 {
 	const struct bus_range *range = lookup(bus, addr, size);
@@ -82,9 +94,9 @@ bool bus_read(struct bus *bus, uint64_t addr, void *data, unsigned int size)
 	memset(data, 0xff, size);
 	if (!range)
 		return false;
-	pthread_mutex_lock(range->lock);
+	lock(range);
 	range->ops->read(range->opaque, addr - range->base, data, size);
-	pthread_mutex_unlock(range->lock);
+	unlock(range);
 	return true;
 }
 
@@ -95,8 +107,8 @@ bool bus_write(struct bus *bus, uint64_t addr, const void *data,
 
 	if (!range)
 		return false;
-	pthread_mutex_lock(range->lock);
+	lock(range);
 	range->ops->write(range->opaque, addr - range->base, data, size);
-	pthread_mutex_unlock(range->lock);
+	unlock(range);
 	return true;
 }

@@ -3,8 +3,10 @@
  * Port and MMIO dispatch: from an address to the device that answers there.
  *
  * A range belongs to one device; the bus takes that device's lock around each
- * access, so devices need not. Ranges never overlap. They are added before
- * vCPUs run and removed after they have stopped, so that lookups take no lock.
+ * access, so devices need not. A range without a lock belongs to a bridge,
+ * which finds out itself whose lock to take. Ranges never overlap. They are
+ * added before vCPUs run and removed after they have stopped, so that lookups
+ * take no lock.
  *
  * Unclaimed reads give all ones, unclaimed writes are dropped, as on a PC.
  */
@@ -34,7 +36,7 @@ struct bus_range {
 	const char *name; /* for errors; a literal */
 	const struct bus_ops *ops;
 	void *opaque;
-	pthread_mutex_t *lock;
+	pthread_mutex_t *lock; /* NULL: the ops see to it themselves */
 };
 
 struct bus {
