@@ -30,30 +30,38 @@
 #define MSIX_CONTROL_ENABLE 0x8000
 #define MSIX_CONTROL_MASK   0x4000 /* of the whole function */
 
+/* As the guest sees one in the table. */
 struct msix_entry {
-	uint64_t address;
+	uint64_t address; /* a multiple of 4 */
 	uint32_t data;
-	bool masked;
+	uint32_t control; /* of MSIX_ENTRY_MASKED */
 };
 
+#define MSIX_ENTRY_MASKED 0x1
+
 struct msix_state {
-	uint16_t control; /* of ENABLE and MASK */
-	uint32_t pending; /* a bit a vector */
+	uint32_t nvectors; /* as many as the device has, and entries */
+	uint32_t pending;  /* a bit a vector that is raised and masked */
+	uint16_t control;  /* of ENABLE and MASK */
 	struct msix_entry entries[DEVICE_VECTORS_MAX];
 };
 
 struct msix {
 	struct irq *irq;
-	unsigned int nvectors; /* 1 to DEVICE_VECTORS_MAX */
+	unsigned int nvectors; /* 1 to DEVICE_VECTORS_MAX; zeroed: 0 */
 	pthread_mutex_t lock;
 	struct msix_state state;
 };
 
 /**
  * msix_init() - power-on state: disabled, every vector masked.
+ * @nvectors: 1 to DEVICE_VECTORS_MAX.
  */
 void msix_init(struct msix *msix, struct irq *irq, unsigned int nvectors);
 
+/**
+ * msix_fini() - the counterpart. Fine on a zeroed one, which has no vectors.
+ */
 void msix_fini(struct msix *msix);
 
 /**
@@ -86,12 +94,16 @@ void msix_write(struct msix *msix, uint64_t offset, const void *data,
 
 /**
  * msix_control() / msix_set_control() - the capability's control word, with the
- * table size in its low bits.
+ * table size in its low bits, which can't be set. What was pending is sent when
+ * the function's mask goes, and forgotten when MSI-X is disabled.
  */
 uint16_t msix_control(struct msix *msix);
 void msix_set_control(struct msix *msix, uint16_t control);
 
-/* As device_ops has them; the state travels inside its device's. */
+/*
+ * As device_ops has them; the state travels inside its device's. A zeroed
+ * struct msix accepts the state of a device without vectors.
+ */
 void msix_visit(struct codec *c, struct msix_state *state);
 void msix_snapshot(struct msix *msix, struct msix_state *state);
 int __must_check msix_check(const struct msix *msix,
