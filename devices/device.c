@@ -8,6 +8,7 @@
 
 #include "devices/debug_exit.h"
 #include "devices/device.h"
+#include "devices/pci.h"
 #include "devices/power.h"
 #include "devices/rtc.h"
 #include "devices/serial.h"
@@ -16,6 +17,7 @@ static const struct device_type device_types[] = {
 	{ &serial_ops, serial_create },
 	{ &rtc_ops, rtc_create },
 	{ &power_ops, power_create },
+	{ &pci_host_ops, pci_host_create },
 	{ &debug_exit_ops, debug_exit_create },
 };
 

@@ -67,7 +67,9 @@ struct pci_function_ops {
 			  uint64_t offset, const void *data, unsigned int size);
 	/*
 	 * The guest can reach @bar at @gpa from now on; 0: nowhere. Doorbells
-	 * move now.
+	 * move now. Not called for the BAR of MSI-X. A guest that lays BARs
+	 * over each other finds that of the lowest slot; the others are not
+	 * told.
 	 */
 	void (*bar_moved)(struct pci_function *fn, unsigned int bar,
 			  uint64_t gpa);
@@ -82,7 +84,10 @@ struct pci_function_ops {
 				   unsigned int offset, unsigned int size);
 };
 
-/* What the guest can write in the header and the MSI-X capability. */
+/*
+ * What the guest can write in the header and the MSI-X capability. What it can
+ * write in other capabilities is the state of the device that has added them.
+ */
 struct pci_state {
 	uint16_t command;
 	uint8_t cache_line;
@@ -106,30 +111,43 @@ struct pci_identity {
 
 struct pci_function {
 	const struct pci_function_ops *ops;
-	struct device *dev; /* whose lock guards all of this */
+	struct device *dev; /* whose lock guards all of this but the line */
 	struct pci_bus *bus;
 	unsigned int slot;
 	struct pci_identity identity;
 	uint8_t config[PCI_CONFIG_SIZE];   /* as the guest reads it */
 	uint8_t writable[PCI_CONFIG_SIZE]; /* a bit that it can change */
-	unsigned int first_free;	   /* for the next capability */
-	unsigned int last_cap;		   /* whose next pointer grows */
-	unsigned int msix_cap;
-	struct msix msix; /* with vectors only */
+	/* The capability that was added over this byte, 0 for none. */
+	uint8_t added[PCI_CONFIG_SIZE];
+	unsigned int first_free;      /* for the next capability */
+	unsigned int last_cap;	      /* whose next pointer grows */
+	unsigned int msix_cap;	      /* with vectors only */
+	struct msix msix;	      /* likewise */
+	uint64_t reachable[PCI_BARS]; /* where the guest reaches them */
+	/* Under the bus's lock of lines, not the device's. */
+	bool line;     /* as the device drives it */
+	bool line_cut; /* INTX_OFF is set, or MSI-X enabled */
 };
 
 /**
  * pci_bus_create() - an empty bus; whoever makes a VM makes one.
+ * @irq: outlives the bus.
+ *
+ * Return: 0 or -ENOMEM with @err.
  */
 int __must_check pci_bus_create(struct irq *irq, struct pci_bus **ret,
 				struct error *err);
 
+/**
+ * pci_bus_free() - all functions have left. NULL is fine.
+ */
 void pci_bus_free(struct pci_bus *bus);
 
 /**
  * pci_function_init() - take the next slot of @bus, with BARs at their first
  * addresses, memory decoding off.
  * @dev: initialised; its lock is held around all calls of @ops.
+ * @identity: copied; BARs of one function fill at most LAYOUT_PCI_SLOT_SIZE.
  *
  * Return: 0, or -ENOSPC with @err when all slots are taken.
  */
@@ -140,7 +158,8 @@ int __must_check pci_function_init(struct pci_function *fn, struct pci_bus *bus,
 				   struct error *err);
 
 /**
- * pci_function_fini() - leave the bus. Nobody accesses it any more. Fine on a
+ * pci_function_fini() - leave the bus. Nobody accesses it any more, and
+ * bar_moved() isn't called: the device has taken its doorbells down. Fine on a
  * zeroed function, and on one whose init failed.
  */
 void pci_function_fini(struct pci_function *fn);
@@ -149,6 +168,9 @@ void pci_function_fini(struct pci_function *fn);
  * pci_add_capability() - append one to the list, while the device is made.
  * @data: its bytes from offset 2 on (after id and next pointer).
  * @len: of @data, so that @len + 2 is its length.
+ *
+ * The guest can change nothing of it; set bits in writable[] for what it can.
+ * Those are 0 after a reset.
  *
  * Return: its offset in configuration space.
  */
@@ -162,7 +184,10 @@ uint64_t pci_function_bar(const struct pci_function *fn, unsigned int bar);
 
 /**
  * pci_set_line() - drive the function's interrupt line (INTA#), whatever thread
- * this is. The guest's INTX_OFF bit is looked at here.
+ * this is. What cuts it off is looked at here: the guest's INTX_OFF bit, and
+ * MSI-X while it is enabled.
+ *
+ * The level isn't state: commit and reset leave it low, resume() drives it.
  */
 void pci_set_line(struct pci_function *fn, bool level);
 
@@ -176,6 +201,12 @@ void pci_commit(struct pci_function *fn, const struct pci_state *state);
 void pci_function_reset(struct pci_function *fn);
 
 /* ---- the host bridge ---- */
+
+struct pci_host_state {
+	uint32_t address;      /* port 0xcf8 */
+	uint8_t reset_control; /* port 0xcf9 */
+	struct pci_state pci;
+};
 
 extern const struct device_ops pci_host_ops;
 

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
 /*
  * Power management: the part of ACPI's fixed hardware that a VM has a use for
- * (PM1a event and control blocks, the power management timer), the reset
- * control register at 0xcf9, and of the keyboard controller only its reset
- * pulse, for kernels that try that.
+ * (PM1a event and control blocks, the power management timer), and of the
+ * keyboard controller only its reset pulse, for kernels that try that. The
+ * reset control register is the PCI host bridge's, among whose ports it lies.
  *
  * There is no SMI command port: ACPI mode is on from the start, so SCI_EN
  * reads as 1. The only sleep state is S5. The SCI is level-triggered: high
@@ -17,10 +17,6 @@
  *
  * TMR_STS is worked out when someone looks; only a guest that wants the
  * interrupt costs a host timer.
- *
- * When the PCI host bridge comes, its configuration ports 0xcf8 to 0xcff
- * surround the reset register; byte accesses to 0xcf9 are then its to handle
- * as power_write_reset() does.
  *
  * Spec: ACPI 6.5, section 4.8. Threads: vCPUs through the bus, the loop, and
  * whoever presses the button; one at a time.
@@ -52,10 +48,6 @@
 #define CNT_SLP_EN    (1U << 13)
 #define CNT_KEPT      (CNT_BM_RLD | CNT_SLP_TYPE)
 
-/* Reset control: bits 1 (system), 2 (the CPU: a rising edge resets), 3. */
-#define RESET_EDGE 0x04
-#define RESET_KEPT 0x0e
-
 /* TMR_STS is set when bit 31 toggles, section 4.8.2.1. */
 #define TIMER_SHIFT 31
 
@@ -66,7 +58,6 @@ enum power_port {
 	POWER_EVENT,
 	POWER_CONTROL,
 	POWER_TIMER,
-	POWER_RESET,
 	POWER_I8042,
 	POWER_PORTS,
 };
@@ -102,7 +93,6 @@ static const struct {
 	[POWER_CONTROL] = { "PM1a control", PORT_PM1A_CONTROL,
 			    PORT_PM1A_CONTROL_LEN },
 	[POWER_TIMER] = { "PM timer", PORT_PM_TIMER, PORT_PM_TIMER_LEN },
-	[POWER_RESET] = { "reset control", PORT_RESET, 1 },
 	[POWER_I8042] = { "reset pulse", PORT_I8042_COMMAND, 1 },
 };
 
@@ -185,8 +175,6 @@ static uint32_t power_read_port(struct power *power, enum power_port port)
 		return s->pm1_control | CNT_SCI_EN;
 	case POWER_TIMER:
 		return (uint32_t)power_ticks(power);
-	case POWER_RESET:
-		return s->reset_control;
 	case POWER_I8042:
 	case POWER_PORTS:
 		break;
@@ -229,15 +217,6 @@ static void power_write_control(struct power *power, uint64_t offset,
 		power->hooks->request_poweroff(power->hooks_opaque);
 }
 
-static void power_write_reset(struct power *power, uint8_t value)
-{
-	uint8_t before = power->state.reset_control;
-
-	power->state.reset_control = value & RESET_KEPT;
-	if (value & ~before & RESET_EDGE)
-		power->hooks->request_reset(power->hooks_opaque);
-}
-
 static void power_write_port(struct power *power, enum power_port port,
 			     uint64_t offset, uint8_t value)
 {
@@ -247,9 +226,6 @@ static void power_write_port(struct power *power, enum power_port port,
 		break;
 	case POWER_CONTROL:
 		power_write_control(power, offset, value);
-		break;
-	case POWER_RESET:
-		power_write_reset(power, value);
 		break;
 	case POWER_I8042:
 		/* Pulse output lines that are 0 in the low half: 0 is reset. */
@@ -306,7 +282,9 @@ static void power_visit(struct codec *c, void *state)
 	codec_u16(c, "pm1_status", &s->pm1_status);
 	codec_u16(c, "pm1_enable", &s->pm1_enable);
 	codec_u16(c, "pm1_control", &s->pm1_control);
-	codec_u8(c, "reset_control", &s->reset_control);
+	/* The reset control register has become the PCI host bridge's. */
+	if (c->version < 2)
+		codec_u8(c, "reset_control", &(uint8_t){ 0 });
 	codec_u64(c, "timer", &s->timer);
 	codec_u64(c, "timer_seen", &s->timer_seen);
 	codec_u64(c, "utc_ns", &s->utc_ns);
@@ -341,11 +319,6 @@ static int power_check(struct device *dev, const void *state, struct error *err)
 				 "%s: pm1_control 0x%04x has "
 				 "bits that aren't kept",
 				 dev->id, s->pm1_control);
-	if (s->reset_control & ~RESET_KEPT)
-		return error_set(err, -EINVAL,
-				 "%s: reset_control 0x%02x has "
-				 "bits that aren't kept",
-				 dev->id, s->reset_control);
 	if (s->timer > TIMER_MAX)
 		return error_set(err, -EINVAL,
 				 "%s: timer %llu has run for "
@@ -412,7 +385,7 @@ static void power_free(struct device *dev)
 const struct device_ops power_ops = {
 	.type = "power",
 	.migrates = DEVICE_MIGRATES_STATE,
-	.version = 1,
+	.version = 2,
 	.state_size = sizeof(struct power_state),
 	.visit = power_visit,
 	.snapshot = power_snapshot,

@@ -15,11 +15,10 @@
 struct power_state {
 	uint16_t pm1_status;
 	uint16_t pm1_enable;
-	uint16_t pm1_control;  /* without SCI_EN, which is always 1 */
-	uint8_t reset_control; /* port 0xcf9 */
-	uint64_t timer;	       /* ticks; the guest sees the low 32 bits */
-	uint64_t timer_seen;   /* of timer, when TMR_STS was last looked at */
-	uint64_t utc_ns;       /* since 1970, when timer was read */
+	uint16_t pm1_control; /* without SCI_EN, which is always 1 */
+	uint64_t timer;	      /* ticks; the guest sees the low 32 bits */
+	uint64_t timer_seen;  /* of timer, when TMR_STS was last looked at */
+	uint64_t utc_ns;      /* since 1970, when timer was read */
 };
 
 extern const struct device_ops power_ops;

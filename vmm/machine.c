@@ -13,6 +13,8 @@ static const struct device_config always[] = {
 	{ .type = "serial", .id = "serial0" },
 	{ .type = "rtc", .id = "rtc0" },
 	{ .type = "power", .id = "power0" },
+	/* Slot 0 is the bridge's: before all that sits on its bus. */
+	{ .type = "pci", .id = "pci0" },
 };
 
 void machine_init(struct machine *machine)

@@ -20,6 +20,7 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include "devices/pci.h"
 #include "devices/power.h"
 #include "vmm/log.h"
 #include "vmm/vm_internal.h"
@@ -397,6 +398,7 @@ static int create_devices(struct vm *vm, struct error *err)
 	struct device_env env = {
 		.pio = &vm->pio,
 		.mmio = &vm->mmio,
+		.pci = vm->pci,
 		.irq = &vm->irq,
 		.doorbell = &vm->doorbell,
 		.loop = vm->host.loop,
@@ -540,6 +542,8 @@ int vm_create(const struct machine *machine, const struct vm_host *host,
 	if (!rc)
 		rc = create_kvm_vm(vm, err);
 	if (!rc)
+		rc = pci_bus_create(&vm->irq, &vm->pci, err);
+	if (!rc)
 		rc = create_devices(vm, err);
 	if (!rc)
 		rc = create_vcpus(vm, err);
@@ -565,6 +569,7 @@ void vm_free(struct vm *vm)
 		vcpu_free(vm->vcpus[i]);
 	for (uint32_t i = vm->ndevices; i-- > 0;)
 		vm->devices[i]->ops->free(vm->devices[i]);
+	pci_bus_free(vm->pci);
 	loop_fd_remove(vm->wake);
 	close_fd(&vm->wake_fd);
 	close_fd(&vm->fd);

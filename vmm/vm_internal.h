@@ -41,6 +41,7 @@ struct vm {
 	struct bus pio;
 	struct bus mmio;
 	struct irq irq;
+	struct pci_bus *pci;
 	struct doorbell doorbell;
 	uint32_t nvcpus;
 	struct vcpu **vcpus;

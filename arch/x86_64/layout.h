@@ -33,8 +33,13 @@
 
 /* ---- memory-mapped hardware in the hole below 4 GiB ---- */
 
-#define LAYOUT_IOAPIC	  0xfec00000U
-#define LAYOUT_LOCAL_APIC 0xfee00000U
+#define LAYOUT_PCI_WINDOW      0xc0000000U /* where BARs may lie */
+#define LAYOUT_PCI_WINDOW_SIZE 0x20000000U
+#define LAYOUT_PCI_SLOT_SIZE   0x10000U /* of the window, a slot's first BARs */
+#define LAYOUT_PCI_ECAM	       0xe0000000U /* of bus 0, the only one */
+#define LAYOUT_PCI_ECAM_SIZE   0x100000U
+#define LAYOUT_IOAPIC	       0xfec00000U
+#define LAYOUT_LOCAL_APIC      0xfee00000U
 
 /* ---- ports ---- */
 
@@ -51,7 +56,9 @@
 #define PORT_PM1A_CONTROL_LEN 2
 #define PORT_PM_TIMER	      0x608
 #define PORT_PM_TIMER_LEN     4
-#define PORT_RESET	      0xcf9
+#define PORT_PCI	      0xcf8 /* configuration: address, data */
+#define PORT_PCI_LEN	      8
+#define PORT_RESET	      0xcf9 /* a byte among those */
 
 /* ---- values that hardware and tables must agree on ---- */
 
@@ -61,8 +68,10 @@
 
 /* ---- interrupts: ISA line n is GSI n ---- */
 
-#define GSI_SERIAL 4
-#define GSI_RTC	   8
-#define GSI_SCI	   9 /* level, active high */
+#define GSI_SERIAL    4
+#define GSI_RTC	      8
+#define GSI_SCI	      9	 /* level, active high */
+#define GSI_PCI	      16 /* INTA# of slot n is line n % GSI_PCI_COUNT of these */
+#define GSI_PCI_COUNT 8
 
 #endif

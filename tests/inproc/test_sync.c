@@ -33,8 +33,8 @@ static const struct {
 	{ "vm@1.clock.clock_ns", "kvmclock runs on" },
 	{ "vm@1.clock.realtime_ns", "and so does what it is held against" },
 	{ "vm@1.clock.host_tsc", "likewise" },
-	{ "power@1.timer", "the ACPI timer goes on for the time under way" },
-	{ "power@1.utc_ns", "when that was" },
+	{ "power@2.timer", "the ACPI timer goes on for the time under way" },
+	{ "power@2.utc_ns", "when that was" },
 };
 
 /* ---- saved states ---- */

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * What the tests of a device stand it on: real buses and a real loop, hooks
- * that count, and interrupt lines that are only written down (the functions of
- * vmm/irq.h are replaced at link time; include this in one file a program).
+ * that count, and interrupt lines and messages that are only written down (the
+ * functions of vmm/irq.h are replaced at link time; include this in one file a
+ * program).
  */
 #ifndef GODWIT_TESTS_DEVICE_RIG_H
 #define GODWIT_TESTS_DEVICE_RIG_H
@@ -16,16 +17,19 @@
 #include <unistd.h>
 
 #include "devices/device.h"
+#include "devices/pci.h"
 #include "tests/unit/unit.h"
 #include "vmm/bus.h"
 #include "vmm/irq.h"
 #include "vmm/loop.h"
 
 #define RIG_GSIS 24
+#define RIG_MSIS 64
 
 struct device_rig {
 	struct bus pio;
 	struct bus mmio;
+	struct pci_bus *pci;
 	struct irq irq;
 	struct loop *loop;
 	pthread_t thread;
@@ -35,6 +39,11 @@ struct device_rig {
 	struct device *dev;
 	_Atomic bool line[RIG_GSIS];
 	_Atomic unsigned int edges[RIG_GSIS]; /* rising ones */
+	_Atomic unsigned int nmsis;	      /* messages that were sent */
+	struct rig_msi {
+		uint64_t address;
+		uint32_t data;
+	} msis[RIG_MSIS]; /* the first ones */
 	unsigned int poweroffs;
 	unsigned int resets;
 	unsigned int exits;
@@ -52,10 +61,13 @@ void irq_set_line(struct irq *irq, uint32_t gsi, bool level)
 	rig->line[gsi] = level;
 }
 
-void irq_send_msi(struct irq *irq __maybe_unused, uint64_t address,
-		  uint32_t data __maybe_unused)
+void irq_send_msi(struct irq *irq, uint64_t address, uint32_t data)
 {
-	ck_abort_msg("an MSI to 0x%llx", (unsigned long long)address);
+	struct device_rig *rig = container_of(irq, struct device_rig, irq);
+	unsigned int n = rig->nmsis++;
+
+	if (n < RIG_MSIS)
+		rig->msis[n] = (struct rig_msi){ address, data };
 }
 
 static void rig_poweroff(void *opaque)
@@ -91,11 +103,13 @@ static struct device_rig *rig_new(void)
 	bus_init(&rig->pio, "port");
 	bus_init(&rig->mmio, "mmio");
 	ck_assert_int_eq(loop_create(&rig->loop, &err), 0);
+	ck_assert_int_eq(pci_bus_create(&rig->irq, &rig->pci, &err), 0);
 	rig->hooks = (struct device_hooks){ rig_poweroff, rig_reset, rig_exit,
 					    rig_stop };
 	rig->env = (struct device_env){
 		.pio = &rig->pio,
 		.mmio = &rig->mmio,
+		.pci = rig->pci,
 		.irq = &rig->irq,
 		.loop = rig->loop,
 		.hooks = &rig->hooks,
@@ -194,6 +208,8 @@ static void rig_free(struct device_rig *rig)
 		rig->dev->ops->free(rig->dev);
 	/* Whatever a device claims it gives back. */
 	ck_assert_uint_eq(rig->pio.nranges, 0);
+	ck_assert_uint_eq(rig->mmio.nranges, 0);
+	pci_bus_free(rig->pci);
 	loop_free(rig->loop);
 	free(rig);
 }

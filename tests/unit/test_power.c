@@ -122,25 +122,6 @@ START_TEST(power_button_pressed_while_paused_is_felt_at_resume)
 }
 END_TEST
 
-START_TEST(power_resets_on_the_rising_edge_of_the_reset_register)
-{
-	struct device_rig *rig = power_new();
-
-	out8(rig, PORT_RESET, 0x02);
-	ck_assert_uint_eq(rig->resets, 0);
-	ck_assert_uint_eq(in8(rig, PORT_RESET), 0x02);
-	out8(rig, PORT_RESET, 0x06);
-	ck_assert_uint_eq(rig->resets, 1);
-	out8(rig, PORT_RESET, 0x06);
-	ck_assert_uint_eq(rig->resets, 1);
-	/* And at once, as the FADT says. */
-	RIG_OP(rig, reset);
-	out8(rig, PORT_RESET, RESET_HARD);
-	ck_assert_uint_eq(rig->resets, 2);
-	rig_free(rig);
-}
-END_TEST
-
 START_TEST(power_resets_on_the_keyboard_controllers_pulse)
 {
 	struct device_rig *rig = power_new();
@@ -254,7 +235,6 @@ START_TEST(power_state_comes_whole_over_the_wire)
 		.pm1_status = 0x0101,
 		.pm1_enable = 0x0520,
 		.pm1_control = 0x1402,
-		.reset_control = 0x0a,
 		.timer = 0x23456789abcdef,
 		.timer_seen = 0x23456700000000,
 		.utc_ns = 0x17c0ffee12345678,
@@ -266,11 +246,32 @@ START_TEST(power_state_comes_whole_over_the_wire)
 	ck_assert_uint_eq(back.pm1_status, full.pm1_status);
 	ck_assert_uint_eq(back.pm1_enable, full.pm1_enable);
 	ck_assert_uint_eq(back.pm1_control, full.pm1_control);
-	ck_assert_uint_eq(back.reset_control, full.reset_control);
 	ck_assert_uint_eq(back.timer, full.timer);
 	ck_assert_uint_eq(back.timer_seen, full.timer_seen);
 	ck_assert_uint_eq(back.utc_ns, full.utc_ns);
 	rig_free(rig);
+}
+END_TEST
+
+START_TEST(power_state_of_version_1_had_the_reset_register_too)
+{
+	const uint8_t wire[] = { 0x01, 0x01, 0x20, 0x05, 0x02, 0x14, 0x0a, 9,
+				 0,    0,    0,	   0,	 0,    0,    0,	   8,
+				 0,    0,    0,	   0,	 0,    0,    0,	   7,
+				 0,    0,    0,	   0,	 0,    0,    0 };
+	struct power_state back;
+	struct error err = { "" };
+	struct codec c;
+
+	codec_init_load(&c, wire, sizeof(wire), 1);
+	power_ops.visit(&c, &back);
+	ck_assert_msg(!codec_finish(&c, &err), "%s", err.text);
+	ck_assert_uint_eq(back.pm1_status, 0x0101);
+	ck_assert_uint_eq(back.pm1_enable, 0x0520);
+	ck_assert_uint_eq(back.pm1_control, 0x1402);
+	ck_assert_uint_eq(back.timer, 9);
+	ck_assert_uint_eq(back.timer_seen, 8);
+	ck_assert_uint_eq(back.utc_ns, 7);
 }
 END_TEST
 
@@ -289,7 +290,6 @@ START_TEST(power_refuses_states_that_no_guest_can_reach)
 	REFUSES(.pm1_enable = 0x0200);
 	REFUSES(.pm1_control = 0x0001);
 	REFUSES(.pm1_control = 0x2000);
-	REFUSES(.reset_control = 0x01);
 	REFUSES(.timer_seen = 1);
 	REFUSES(.timer = 1ULL << 63);
 #undef REFUSES
@@ -305,7 +305,6 @@ START_TEST(power_reset_is_the_state_at_power_on)
 	out16(rig, ENABLE, BUTTON);
 	press(rig);
 	out16(rig, CONTROL, 0x0402);
-	out8(rig, PORT_RESET, 0x02);
 	RIG_OP(rig, pause);
 	RIG_OP(rig, reset);
 	RIG_OP(rig, resume);
@@ -314,7 +313,6 @@ START_TEST(power_reset_is_the_state_at_power_on)
 	ck_assert_uint_eq(state.pm1_status, 0);
 	ck_assert_uint_eq(state.pm1_enable, 0);
 	ck_assert_uint_eq(state.pm1_control, 0);
-	ck_assert_uint_eq(state.reset_control, 0);
 	ck_assert_uint_lt(state.timer, 60 * POWER_TIMER_HZ);
 	rig_free(rig);
 }
@@ -325,12 +323,12 @@ UNIT_SUITE("power", power_goes_off_by_s5_and_by_no_other_sleep,
 	   power_button_interrupts_until_it_is_acknowledged,
 	   power_button_waits_for_a_guest_that_does_not_listen_yet,
 	   power_button_pressed_while_paused_is_felt_at_resume,
-	   power_resets_on_the_rising_edge_of_the_reset_register,
 	   power_resets_on_the_keyboard_controllers_pulse,
 	   power_timer_counts_at_its_frequency,
 	   power_timer_does_not_step_back_across_a_move,
 	   power_timer_goes_on_by_the_time_that_a_move_took,
 	   power_timer_status_is_set_when_the_top_bit_toggles,
 	   power_timer_ignores_writes, power_state_comes_whole_over_the_wire,
+	   power_state_of_version_1_had_the_reset_register_too,
 	   power_refuses_states_that_no_guest_can_reach,
 	   power_reset_is_the_state_at_power_on)

@@ -12,6 +12,7 @@
 #include "arch/x86_64/vcpu_state.h"
 #include "arch/x86_64/vm_arch_state.h"
 #include "devices/device.h"
+#include "devices/pci.h"
 #include "devices/power.h"
 #include "devices/rtc.h"
 #include "devices/serial.h"
@@ -40,6 +41,10 @@ static const struct hole {
 				sizeof(((struct state *)NULL)->before), \
 			"padding"                                       \
 	}
+/* Inside of a struct pci_state. */
+#define PCI_PADDING(type, state, pci)             \
+	PADDING(type, state, pci.bars, pci.msix), \
+		PADDING(type, state, pci.msix.control, pci.msix.entries)
 	HOLE("vcpu", x86_vcpu_state, events.reserved, "reserved"),
 	HOLE("vcpu", x86_vcpu_state, reserved, "reserved"),
 	HOLE("vm", x86_vm_state, clock.reserved, "reserved"),
@@ -47,7 +52,9 @@ static const struct hole {
 	HOLE("vm", x86_vm_state, reserved, "reserved"),
 	PADDING("serial", serial_state, thre_pending, rx_len),
 	PADDING("rtc", rtc_state, cmos, offset),
-	PADDING("power", power_state, reset_control, timer),
+	PADDING("power", power_state, pm1_control, timer),
+	PADDING("pci", pci_host_state, reset_control, pci),
+	PCI_PADDING("pci", pci_host_state, pci),
 };
 
 static bool is_hole(const char *type, size_t at)
