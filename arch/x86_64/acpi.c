@@ -4,17 +4,17 @@
  *
  *	RSDP   where guests scan for it; leads to the XSDT
  *	FACS   what firmware and guest share: nothing, but it must be there
- *	DSDT   devices that can't be enumerated, processors, S5
+ *	DSDT   devices that can't be enumerated, PCI, processors, S5
  *	FADT   power management ports, reset register, what a PC lacks here
  *	MADT   processors and interrupt controllers
- *	XSDT   leads to FADT and MADT
+ *	MCFG   where PCI configuration space is mapped
+ *	XSDT   leads to FADT, MADT and MCFG
  *
  * They are made in a buffer on the side and written to the guest at once. A
- * table that comes later (MCFG with the PCI host bridge) is one more function
- * and one more entry of the XSDT; a device that comes later is one more
- * acpi_describe_*() in the DSDT.
+ * table that comes later is one more function and one more entry of the XSDT; a
+ * device that comes later is one more acpi_describe_*() in the DSDT.
  *
- * Spec: ACPI 6.5; sections are named at each table.
+ * Spec: ACPI 6.5, PCI firmware 3.2; sections are named at each table.
  */
 #include "arch/x86_64/acpi.h"
 
@@ -29,6 +29,7 @@
 #include "arch/x86_64/layout.h"
 
 #define ACPI_TABLES_MAX 4 /* that the XSDT leads to */
+#define PCI_SLOTS	32
 #define __packed	__attribute__((packed))
 
 /* Section 5.2.3.2. */
@@ -218,12 +219,24 @@ enum {
 #define MADT_LEVEL_HIGH	 0x000d /* MPS INTI: level, active high */
 #define MADT_ALL_CPUS	 0xff
 
+/* PCI firmware 3.2, section 4.1.2; one bus group. */
+struct acpi_mcfg {
+	struct acpi_header header;
+	uint64_t reserved;
+	uint64_t ecam;
+	uint16_t segment;
+	uint8_t first_bus;
+	uint8_t last_bus;
+	uint32_t reserved2;
+} __packed;
+
 static_assert(sizeof(struct acpi_address) == 12, "as ACPI has it");
 static_assert(sizeof(struct acpi_rsdp) == 36, "as ACPI has it");
 static_assert(sizeof(struct acpi_header) == 36, "as ACPI has it");
 static_assert(sizeof(struct acpi_facs) == 64, "as ACPI has it");
 static_assert(sizeof(struct acpi_fadt) == 276, "as ACPI has it");
 static_assert(sizeof(struct acpi_madt) == 44, "as ACPI has it");
+static_assert(sizeof(struct acpi_mcfg) == 60, "as PCI firmware has it");
 /* From APIC id 255 on an x2APIC entry would be needed, section 5.2.12.12. */
 static_assert(ARCH_CPUS_MAX <= 255, "local APIC entries do for all");
 
@@ -343,6 +356,72 @@ static void acpi_describe_cpus(struct aml *aml, uint32_t cpus)
 	}
 }
 
+/*
+ * Section 6.2.13: the interrupt line of each slot, without a device that routes
+ * it; then it is level-triggered.
+ */
+static void acpi_describe_pci_lines(struct aml *aml)
+{
+	size_t table, entry;
+
+	aml_name(aml, "_PRT");
+	table = aml_open_package(aml, PCI_SLOTS);
+	for (uint32_t slot = 0; slot < PCI_SLOTS; slot++) {
+		entry = aml_open_package(aml, 4);
+		aml_integer(aml, slot << 16 | 0xffff); /* any function */
+		aml_integer(aml, 0);		       /* INTA# */
+		aml_integer(aml, 0);
+		aml_integer(aml, GSI_PCI + slot % GSI_PCI_COUNT);
+		aml_close(aml, entry);
+	}
+	aml_close(aml, table);
+}
+
+static void acpi_describe_pci(struct aml *aml)
+{
+	size_t device = aml_open_device(aml, "PCI0");
+	uint8_t bytes[64];
+	struct aml res;
+
+	aml_name(aml, "_HID");
+	aml_eisa_id(aml, "PNP0A08"); /* PCI Express: there is ECAM */
+	aml_name(aml, "_CID");
+	aml_eisa_id(aml, "PNP0A03");
+	aml_name(aml, "_UID");
+	aml_integer(aml, 0);
+	aml_name(aml, "_BBN");
+	aml_integer(aml, 0);
+	aml_init(&res, bytes, sizeof(bytes));
+	aml_bus_window(&res, 0, 0);
+	aml_io(&res, PORT_PCI, PORT_PCI_LEN);
+	aml_memory_window(&res, LAYOUT_PCI_WINDOW, LAYOUT_PCI_WINDOW_SIZE);
+	aml_name(aml, "_CRS");
+	aml_resources(aml, &res);
+	acpi_describe_pci_lines(aml);
+	aml_close(aml, device);
+}
+
+/*
+ * Section 4.1.2 of PCI firmware: a bridge doesn't own its ECAM, the mainboard
+ * does.
+ */
+static void acpi_describe_ecam(struct aml *aml)
+{
+	size_t device = aml_open_device(aml, "ECAM");
+	uint8_t bytes[16];
+	struct aml res;
+
+	aml_name(aml, "_HID");
+	aml_eisa_id(aml, "PNP0C02");
+	aml_name(aml, "_UID");
+	aml_integer(aml, 0);
+	aml_init(&res, bytes, sizeof(bytes));
+	aml_memory(&res, LAYOUT_PCI_ECAM, LAYOUT_PCI_ECAM_SIZE);
+	aml_name(aml, "_CRS");
+	aml_resources(aml, &res);
+	aml_close(aml, device);
+}
+
 /* Section 7.4.2.6: what to put into SLP_TYP to switch off. */
 static void acpi_describe_s5(struct aml *aml)
 {
@@ -372,6 +451,8 @@ static uint64_t acpi_add_dsdt(struct acpi *acpi, uint32_t cpus)
 			     PORT_SERIAL_LEN, GSI_SERIAL);
 	acpi_describe_legacy(&aml, "RTC", "PNP0B00", PORT_RTC, PORT_RTC_LEN,
 			     GSI_RTC);
+	acpi_describe_pci(&aml);
+	acpi_describe_ecam(&aml);
 	aml_close(&aml, scope);
 	acpi_describe_s5(&aml);
 	acpi->full |= aml.full;
@@ -499,6 +580,21 @@ static void acpi_add_madt(struct acpi *acpi, uint32_t cpus)
 	acpi_list(acpi, start);
 }
 
+static void acpi_add_mcfg(struct acpi *acpi)
+{
+	const struct acpi_mcfg mcfg = {
+		.header = acpi_header("MCFG", 1),
+		.ecam = LAYOUT_PCI_ECAM,
+	};
+	size_t start;
+
+	acpi_align(acpi, 8);
+	start = acpi->len;
+	acpi_append(acpi, &mcfg, sizeof(mcfg));
+	acpi_finish(acpi, start);
+	acpi_list(acpi, start);
+}
+
 /* Section 5.2.8. */
 static uint64_t acpi_add_xsdt(struct acpi *acpi)
 {
@@ -544,6 +640,7 @@ int acpi_build(struct memory *mem, uint32_t cpus, uint64_t *ret_rsdp,
 	dsdt = acpi_add_dsdt(acpi, cpus);
 	acpi_add_fadt(acpi, facs, dsdt);
 	acpi_add_madt(acpi, cpus);
+	acpi_add_mcfg(acpi);
 	acpi_fill_rsdp(acpi, acpi_add_xsdt(acpi));
 	if (acpi->full) {
 		code = error_set(err, -ENOSPC,

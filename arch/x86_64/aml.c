@@ -28,6 +28,15 @@
 #define RES_END		0x79
 #define RES_IO_DECODE16 0x01
 
+/* Large ones, section 6.4.3: type in one byte, then a word of length. */
+#define RES_MEMORY	    0x86
+#define RES_DWORD_WINDOW    0x87
+#define RES_WORD_WINDOW	    0x88
+#define RES_WRITABLE	    0x01
+#define RES_WINDOW_MEMORY   0
+#define RES_WINDOW_BUS	    2
+#define RES_WINDOW_IS_FIXED 0x0c /* both ends */
+
 #define NAME_SEGMENT   4
 #define PKG_LENGTH_MAX 4 /* bytes of an encoded length */
 
@@ -204,6 +213,52 @@ void aml_irq(struct aml *res, unsigned int line)
 
 	aml_byte(res, RES_IRQ);
 	aml_bytes(res, &mask, sizeof(mask));
+}
+
+static void aml_large(struct aml *res, uint8_t type, uint16_t len)
+{
+	aml_byte(res, type);
+	aml_bytes(res, &len, sizeof(len));
+}
+
+void aml_memory(struct aml *res, uint32_t base, uint32_t len)
+{
+	aml_large(res, RES_MEMORY, 9);
+	aml_byte(res, RES_WRITABLE);
+	aml_bytes(res, &base, sizeof(base));
+	aml_bytes(res, &len, sizeof(len));
+}
+
+void aml_memory_window(struct aml *res, uint32_t base, uint32_t len)
+{
+	const uint32_t fields[] = {
+		0,			 /* granularity */
+		base, base + len - 1, 0, /* translation */
+		len,
+	};
+
+	aml_large(res, RES_DWORD_WINDOW, 3 + sizeof(fields));
+	aml_byte(res, RES_WINDOW_MEMORY);
+	aml_byte(res, RES_WINDOW_IS_FIXED);
+	aml_byte(res, RES_WRITABLE);
+	aml_bytes(res, fields, sizeof(fields));
+}
+
+void aml_bus_window(struct aml *res, uint16_t first, uint16_t last)
+{
+	const uint16_t fields[] = {
+		0, /* granularity */
+		first,
+		last,
+		0, /* translation */
+		(uint16_t)(last - first + 1),
+	};
+
+	aml_large(res, RES_WORD_WINDOW, 3 + sizeof(fields));
+	aml_byte(res, RES_WINDOW_BUS);
+	aml_byte(res, RES_WINDOW_IS_FIXED);
+	aml_byte(res, 0);
+	aml_bytes(res, fields, sizeof(fields));
 }
 
 void aml_resources(struct aml *aml, const struct aml *res)

@@ -75,6 +75,22 @@ void aml_io(struct aml *res, uint16_t base, uint8_t len);
 void aml_irq(struct aml *res, unsigned int line);
 
 /**
+ * aml_memory() - @len bytes of memory from @base, for the device itself.
+ */
+void aml_memory(struct aml *res, uint32_t base, uint32_t len);
+
+/**
+ * aml_memory_window() - @len bytes of memory from @base that a bridge hands out
+ * to what is behind it; not cached.
+ */
+void aml_memory_window(struct aml *res, uint32_t base, uint32_t len);
+
+/**
+ * aml_bus_window() - bus numbers from @first to @last, behind a bridge.
+ */
+void aml_bus_window(struct aml *res, uint16_t first, uint16_t last);
+
+/**
  * aml_resources() - a resource template from the descriptors in @res.
  */
 void aml_resources(struct aml *aml, const struct aml *res);

@@ -123,11 +123,19 @@ unsigned int boot_map(const struct memory *mem, struct boot_range *ret)
 		{ LAYOUT_HIGH_RAM, boot_low_ram_end(mem) - LAYOUT_HIGH_RAM,
 		  E820_RAM },
 	};
+	const struct boot_range ecam = { LAYOUT_PCI_ECAM, LAYOUT_PCI_ECAM_SIZE,
+					 E820_RESERVED };
 	unsigned int count = ARRAY_SIZE(low);
 
 	static_assert(ARRAY_SIZE(low) + MEMORY_REGIONS_MAX <= BOOT_RANGES_MAX,
-		      "every region has an entry");
+		      "every region has an entry, and ECAM");
+	static_assert(LAYOUT_PCI_WINDOW >= ARCH_HOLE_START &&
+			      LAYOUT_PCI_ECAM + LAYOUT_PCI_ECAM_SIZE <=
+				      ARCH_HOLE_END,
+		      "PCI lies in the hole");
 	memcpy(ret, low, sizeof(low));
+	/* Guests trust ECAM only where memory is reserved for it. */
+	ret[count++] = ecam;
 	for (unsigned int i = 1; i < mem->nregions; i++, count++) {
 		ret[count].start = mem->regions[i].gpa;
 		ret[count].size = mem->regions[i].size;

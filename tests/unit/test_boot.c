@@ -166,12 +166,15 @@ START_TEST(boot_starts_an_elf_with_a_pvh_note_in_32_bits)
 	ck_assert_uint_eq(info[3], 0); /* no modules */
 	ck_assert_str_eq(at(&rig, info[6], sizeof(CMDLINE)), CMDLINE);
 	ck_assert_mem_eq(at(&rig, info[8], 8), "RSD PTR ", 8);
-	ck_assert_uint_eq(info[12], 4);
-	map = at(&rig, info[10], 4 * 24);
+	ck_assert_uint_eq(info[12], 5);
+	map = at(&rig, info[10], 5 * 24);
 	ck_assert_uint_eq(map[0], 0);
 	ck_assert_uint_eq(map[2], E820_RAM);
 	ck_assert_uint_eq(map[9], LAYOUT_HIGH_RAM);
 	ck_assert_uint_eq(map[10], RAM - LAYOUT_HIGH_RAM);
+	ck_assert_uint_eq(map[12], LAYOUT_PCI_ECAM);
+	ck_assert_uint_eq(map[13], LAYOUT_PCI_ECAM_SIZE);
+	ck_assert_uint_eq(map[14], E820_RESERVED);
 	rig_fini(&rig);
 }
 END_TEST
@@ -187,11 +190,11 @@ START_TEST(boot_tells_of_ram_on_both_sides_of_the_hole)
 	rig_init(&rig, ram, &elf, sizeof(elf));
 	ck_assert_msg(!rig_load(&rig), "%s", rig.err.text);
 	info = at(&rig, rig.entry.rbx, 56);
-	ck_assert_uint_eq(info[12], 5);
-	map = at(&rig, info[10], 5 * 24);
+	ck_assert_uint_eq(info[12], 6);
+	map = at(&rig, info[10], 6 * 24);
 	ck_assert_uint_eq(map[10], ARCH_HOLE_START - LAYOUT_HIGH_RAM);
-	ck_assert_uint_eq(map[12], ARCH_HOLE_END);
-	ck_assert_uint_eq(map[13], GIB);
+	ck_assert_uint_eq(map[15], ARCH_HOLE_END);
+	ck_assert_uint_eq(map[16], GIB);
 	rig_fini(&rig);
 }
 END_TEST
@@ -287,7 +290,7 @@ START_TEST(boot_starts_a_vmlinux_without_note_in_64_bits)
 	ck_assert_uint_eq(params->hdr.header, 0x53726448);
 	ck_assert_uint_eq(params->hdr.boot_flag, 0xaa55);
 	ck_assert_uint_eq(params->hdr.type_of_loader, 0xff);
-	ck_assert_uint_eq(params->e820_entries, 4);
+	ck_assert_uint_eq(params->e820_entries, 5);
 	ck_assert_str_eq(at(&rig, params->hdr.cmd_line_ptr, 32), CMDLINE);
 	ck_assert_mem_eq(at(&rig, params->acpi_rsdp_addr, 8), "RSD PTR ", 8);
 	rig_fini(&rig);
