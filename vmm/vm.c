@@ -561,6 +561,8 @@ void vm_free(struct vm *vm)
 {
 	if (!vm)
 		return;
+	/* Nobody acts on what the guest still asks for. */
+	loop_fd_remove(vm->wake);
 	loop_timer_remove(vm->throttle_timer);
 	for (uint32_t i = 0; i < vm->nvcpus; i++)
 		vcpu_kick(vm->vcpus[i]);
@@ -570,7 +572,6 @@ void vm_free(struct vm *vm)
 	for (uint32_t i = vm->ndevices; i-- > 0;)
 		vm->devices[i]->ops->free(vm->devices[i]);
 	pci_bus_free(vm->pci);
-	loop_fd_remove(vm->wake);
 	close_fd(&vm->wake_fd);
 	close_fd(&vm->fd);
 	memory_free(vm->mem);
