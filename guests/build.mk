@@ -12,7 +12,7 @@ GUEST_OBJ := $(GUEST_OUT)/obj
 GUEST_NAMES := hello echo heartbeat dirty smp timer sync crash
 
 GUEST_LIB := $(patsubst %,$(GUEST_OBJ)/lib/%.o,boot trap_entry trap mem acpi \
-	smp clock lapic start cmdline print serial string)
+	smp clock lapic pci virtio start cmdline print serial string)
 
 # One guest is its own .c file, unless it is listed here, plus its extras.
 GUEST_MAIN_sync := $(GUEST_OBJ)/sync/main.o

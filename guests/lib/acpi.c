@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Which CPUs there are: RSDP, from there XSDT or RSDT, from there the MADT.
- * ACPI 6.5, sections 5.2.5 to 5.2.12.
+ * Which CPUs there are, and where PCI configuration space is: RSDP, from there
+ * XSDT or RSDT, from there the MADT and the MCFG. ACPI 6.5, sections 5.2.5 to
+ * 5.2.12; PCI firmware 3.2, section 4.1.2.
  *
  * A guest tests its VMM, so sums are checked and what is wrong ends it. No
- * RSDP is no fault: there is one CPU then.
+ * RSDP is no fault: there is one CPU then, and PCI by ports if at all.
  */
 #include "runtime.h"
 
@@ -56,6 +57,19 @@ struct madt_x2apic {
 	uint32_t apic_id;
 	uint32_t flags;
 	uint32_t processor;
+} __attribute__((packed));
+
+struct mcfg_entry {
+	uint64_t base;
+	uint16_t segment;
+	uint8_t first_bus, last_bus;
+	uint32_t reserved;
+} __attribute__((packed));
+
+struct mcfg {
+	struct sdt header;
+	uint64_t reserved;
+	struct mcfg_entry entries[];
 } __attribute__((packed));
 
 static uint64_t load(const void *from, size_t size)
@@ -112,28 +126,45 @@ static void add_cpu(const uint8_t *entry)
 	}
 }
 
+static void add_cpus(const struct madt *madt)
+{
+	const uint8_t *end = (const uint8_t *)madt + madt->header.length;
+	const uint8_t *entry;
+
+	for (entry = madt->entries;
+	     entry + 2 <= end && entry[1] >= 2 && entry + entry[1] <= end;
+	     entry += entry[1])
+		add_cpu(entry);
+}
+
+static void add_ecam(const struct mcfg *mcfg)
+{
+	const uint8_t *end = (const uint8_t *)mcfg + mcfg->header.length;
+	const struct mcfg_entry *entry = mcfg->entries;
+
+	for (; (const uint8_t *)(entry + 1) <= end; entry++) {
+		if (!entry->segment && !entry->first_bus)
+			pci_add_ecam(entry->base);
+	}
+}
+
 void acpi_init(const struct hvm_start_info *info)
 {
 	const struct rsdp *rsdp = (const struct rsdp *)info->rsdp_gpa;
-	const struct madt *madt;
-	const uint8_t *entry, *end;
+	const struct sdt *root, *table;
+	size_t width;
 
 	if (!rsdp)
 		return;
 	if (memcmp(rsdp->signature, "RSD PTR ", 8))
 		guest_fail(VERDICT_MACHINE, "ACPI RSDP: bad signature\n");
 	check_sum("RSDP", rsdp, 20);
-	if (rsdp->revision >= 2 && rsdp->xsdt)
-		madt = (const struct madt *)find((const struct sdt *)rsdp->xsdt,
-						 8, "APIC");
-	else
-		madt = (const struct madt *)find(
-			(const struct sdt *)(uintptr_t)rsdp->rsdt, 4, "APIC");
-	if (!madt)
-		return;
-	end = (const uint8_t *)madt + madt->header.length;
-	for (entry = madt->entries;
-	     entry + 2 <= end && entry[1] >= 2 && entry + entry[1] <= end;
-	     entry += entry[1])
-		add_cpu(entry);
+	width = rsdp->revision >= 2 && rsdp->xsdt ? 8 : 4;
+	root = (const struct sdt *)(width == 8 ? rsdp->xsdt : rsdp->rsdt);
+	table = find(root, width, "APIC");
+	if (table)
+		add_cpus((const struct madt *)table);
+	table = find(root, width, "MCFG");
+	if (table)
+		add_ecam((const struct mcfg *)table);
 }

@@ -38,6 +38,7 @@ enum verdict {
 	VERDICT_MACHINE = 12,	/* the machine lacks what the guest needs */
 	VERDICT_INTERNAL = 13,	/* the guest's own assumption is broken */
 	VERDICT_INTERRUPT = 14, /* an interrupt that nobody asked for */
+	VERDICT_DEVICE = 15,	/* a device broke the rules of its kind */
 	VERDICT_OWN = 20,
 };
 
@@ -156,6 +157,17 @@ void *mem_alloc(size_t size, size_t align);
  * Return: ranges of whole pages, ascending; all are mapped, one to one.
  */
 const struct mem_range *mem_free(size_t *ret_count);
+
+/**
+ * mem_map_device - make sure that ring 3 can reach a device's registers
+ * @gpa: guest physical address; @size in bytes
+ *
+ * All below 4 GiB is mapped from the start. For what lies above, this takes
+ * memory, so: not after mem_free().
+ *
+ * Return: where; the same address.
+ */
+volatile void *mem_map_device(uint64_t gpa, uint64_t size);
 
 /**
  * mem_total - bytes of RAM in the memory map

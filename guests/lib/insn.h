@@ -28,6 +28,32 @@ static inline uint8_t inb(uint16_t port)
 	return value;
 }
 
+static inline void outw(uint16_t port, uint16_t value)
+{
+	__asm__ volatile("outw %0, %1" : : "a"(value), "Nd"(port) : "memory");
+}
+
+static inline uint16_t inw(uint16_t port)
+{
+	uint16_t value;
+
+	__asm__ volatile("inw %1, %0" : "=a"(value) : "Nd"(port) : "memory");
+	return value;
+}
+
+static inline void outl(uint16_t port, uint32_t value)
+{
+	__asm__ volatile("outl %0, %1" : : "a"(value), "Nd"(port) : "memory");
+}
+
+static inline uint32_t inl(uint16_t port)
+{
+	uint32_t value;
+
+	__asm__ volatile("inl %1, %0" : "=a"(value) : "Nd"(port) : "memory");
+	return value;
+}
+
 /* The fence keeps the read from moving up over earlier loads. */
 static inline uint64_t rdtsc(void)
 {
@@ -45,6 +71,12 @@ static inline void cpu_relax(void)
 static inline void barrier(void)
 {
 	__asm__ volatile("" : : : "memory");
+}
+
+/* Earlier stores are visible before later loads: x86 reorders only these. */
+static inline void full_barrier(void)
+{
+	__asm__ volatile("lock orl $0, (%%rsp)" : : : "memory", "cc");
 }
 
 /* a * b / c with a 128-bit product; the quotient must fit. */

@@ -15,6 +15,7 @@
 #define GIB	    0x40000000UL
 #define TABLE_FLAGS 0x07UL
 #define PAGE_FLAGS  0x87UL
+#define MMIO_FLAGS  0x9fUL /* the same, uncached */
 #define BIG_PAGE    0x200000UL
 #define MEMMAP_MAX  128
 
@@ -91,13 +92,13 @@ static uint64_t *table_at(uint64_t *table, size_t index)
 }
 
 /* Entries go from absent to present, so nothing needs to be flushed. */
-static void map_gib(uint64_t gpa)
+static void map_gib(uint64_t gpa, uint64_t flags)
 {
 	uint64_t *pdpt = table_at(boot_pml4, gpa / GIB / 512);
 	uint64_t *pd = table_at(pdpt, gpa / GIB % 512);
 
 	for (size_t i = 0; i < 512; i++)
-		pd[i] = (gpa + i * BIG_PAGE) | PAGE_FLAGS;
+		pd[i] = (gpa + i * BIG_PAGE) | flags;
 }
 
 void mem_map(void)
@@ -112,8 +113,30 @@ void mem_map(void)
 		if (ranges[i].gpa > mapped)
 			mapped = ranges[i].gpa & ~(GIB - 1);
 		for (; mapped < end; mapped += GIB)
-			map_gib(mapped);
+			map_gib(mapped, PAGE_FLAGS);
 	}
+}
+
+static bool is_mapped(uint64_t gpa)
+{
+	const uint64_t *pdpt;
+
+	if (gpa < MAPPED)
+		return true;
+	if (!boot_pml4[gpa / GIB / 512])
+		return false;
+	pdpt = (const uint64_t *)(boot_pml4[gpa / GIB / 512] &
+				  ~(PAGE_SIZE - 1));
+	return pdpt[gpa / GIB % 512];
+}
+
+volatile void *mem_map_device(uint64_t gpa, uint64_t size)
+{
+	for (uint64_t at = gpa & ~(GIB - 1); at < gpa + size; at += GIB) {
+		if (!is_mapped(at))
+			map_gib(at, MMIO_FLAGS);
+	}
+	return (volatile void *)gpa;
 }
 
 const struct mem_range *mem_free(size_t *ret_count)

@@ -72,6 +72,12 @@ void clock_init(void);
 void smp_add(uint32_t apic_id);
 
 /**
+ * pci_add_ecam - note what the MCFG says of PCI segment 0
+ * @base: of the configuration space of bus 0
+ */
+void pci_add_ecam(uint64_t base);
+
+/**
  * print_urgent - print() that takes no lock: for a guest that is dying
  */
 void print_urgent(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
