@@ -9,7 +9,7 @@
 GUEST_OUT := build/guests
 GUEST_OBJ := $(GUEST_OUT)/obj
 
-GUEST_NAMES := hello echo heartbeat dirty smp timer sync blk crash
+GUEST_NAMES := hello echo heartbeat dirty smp timer sync blk msix crash
 
 GUEST_LIB := $(patsubst %,$(GUEST_OBJ)/lib/%.o,boot trap_entry trap mem acpi \
 	smp clock lapic pci virtio start cmdline print serial string)
@@ -20,6 +20,7 @@ GUEST_MAIN_blk := $(GUEST_OBJ)/blk/main.o
 GUEST_EXTRA_blk := $(patsubst %,$(GUEST_OBJ)/%.o,blk/plan blk/bench block \
 	sector)
 GUEST_EXTRA_heartbeat := $(GUEST_OBJ)/heart.o
+GUEST_EXTRA_msix := $(GUEST_OBJ)/prod.o $(GUEST_OBJ)/intx.o
 GUEST_EXTRA_dirty := $(GUEST_OBJ)/page.o $(GUEST_OBJ)/heart.o
 GUEST_EXTRA_sync := $(GUEST_OBJ)/page.o $(patsubst %,$(GUEST_OBJ)/sync/%.o, \
 	registers registers_wait vector msr interrupt timer legacy uart cpus \
