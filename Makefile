@@ -33,8 +33,12 @@ WARN	:= -Wall -Wextra -Wconversion -Wsign-conversion -Wshadow \
 PKGS	:= libseccomp libcap jansson
 PKG_CONFIG ?= pkg-config
 HAVE_PKGS := $(shell $(PKG_CONFIG) --exists $(PKGS) 2>/dev/null && echo yes)
-DEPCFLAGS := $(shell $(PKG_CONFIG) --cflags $(PKGS) 2>/dev/null)
-DEPLIBS	:= $(shell $(PKG_CONFIG) --libs $(PKGS) 2>/dev/null)
+# Used when it is there.
+LIBURING := $(shell $(PKG_CONFIG) --modversion liburing 2>/dev/null)
+ALL_PKGS := $(PKGS) $(if $(LIBURING),liburing)
+DEPCFLAGS := $(shell $(PKG_CONFIG) --cflags $(ALL_PKGS) 2>/dev/null) \
+	   $(if $(LIBURING),-DHAVE_LIBURING='"$(LIBURING)"')
+DEPLIBS	:= $(shell $(PKG_CONFIG) --libs $(ALL_PKGS) 2>/dev/null)
 
 GODWIT_CFLAGS := -std=gnu11 -D_GNU_SOURCE -DGODWIT_VERSION='"$(VERSION)"' -I. \
 	   -pthread -fno-common -fstack-protector-strong -D_FORTIFY_SOURCE=2 \

@@ -167,6 +167,12 @@ void help_print(const struct help *help, FILE *to)
 		fprintf(to, "\n%s", help->text);
 }
 
+#ifdef HAVE_LIBURING
+#define LIBURING "liburing " HAVE_LIBURING
+#else
+#define LIBURING "no liburing (disks are slower)"
+#endif
+
 void help_version(FILE *to)
 {
 	const struct scmp_version *seccomp = seccomp_version();
@@ -174,7 +180,7 @@ void help_version(FILE *to)
 	fprintf(to,
 		"godwit " GODWIT_VERSION "\n"
 		"migration format %d to %d\n"
-		"jansson %s, libseccomp %u.%u.%u\n"
+		"jansson %s, libseccomp %u.%u.%u, " LIBURING "\n"
 		"not in this version: disks, networks, TLS\n",
 		WIRE_VERSION_MIN, WIRE_VERSION_MAX, jansson_version_str(),
 		seccomp->major, seccomp->minor, seccomp->micro);

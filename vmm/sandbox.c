@@ -18,7 +18,10 @@
  *   hash seed: call json_object_seed() first).
  * - make memory executable, start a program or process, trace one, or change
  *   who it is.
- * - io_uring, userfaultfd, bpf, perf: kernel surface that we don't need.
+ * - userfaultfd, bpf, perf: kernel surface that we don't need. And io_uring,
+ *   which would pass by all of this table: rings are made before, each for one
+ *   disk, and the kernel holds it to reads, writes and flushes of that file
+ *   (devices/backend/disk_uring.c). I/O threads use them.
  *
  * Two things are left alone on purpose. The process stays dumpable: guest
  * memory is kept out of core dumps by MADV_DONTDUMP, and whoever may trace us
@@ -154,13 +157,14 @@ static const struct rule rules[] = {
 	PIN_INT(fcntl, IO, 1, F_OFD_SETLK),
 	CALL(poll, ALL),
 	CALL(ppoll, ALL),
-	CALL(epoll_wait, LOOP),
-	CALL(epoll_pwait, LOOP),
+	CALL(epoll_wait, LOOP | IO),
+	CALL(epoll_pwait, LOOP | IO),
 	CALL(epoll_ctl, ALL),
 	CALL(eventfd2, ALL),
 	CALL(timerfd_create, MIGRATION),
 	CALL(timerfd_settime, ALL),
 	CALL(timerfd_gettime, ALL),
+	CALL(io_uring_enter, IO),
 	CALL(fsync, IO),
 	CALL(fdatasync, IO),
 	CALL(fallocate, IO),

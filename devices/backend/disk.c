@@ -239,6 +239,9 @@ static int open_and_look(struct disk *disk, const struct disk_params *params,
 	if (!rc && params->lock_dir)
 		rc = disk_lock_open(disk, params->lock_dir, params->identity,
 				    err);
+	/* Without one requests go another way. */
+	if (!rc && params->fd < 0)
+		(void)!disk_uring_create(disk->fd, &disk->uring);
 	return rc;
 }
 
@@ -318,6 +321,7 @@ int disk_dup(const struct disk *disk, bool readonly, struct disk **ret,
 	to->ino = disk->ino;
 	to->offset_align = disk->offset_align;
 	to->memory_align = disk->memory_align;
+	to->uring = disk_uring_get(disk->uring);
 	rc = dup_into(disk, to, err);
 	if (rc) {
 		disk_close(to);
@@ -332,6 +336,7 @@ void disk_close(struct disk *disk)
 	if (!disk)
 		return;
 	disk_unlock(disk);
+	disk_uring_put(disk->uring);
 	close_fd(&disk->lock_fd);
 	close_fd(&disk->fd);
 	free(disk->holder);

@@ -39,7 +39,9 @@
 
 #include "vmm/error.h"
 
-#define DISK_SECTOR 512
+#define DISK_SECTOR	  512
+#define DISK_DEPTH_MAX	  256 /* requests in flight */
+#define DISK_SEGMENTS_MAX 256 /* of one */
 
 struct disk;
 
@@ -176,11 +178,13 @@ enum disk_op {
 
 struct disk_request {
 	enum disk_op op;
-	uint64_t offset;	 /* bytes; whole sectors */
-	uint64_t len;		 /* of all iov together, or of the range */
-	const struct iovec *iov; /* READ, WRITE; stays until done() */
-	unsigned int niov;
-	/* Called by the engine's thread; @result 0 or -errno. */
+	uint64_t offset; /* bytes; whole sectors */
+	uint64_t len;	 /* of all iov together, or of the range */
+	const struct iovec
+		*iov;	   /* READ, WRITE; stays until done(). Else NULL */
+	unsigned int niov; /* up to DISK_SEGMENTS_MAX; 0 without iov */
+	/* Called by the engine's thread; @result 0 or -errno. Doesn't submit.
+	 */
 	void (*done)(struct disk_request *request, int result);
 };
 
@@ -198,7 +202,6 @@ struct disk_engine;
  * One engine a disk; @disk outlives it.
  * @depth: up to DISK_DEPTH_MAX.
  */
-#define DISK_DEPTH_MAX 256
 int __must_check disk_engine_create(struct disk *disk, unsigned int depth,
 				    struct disk_engine **ret,
 				    struct error *err);
@@ -240,11 +243,5 @@ unsigned int disk_engine_reap(struct disk_engine *engine);
  * disk_engine_name() - "io_uring" or "preadv", for the log.
  */
 const char *disk_engine_name(const struct disk_engine *engine);
-
-/**
- * disk_uring_version() - of liburing, for --version; NULL when this build has
- * none.
- */
-const char *disk_uring_version(void);
 
 #endif

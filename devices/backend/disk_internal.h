@@ -52,4 +52,47 @@ int __must_check disk_lock_open(struct disk *disk, const char *lock_dir,
  */
 void disk_unlock(struct disk *disk);
 
+/* ---- io_uring; see disk_uring.c ---- */
+
+/**
+ * disk_uring_create() - a ring that can do what requests are made of, on @fd
+ * and on nothing else. Before the sandbox.
+ *
+ * Return: 0; or -errno: none to be had, from this kernel or in this build.
+ */
+int __must_check disk_uring_create(int fd, struct disk_uring **ret);
+
+/**
+ * disk_uring_get() / disk_uring_put() - one user more, one less; NULL is fine.
+ */
+struct disk_uring *disk_uring_get(struct disk_uring *uring);
+void disk_uring_put(struct disk_uring *uring);
+
+/**
+ * disk_uring_take() - for one engine, until disk_uring_release().
+ *
+ * Return: false when another has it, or @uring is NULL.
+ */
+bool disk_uring_take(struct disk_uring *uring);
+void disk_uring_release(struct disk_uring *uring);
+
+int disk_uring_fd(const struct disk_uring *uring);
+void disk_uring_submit(struct disk_uring *uring, struct disk_request *request);
+void disk_uring_kick(struct disk_uring *uring);
+
+/**
+ * disk_uring_next() - what has ended.
+ * @wait: until something has.
+ * @ret_result: bytes, or -errno.
+ *
+ * Return: NULL when there is nothing.
+ */
+struct disk_request *disk_uring_next(struct disk_uring *uring, bool wait,
+				     int *ret_result);
+
+/**
+ * disk_range_mode() - what fallocate() is told for DISCARD and the like.
+ */
+int disk_range_mode(enum disk_op op);
+
 #endif

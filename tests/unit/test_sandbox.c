@@ -266,6 +266,16 @@ static void do_io_uring(void)
 	syscall(SYS_io_uring_setup, 1, NULL);
 }
 
+static void do_io_uring_register(void)
+{
+	syscall(SYS_io_uring_register, -1, 0, NULL, 0);
+}
+
+static void do_io_uring_enter(void)
+{
+	syscall(SYS_io_uring_enter, -1, 0, 0, 0, NULL, 0);
+}
+
 static void do_x32(void)
 {
 	syscall(0x40000000 | SYS_getpid);
@@ -314,7 +324,8 @@ START_TEST(breaking_out_is_death_for_every_kind)
 		{ "bind", do_bind, EVERYONE, 0 },
 		{ "setuid", do_setuid, EVERYONE, 0 },
 		{ "prctl(DUMPABLE)", do_prctl, EVERYONE, 0 },
-		{ "io_uring", do_io_uring, EVERYONE, 0 },
+		{ "io_uring_setup", do_io_uring, EVERYONE, 0 },
+		{ "io_uring_register", do_io_uring_register, EVERYONE, 0 },
 		{ "x32", do_x32, EVERYONE, 0 },
 		{ "F_SETOWN", do_set_owner, EVERYONE, 0 },
 	};
@@ -342,6 +353,8 @@ START_TEST(each_kind_may_do_its_own_work_and_not_the_others)
 		{ "F_OFD_SETLK", do_ofd_lock, LOOP | VCPU, IO | MIGRATION },
 		{ "statx", do_statx, LOOP | VCPU | IO, MIGRATION },
 		{ "fdatasync", do_fdatasync, LOOP | VCPU, IO | MIGRATION },
+		{ "io_uring_enter", do_io_uring_enter, LOOP | VCPU,
+		  IO | MIGRATION },
 	};
 
 	for (size_t i = 0; i < ARRAY_SIZE(acts); i++)
