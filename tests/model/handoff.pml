@@ -18,10 +18,17 @@
  *     that had the session is gone or has destroyed the guest and its log
  *     does not say that it took the guest; he discards when the log does.
  *
+ *   - A third VM tries to lock the disk at every moment: OWNER first, then
+ *     WRITER, and lets OWNER go when WRITER is refused. Processes that die
+ *     lose their locks.
+ *
  * What is claimed
  *   two      two never run; and the source never runs a guest that has run
  *            at the target (its disks have moved on)
  *   lost     the guest is given up only by who knows that the other has it
+ *   writers  a guest that runs at the target has WRITER; one at the source
+ *            has OWNER, and nobody else who could write has WRITER
+ *   third    the third VM gets both locks only when the guest had died
  *   settled  when nothing more goes wrong, both sides come to an end, and
  *            exactly one runs, or the process that held the guest had died;
  *            with NO_OPERATOR: the same, unless the target's process died
@@ -77,11 +84,19 @@ bool t_took; /* RUNNING was stepped into: holds the guest */
 bool t_logged; /* and its log says so */
 bool t_ran; /* and the guest ran */
 bool holder_died;
+/* Who holds the two locks of the guest's disk. */
+#define NOBODY 0
+#define SOURCE 1
+#define TARGET 2
+#define THIRD  3
+byte owner = SOURCE;
+byte writer = SOURCE;
+
 bool calm; /* nothing more goes wrong, except what timers do */
 bool refused;
 
 /* Never true: they name the claim in the text of a broken assertion. */
-bool two, lost, settled;
+bool two, lost, settled, writers, third;
 
 #define S_RUN(name, guest) || (guest && src == S_##name)
 #define T_RUN(name, guest) || (guest && tgt == T_##name)
@@ -95,6 +110,12 @@ bool two, lost, settled;
 #define T_ENDED (!t_alive || (tgt == T_RUNNING && !T_BUSY) || tgt == T_DESTROYED)
 #define ONE	((S_GUEST && !T_GUEST) || (!S_GUEST && T_GUEST))
 #define SETTLED (S_ENDED && T_ENDED && (ONE || holder_died))
+
+/* A guest of the source may wait for WRITER; its target never uses it. */
+#define THIRD_WRITES (owner == THIRD && writer == THIRD)
+#define WRITERS_OK ((!T_GUEST || writer == TARGET) && \
+		    (!S_GUEST || (owner == SOURCE && writer != THIRD)) && \
+		    (!THIRD_WRITES || (!S_GUEST && !T_GUEST)))
 
 #define ROW_S(s, e, n) :: (src == S_##s && ev == SE_##e) -> src = S_##n;
 #define ROW_T(s, e, n) :: (tgt == T_##s && ev == TE_##e) -> tgt = T_##n;
@@ -136,6 +157,20 @@ inline t_close(c)
 {
 	t_open[c] = false;
 	drop(st[c])
+}
+
+/* ---- the disk's locks ---- */
+
+inline let_go(who)
+{
+	if
+	:: writer == who -> writer = NOBODY
+	:: else
+	fi;
+	if
+	:: owner == who -> owner = NOBODY
+	:: else
+	fi
 }
 
 /* ---- the source ---- */
@@ -238,7 +273,24 @@ end:	do
 	:: atomic {
 		s_alive && src == S_RUNS && s_open[0] ->
 		source_step(SE_PAUSE);
+#ifdef BAD_OWNER_IN_THE_PAUSE
+		owner = NOBODY;
+#endif
+		writer = NOBODY;
 		s_send(0, STATE)
+	   }
+	:: atomic {
+		s_alive && src == S_KEPT && writer == NOBODY ->
+		writer = SOURCE
+	   }
+	:: atomic {
+#ifdef BAD_OWNER_AT_COMMIT
+		s_alive && owner == SOURCE &&
+		(src == S_COMMITTED || src == S_MOVED) ->
+#else
+		s_alive && owner == SOURCE && src == S_MOVED ->
+#endif
+		owner = NOBODY
 	   }
 	:: atomic { s_alive && s_open[0] && nempty(ts[0]) ->
 		ts[0]?m;
@@ -298,6 +350,7 @@ inline target_step(event)
 		assert(src == S_COMMITTED || src == S_ASKING || !s_alive ||
 		       two);
 		t_took = true
+	:: tgt == T_DESTROYED -> let_go(TARGET)
 	:: else
 	fi;
 	ev = TE_NONE
@@ -359,7 +412,14 @@ inline target_reads(m)
 {
 	if
 	:: m == CONFIG -> target_step(TE_CONFIG)
+#ifndef BAD_WRITER_NOT_TAKEN
+	:: m == STATE && tgt == T_BUILT && writer != NOBODY ->
+		refused = true
+	:: m == STATE && tgt == T_BUILT && writer == NOBODY ->
+		writer = TARGET;
+#else
 	:: m == STATE && tgt == T_BUILT ->
+#endif
 		target_step(TE_LOADED);
 		t_said_loaded = true;
 		t_send(0, LOADED)
@@ -396,6 +456,7 @@ inline target_answers(c)
 inline target_gone()
 {
 	t_alive = false;
+	let_go(TARGET);
 	t_close(0);
 	t_close(1);
 	t_close(2)
@@ -417,6 +478,10 @@ end:	do
 		st[0]?m;
 		target_reads(m) }
 	:: atomic { t_alive && T_BUSY -> target_lets_go() }
+	:: atomic {
+		t_alive && !T_BUSY && tgt == T_RUNNING && owner == NOBODY ->
+		owner = TARGET
+	   }
 	:: atomic { /* anything breaks; a signal */
 		!calm && t_alive && t_open[0] &&
 		(tgt == T_EMPTY || tgt == T_BUILT || tgt == T_LOADED) ->
@@ -543,6 +608,7 @@ end:	do
 		s_alive = false;
 		s_died = true;
 		holder_died = holder_died || !t_took;
+		let_go(SOURCE);
 		s_open[0] = false; s_open[1] = false; s_open[2] = false;
 		net_cuts(0); cut[1] = true; cut[2] = true;
 		drop(ts[0]); drop(ts[1]); drop(ts[2])
@@ -554,6 +620,22 @@ end:	do
 		holder_died = holder_died || t_took;
 		target_gone();
 		cut[0] = true; cut[1] = true; cut[2] = true
+	   }
+	od
+}
+
+/* ---- a third VM ---- */
+
+active proctype Third()
+{
+end:	do
+	:: atomic { owner == NOBODY -> owner = THIRD }
+	:: atomic { owner == THIRD && writer == NOBODY ->
+		writer = THIRD;
+		assert(holder_died || third)
+	   }
+	:: atomic { owner == THIRD && writer != NOBODY && writer != THIRD ->
+		owner = NOBODY
 	   }
 	od
 }
@@ -591,7 +673,10 @@ end:	do
 /* Nothing can happen any more: is it well? */
 active proctype Monitor()
 {
-	timeout -> assert(CALM || settled)
+end:	do
+	:: timeout -> assert(CALM || settled); break
+	:: atomic { !WRITERS_OK -> assert(writers) }
+	od
 }
 
 ltl comes_to_rest { <> [] CALM }
