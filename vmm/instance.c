@@ -173,6 +173,7 @@ struct vm_host instance_vm_host(struct instance *inst)
 		.kvm = &inst->kvm,
 		.loop = inst->loop,
 		.sandbox = inst->sandbox,
+		.backends = disks_backends(inst->disks),
 		.console_in = console_in(inst->console),
 		.console_out = console_out(inst->console),
 		.on_event = on_vm_event,
@@ -356,11 +357,14 @@ int instance_open(struct instance *inst, const struct process_options *options,
 
 int instance_confine(struct instance *inst, struct error *err)
 {
+	const int *roots;
+	size_t nroots;
 	int rc;
 
 	if (!inst->options->sandbox)
 		return 0;
-	rc = sandbox_create(&inst->sandbox, err);
+	roots = disks_roots(inst->disks, &nroots);
+	rc = sandbox_create(roots, nroots, &inst->sandbox, err);
 	if (!rc)
 		rc = sandbox_drop(inst->sandbox, err);
 	return rc;
@@ -402,6 +406,7 @@ void instance_close(struct instance *inst, int status)
 		_exit(status);
 	mover_free(inst->mover);
 	vm_free(inst->vm);
+	disks_free(inst->disks);
 	console_free(inst->console);
 	rundir_close(&inst->dir);
 	kvm_close(&inst->kvm);

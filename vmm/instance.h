@@ -25,6 +25,7 @@
 
 #include "vmm/console.h"
 #include "vmm/control.h"
+#include "vmm/disks.h"
 #include "vmm/mover.h"
 #include "vmm/rundir.h"
 
@@ -50,6 +51,7 @@ struct instance {
 	struct rundir_socket socket;
 	struct control *control;
 	struct console *console;
+	struct disks *disks; /* opened by `run` and `listen` */
 	struct mover *mover;
 	struct vm *vm;		     /* NULL: none yet, or none any more */
 	struct source_params params; /* that a migration starts with */

@@ -65,6 +65,29 @@ static void info(void *opaque, struct qmp_info *ret)
 		ret->name = inst->options->name;
 }
 
+static bool disk(void *opaque, uint32_t index, struct qmp_disk *ret)
+{
+	struct instance *inst = opaque;
+	const struct machine *machine = inst->vm ? vm_machine(inst->vm) : NULL;
+	struct disks_info info;
+
+	for (uint32_t i = 0; machine && i < machine->ndevices; i++) {
+		const char *id = machine->devices[i].id;
+
+		if (!disks_look(inst->disks, id, &info) || index--)
+			continue;
+		*ret = (struct qmp_disk){
+			.id = id,
+			.path = info.path,
+			.size = info.size,
+			.readonly = info.readonly,
+			.direct = info.direct,
+		};
+		return true;
+	}
+	return false;
+}
+
 static bool report(void *opaque, struct report *ret)
 {
 	struct instance *inst = opaque;
@@ -263,6 +286,29 @@ static void put_console(const struct instance *inst, FILE *to)
 	put_option(to, "--console", value);
 }
 
+static void put_disks(const struct instance *inst, FILE *to)
+{
+	const struct machine *machine = vm_machine(inst->vm);
+	const char *lock_dir = disks_lock_dir(inst->disks);
+
+	for (uint32_t i = 0; i < machine->ndevices; i++) {
+		char *words = NULL;
+		size_t size;
+		FILE *disk = open_memstream(&words, &size);
+
+		if (!disk)
+			return;
+		if (disks_put_words(inst->disks, &machine->devices[i], disk)) {
+			fflush(disk);
+			put_option(to, "--disk", words);
+		}
+		fclose(disk);
+		free(words);
+	}
+	if (lock_dir)
+		put_option(to, "--lock-dir", lock_dir);
+}
+
 static void put_line(const struct instance *inst, FILE *to)
 {
 	const struct machine *machine = vm_machine(inst->vm);
@@ -273,6 +319,7 @@ static void put_line(const struct instance *inst, FILE *to)
 		put_option(to, "--cmdline", machine->cmdline);
 	fprintf(to, " --cpus %u --memory %lluM", machine->cpus,
 		(unsigned long long)(machine->memory_size / MIB));
+	put_disks(inst, to);
 	put_console(inst, to);
 	put_option(to, "--name", machine->name);
 	if (inst->debug_exit)
@@ -310,5 +357,6 @@ const struct qmp_backend instance_backend = {
 	.params = params,
 	.params_changed = params_changed,
 	.report = report,
+	.disk = disk,
 	.show = show,
 };

@@ -93,12 +93,14 @@ static int claim_name(struct listener *l, struct machine *machine,
 }
 
 static int on_config(void *opaque, struct wire_config *config,
-		     const uint8_t session[WIRE_SESSION_SIZE] __maybe_unused,
+		     const uint8_t session[WIRE_SESSION_SIZE],
 		     struct error *err)
 {
 	struct machine *machine = &config->machine;
 	struct listener *l = opaque;
 	const char *name = l->options->process.name;
+
+	disks_offer(l->inst.disks, config, session);
 
 	if (!name)
 		return claim_name(l, machine, err);
@@ -394,8 +396,10 @@ static int start_threads(struct listener *l, struct error *err)
 static int prepare(struct listener *l, struct error *err)
 {
 	const struct process_options *process = &l->options->process;
-	int rc = instance_open(&l->inst, process, process->name, err);
+	int rc = disks_open(&process->disks, true, &l->inst.disks, err);
 
+	if (!rc)
+		rc = instance_open(&l->inst, process, process->name, err);
 	if (!rc)
 		rc = loop_timer_add(l->inst.loop, on_door_check, l, NULL,
 				    &l->door_timer, err);

@@ -72,6 +72,16 @@ int machine_name_check(const char *name, struct error *err)
 			 name, MACHINE_NAME_MAX - 1);
 }
 
+int machine_id_check(const char *id, struct error *err)
+{
+	if (is_word(id, DEVICE_ID_MAX - 1))
+		return 0;
+	return error_set(err, -EINVAL,
+			 "id '%.64s': use 1 to %d letters, digits, '.', '_' or "
+			 "'-', and begin with a letter, digit or '_'",
+			 id, DEVICE_ID_MAX - 1);
+}
+
 static void device_visit(struct codec *c, struct device_config *config)
 {
 	codec_string(c, "type", config->type, sizeof(config->type));
@@ -99,9 +109,12 @@ static int device_check(const struct machine *machine, uint32_t index,
 {
 	const struct device_config *config = &machine->devices[index];
 
-	if (!is_word(config->id, DEVICE_ID_MAX - 1))
-		return error_set(err, -EINVAL, "device id '%s': not a word",
-				 config->id);
+	int rc = machine_id_check(config->id, err);
+
+	if (rc) {
+		error_prefix(err, "device");
+		return rc;
+	}
 	if (!device_type_find(config->type))
 		return error_set(err, -ENOTSUP,
 				 "device %s: this godwit has no '%s' device",

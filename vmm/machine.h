@@ -46,6 +46,11 @@ int __must_check machine_add_device(struct machine *machine,
 int __must_check machine_name_check(const char *name, struct error *err);
 
 /**
+ * machine_id_check() - is @id fit for a device: 1 to 31 such letters?
+ */
+int __must_check machine_id_check(const char *id, struct error *err);
+
+/**
  * machine_visit() - the machine in CONFIG.
  */
 void machine_visit(struct codec *c, struct machine *machine);

@@ -84,6 +84,54 @@ static int process_verbose(void *opts, const char *value __maybe_unused,
 	return 0;
 }
 
+static int disks_lock_dir(void *opts, const char *value, struct error *err)
+{
+	return take_path(value, &PROCESS(opts)->disks.lock_dir, err);
+}
+
+/* The place for one disk more; NULL when there is none. */
+static struct disk_options *next_disk(void *opts, struct error *err)
+{
+	struct disks_options *disks = &PROCESS(opts)->disks;
+
+	if (disks->count < ARRAY_SIZE(disks->disks))
+		return &disks->disks[disks->count];
+	(void)option_refuse(err, "a VM has at most %zu devices",
+			    ARRAY_SIZE(disks->disks));
+	return NULL;
+}
+
+/* Ids differ: a given one may be what another got by its place. */
+static int keep_disk(void *opts, struct error *err)
+{
+	struct disks_options *disks = &PROCESS(opts)->disks;
+	const char *id = disks->disks[disks->count].id;
+
+	for (uint32_t i = 0; i < disks->count; i++) {
+		if (!strcmp(disks->disks[i].id, id))
+			return option_refuse(err,
+					     "id %s: taken by an earlier "
+					     "--disk; give another",
+					     id);
+	}
+	disks->count++;
+	return 0;
+}
+
+static int run_disk(void *opts, const char *value, struct error *err)
+{
+	struct disk_options *disk = next_disk(opts, err);
+	int rc;
+
+	if (!disk)
+		return -EINVAL;
+	rc = option_disk_run(value, disk, err);
+	if (!rc && !disk->id[0])
+		snprintf(disk->id, sizeof(disk->id), "disk%u",
+			 PROCESS(opts)->disks.count);
+	return rc ? rc : keep_disk(opts, err);
+}
+
 static int run_kernel(void *opts, const char *value, struct error *err)
 {
 	return take_path(value, &RUN(opts)->kernel, err);
@@ -187,6 +235,10 @@ static int absent(void *opts __maybe_unused, const char *value __maybe_unused,
 	{                             \
 		(name), .parse = (fn) \
 	}
+#define REPEATED(name, fn)                                                  \
+	{                                                                   \
+		(name), .takes_value = true, .repeats = true, .parse = (fn) \
+	}
 #define VERBOSE(fn)                                                            \
 	{                                                                      \
 		"--verbose", .short_name = 'v', .repeats = true, .parse = (fn) \
@@ -196,7 +248,6 @@ static int absent(void *opts __maybe_unused, const char *value __maybe_unused,
 		(name), .takes_value = true, .parse = absent, \
 			.absent = (remedy)                    \
 	}
-#define NO_DISK	   "; boot from an initrd"
 #define NO_NETWORK "; the serial console is the guest's only line out"
 
 static const struct option_spec run_specs[] = {
@@ -207,13 +258,13 @@ static const struct option_spec run_specs[] = {
 	VALUE("--memory", run_memory),
 	VALUE("--console", process_console),
 	VALUE("--name", process_name),
+	REPEATED("--disk", run_disk),
+	VALUE("--lock-dir", disks_lock_dir),
 	FLAG("--debug-exit", run_debug_exit),
 	VALUE("--migrate-to", run_migrate_to),
 	FLAG("--no-sandbox", process_no_sandbox),
 	VERBOSE(process_verbose),
 	ABSENT("--cpu", "; the guest gets the host's CPU"),
-	ABSENT("--disk", NO_DISK),
-	ABSENT("--lock-dir", NO_DISK),
 	ABSENT("--net", NO_NETWORK),
 	ABSENT("--rng", "; leave it out"),
 	ABSENT("--balloon", "; leave it out"),
@@ -269,6 +320,36 @@ static int listen_allow(void *opts, const char *value, struct error *err)
 	return transport_allow_add(&LISTEN(opts)->allow, value, err);
 }
 
+static int listen_disk(void *opts, const char *value, struct error *err)
+{
+	struct disk_options *disk = next_disk(opts, err);
+	int rc;
+
+	if (!disk)
+		return -EINVAL;
+	rc = option_disk_listen(value, disk, err);
+	return rc ? rc : keep_disk(opts, err);
+}
+
+static int listen_disk_root(void *opts, const char *value, struct error *err)
+{
+	struct disks_options *disks = &PROCESS(opts)->disks;
+
+	if (disks->nroots == DISK_ROOTS_MAX)
+		return option_refuse(err,
+				     "at most %d; name a directory above "
+				     "some of them",
+				     DISK_ROOTS_MAX);
+	return take_path(value, &disks->roots[disks->nroots++], err);
+}
+
+static int listen_unsafe(void *opts, const char *value __maybe_unused,
+			 struct error *err __maybe_unused)
+{
+	PROCESS(opts)->disks.unsafe = true;
+	return 0;
+}
+
 static int listen_word(void *opts, unsigned int index __maybe_unused,
 		       const char *text, struct error *err)
 {
@@ -280,14 +361,14 @@ static const struct option_spec listen_specs[] = {
 	VALUE("--console", process_console),
 	FLAG("--paused", listen_paused),
 	FLAG("--once", listen_once),
-	{ "--allow", .takes_value = true, .repeats = true,
-	  .parse = listen_allow },
+	REPEATED("--disk", listen_disk),
+	REPEATED("--disk-root", listen_disk_root),
+	VALUE("--lock-dir", disks_lock_dir),
+	FLAG("--unsafe", listen_unsafe),
+	REPEATED("--allow", listen_allow),
 	FLAG("--insecure", listen_insecure),
 	FLAG("--no-sandbox", process_no_sandbox),
 	VERBOSE(process_verbose),
-	ABSENT("--disk", "; guests with disks can't be taken"),
-	ABSENT("--disk-root", "; guests with disks can't be taken"),
-	ABSENT("--lock-dir", "; guests with disks can't be taken"),
 	ABSENT("--net", "; guests with a network can't be taken"),
 	ABSENT("--tls", "; use --allow on a network that you trust, or an SSH "
 			"tunnel to a loopback address"),
@@ -304,8 +385,17 @@ int options_listen(char *const argv[], struct listen_options *ret,
 		.word = listen_word,
 	};
 
+	int rc;
+
 	*ret = (struct listen_options){ .process.sandbox = true };
-	return option_walk(&walk, argv, ret, err);
+	rc = option_walk(&walk, argv, ret, err);
+	if (!rc && ret->process.disks.lock_dir && ret->process.disks.nroots)
+		return option_refuse(err,
+				     "--lock-dir: lock files are opened before "
+				     "a guest comes, when nobody knows what it "
+				     "will want of --disk-root; name its disks "
+				     "with --disk ID=PATH");
+	return rc;
 }
 
 /* ---- migrate and set ---- */

@@ -9,6 +9,8 @@
 #ifndef GODWIT_OPTIONS_H
 #define GODWIT_OPTIONS_H
 
+#include <limits.h>
+
 #include "migration/source.h"
 
 /* Exit statuses that are the same for every command. */
@@ -26,10 +28,37 @@ struct console_options {
 	const char *path; /* UNIX and FILE */
 };
 
+#define DISK_ROOTS_MAX	8
+#define DISK_SERIAL_MAX 20 /* bytes; VIRTIO 1.2, 5.2.6 */
+/* With a vector each and one for changes of the configuration. */
+#define DISK_QUEUES_MAX (DEVICE_VECTORS_MAX - 1)
+
+/* A --disk. `listen` says only id, path and direct. */
+struct disk_options {
+	char id[DEVICE_ID_MAX]; /* "": not given */
+	char path[PATH_MAX];	/* commas no longer doubled */
+	bool readonly;
+	bool direct;
+	bool werror_stop;
+	char serial[DISK_SERIAL_MAX + 1]; /* "": none */
+	uint32_t queues;
+	uint32_t vectors;
+};
+
+struct disks_options {
+	uint32_t count;
+	struct disk_options disks[MACHINE_DEVICES_MAX];
+	uint32_t nroots;
+	const char *roots[DISK_ROOTS_MAX]; /* listen: --disk-root */
+	const char *lock_dir;		   /* NULL: images are locked */
+	bool unsafe;			   /* listen */
+};
+
 /* What `run` and `listen` have in common. */
 struct process_options {
 	struct console_options console;
 	const char *name; /* NULL: not given */
+	struct disks_options disks;
 	bool sandbox;
 	unsigned int verbosity; /* how many -v */
 };

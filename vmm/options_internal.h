@@ -39,6 +39,15 @@ int __must_check option_walk(const struct option_walk *walk, char *const argv[],
 			     void *opts, struct error *err);
 
 /**
+ * option_disk_run() / option_disk_listen() - the value of --disk:
+ * PATH[,WORD]..., ID=PATH[,direct].
+ */
+int __must_check option_disk_run(const char *text, struct disk_options *ret,
+				 struct error *err);
+int __must_check option_disk_listen(const char *text, struct disk_options *ret,
+				    struct error *err);
+
+/**
  * option_refuse() - -EINVAL with a text.
  */
 #define option_refuse(err, ...) error_set((err), -EINVAL, __VA_ARGS__)

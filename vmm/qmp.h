@@ -27,6 +27,15 @@ struct qmp_info {
 	uint64_t memory; /* bytes */
 };
 
+/* A disk of the guest. */
+struct qmp_disk {
+	const char *id;
+	const char *path;
+	uint64_t size; /* bytes */
+	bool readonly;
+	bool direct;
+};
+
 /*
  * The process behind the control socket. Functions that return int give 0, or
  * -errno with @err for the user.
@@ -51,6 +60,9 @@ struct qmp_backend {
 	void (*params_changed)(void *opaque);
 	/* Of the migration that runs or ran last; false when there was none. */
 	bool (*report)(void *opaque, struct report *ret);
+
+	/* The @index-th of the guest's disks; false: there are no more. */
+	bool (*disk)(void *opaque, uint32_t index, struct qmp_disk *ret);
 
 	/*
 	 * The command line that would make this VM; the caller frees it. NULL:

@@ -78,6 +78,42 @@ static json_t *query_all(struct qmp_call *call,
 			 (json_int_t)info.memory);
 }
 
+/* BlockDeviceInfo; what can't be had is what QEMU says when it is off. */
+static json_t *inserted(const struct qmp_disk *disk)
+{
+	json_t *image =
+		json_pack("{s:s,s:s,s:I}", "filename", disk->path, "format",
+			  "raw", "virtual-size", (json_int_t)disk->size);
+	json_t *cache = json_pack("{s:b,s:b,s:b}", "writeback", 1, "direct",
+				  disk->direct, "no-flush", 0);
+	json_t *ret = json_pack(
+		"{s:s,s:s,s:b,s:s,s:i,s:b,s:s,s:i,s:o,s:o}", "file", disk->path,
+		"node-name", disk->id, "ro", disk->readonly, "drv", "raw",
+		"backing_file_depth", 0, "encrypted", 0, "detect_zeroes", "off",
+		"write_threshold", 0, "image", image, "cache", cache);
+	static const char *const limits[] = { "bps",  "bps_rd",	 "bps_wr",
+					      "iops", "iops_rd", "iops_wr" };
+
+	for (size_t i = 0; i < ARRAY_SIZE(limits); i++)
+		json_object_set_new(ret, limits[i], json_integer(0));
+	return ret;
+}
+
+static json_t *query_block(struct qmp_call *call,
+			   struct error *err __maybe_unused)
+{
+	json_t *list = json_array();
+	struct qmp_disk disk;
+
+	for (uint32_t i = 0; call->backend->disk(call->opaque, i, &disk); i++)
+		json_array_append_new(
+			list, json_pack("{s:s,s:s,s:s,s:b,s:b,s:o}", "device",
+					disk.id, "qdev", disk.id, "type",
+					"unknown", "locked", 0, "removable", 0,
+					"inserted", inserted(&disk)));
+	return list;
+}
+
 static json_t *stop(struct qmp_call *call, struct error *err)
 {
 	return done(call->backend->stop(call->opaque, err));
@@ -125,6 +161,7 @@ const struct qmp_command qmp_commands[] = {
 	{ "query-commands", query_commands, { NULL }, false },
 	{ "query-name", query_name, { NULL }, false },
 	{ "query-status", query_status, { NULL }, false },
+	{ "query-block", query_block, { NULL }, false },
 	{ "stop", stop, { NULL }, false },
 	{ "cont", cont, { NULL }, false },
 	{ "system_powerdown", system_powerdown, { NULL }, false },

@@ -69,14 +69,15 @@ static int describe_machine(struct run *run, const char *name,
 							 .id = "debug-exit0" };
 	const struct run_options *options = run->options;
 	struct machine *machine = &run->machine;
-	int rc = 0;
+	int rc;
 
 	machine_init(machine);
 	strcpy(machine->name, name);
 	machine->cpus = options->cpus;
 	machine->memory_size = options->memory;
 	strcpy(machine->cmdline, options->cmdline);
-	if (options->debug_exit)
+	rc = disks_add_devices(run->inst.disks, machine, err);
+	if (!rc && options->debug_exit)
 		rc = machine_add_device(machine, &debug_exit, err);
 	if (!rc)
 		rc = arch_cpu_model_host(&run->inst.kvm, machine->cpus,
@@ -149,6 +150,9 @@ static int prepare(struct run *run, struct error *err)
 	if (!name)
 		name = by_pid;
 	rc = open_image(run, err);
+	if (!rc)
+		rc = disks_open(&options->process.disks, false,
+				&run->inst.disks, err);
 	if (!rc)
 		rc = instance_open(&run->inst, &options->process, name, err);
 	if (!rc)

@@ -15,7 +15,10 @@
  * - open a file. Images, taps, sockets, /dev/kvm and lock files are opened
  *   before; a connection comes from accept4() or, for a migration, connect().
  *   So libraries that open files lazily must have done so before (jansson's
- *   hash seed: call json_object_seed() first).
+ *   hash seed: call json_object_seed() first). The one exception is a listener
+ *   with --disk-root: its migration thread looks for images that a stream
+ *   names. A filter can't see what openat2() is asked for, which is in memory;
+ *   so Landlock confines the process to those directories.
  * - make memory executable, start a program or process, trace one, or change
  *   who it is.
  * - userfaultfd, bpf, perf: kernel surface that we don't need. And io_uring,
@@ -35,6 +38,7 @@
 #include <linux/fs.h>
 #include <linux/if_tun.h>
 #include <linux/kvm.h>
+#include <linux/landlock.h>
 #include <linux/seccomp.h>
 #include <malloc.h>
 #include <netinet/in.h>
@@ -288,6 +292,8 @@ static const struct rule rules[] = {
 
 struct sandbox {
 	struct sock_fprog programs[THREAD_KINDS];
+	const int *dirs;
+	size_t ndirs;
 };
 
 /* ---- compiling ---- */
@@ -301,7 +307,7 @@ static int add_rule(scmp_filter_ctx ctx, const struct rule *rule)
 					 rule->mask, rule->value));
 }
 
-static int add_rules(scmp_filter_ctx ctx, enum thread_kind kind)
+static int add_rules(scmp_filter_ctx ctx, enum thread_kind kind, bool opens)
 {
 	/* abort() and kicks signal threads of this process and no other. */
 	struct rule own_threads =
@@ -312,6 +318,9 @@ static int add_rules(scmp_filter_ctx ctx, enum thread_kind kind)
 		if (rules[i].kinds & (1U << kind))
 			rc = add_rule(ctx, &rules[i]);
 	}
+	if (!rc && kind == THREAD_MIGRATION && opens)
+		rc = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(openat2),
+				      0);
 	/* clone3()'s flags are in memory; clone()'s can be looked at. */
 	if (!rc && kind == THREAD_MIGRATION)
 		rc = seccomp_rule_add(ctx, SCMP_ACT_ERRNO(ENOSYS),
@@ -346,7 +355,7 @@ out:
 	return rc;
 }
 
-static int compile(enum thread_kind kind, struct sock_fprog *ret)
+static int compile(enum thread_kind kind, bool opens, struct sock_fprog *ret)
 {
 	scmp_filter_ctx ctx = seccomp_init(SCMP_ACT_KILL_PROCESS);
 	int rc;
@@ -356,22 +365,25 @@ static int compile(enum thread_kind kind, struct sock_fprog *ret)
 	rc = seccomp_attr_set(ctx, SCMP_FLTATR_ACT_BADARCH,
 			      SCMP_ACT_KILL_PROCESS);
 	if (!rc)
-		rc = add_rules(ctx, kind);
+		rc = add_rules(ctx, kind, opens);
 	if (!rc)
 		rc = export_program(ctx, ret);
 	seccomp_release(ctx);
 	return rc;
 }
 
-int sandbox_create(struct sandbox **ret, struct error *err)
+int sandbox_create(const int *dirs, size_t ndirs, struct sandbox **ret,
+		   struct error *err)
 {
 	struct sandbox *sandbox = calloc(1, sizeof(*sandbox));
 	int rc;
 
 	if (!sandbox)
 		return error_set(err, -ENOMEM, "sandbox: out of memory");
+	sandbox->dirs = dirs;
+	sandbox->ndirs = ndirs;
 	for (unsigned int kind = 0; kind < THREAD_KINDS; kind++) {
-		rc = compile(kind, &sandbox->programs[kind]);
+		rc = compile(kind, ndirs > 0, &sandbox->programs[kind]);
 		if (rc) {
 			sandbox_free(sandbox);
 			return error_set(err, rc,
@@ -436,7 +448,62 @@ static void share_one_arena(void)
 #endif
 }
 
-int sandbox_drop(struct sandbox *sandbox __maybe_unused, struct error *err)
+/*
+ * Opening, and making what could be opened. Removing and renaming are left
+ * alone: the control socket's name is, and only the filters know by whom.
+ */
+#define LANDLOCK_HANDLED                                               \
+	(LANDLOCK_ACCESS_FS_EXECUTE | LANDLOCK_ACCESS_FS_READ_FILE |   \
+	 LANDLOCK_ACCESS_FS_WRITE_FILE | LANDLOCK_ACCESS_FS_READ_DIR | \
+	 LANDLOCK_ACCESS_FS_MAKE_CHAR | LANDLOCK_ACCESS_FS_MAKE_DIR |  \
+	 LANDLOCK_ACCESS_FS_MAKE_REG | LANDLOCK_ACCESS_FS_MAKE_FIFO |  \
+	 LANDLOCK_ACCESS_FS_MAKE_BLOCK | LANDLOCK_ACCESS_FS_MAKE_SYM)
+#define LANDLOCK_ALLOWED \
+	(LANDLOCK_ACCESS_FS_READ_FILE | LANDLOCK_ACCESS_FS_WRITE_FILE)
+
+static int allow_below(int ruleset, int dir)
+{
+	struct landlock_path_beneath_attr rule = {
+		.allowed_access = LANDLOCK_ALLOWED,
+		.parent_fd = dir,
+	};
+
+	return (int)syscall(SYS_landlock_add_rule, ruleset,
+			    LANDLOCK_RULE_PATH_BENEATH, &rule, 0);
+}
+
+/* Linux, Documentation/userspace-api/landlock.rst */
+static int confine_opening(const struct sandbox *sandbox, struct error *err)
+{
+	struct landlock_ruleset_attr attr = {
+		.handled_access_fs = LANDLOCK_HANDLED,
+	};
+	int ruleset, rc = 0;
+
+	if (!sandbox->ndirs)
+		return 0;
+	ruleset = (int)syscall(SYS_landlock_create_ruleset, &attr, sizeof(attr),
+			       0);
+	if (ruleset < 0 && (errno == ENOSYS || errno == EOPNOTSUPP)) {
+		log_warn("this kernel has no Landlock: nothing but godwit's "
+			 "own care keeps it from opening files outside of "
+			 "--disk-root");
+		return 0;
+	}
+	if (ruleset < 0)
+		rc = -1;
+	for (size_t i = 0; i < sandbox->ndirs && !rc; i++)
+		rc = allow_below(ruleset, sandbox->dirs[i]);
+	if (!rc)
+		rc = (int)syscall(SYS_landlock_restrict_self, ruleset, 0);
+	if (rc)
+		rc = error_set(err, -errno, "sandbox: Landlock: %s",
+			       strerror(errno));
+	close_fd(&ruleset);
+	return rc;
+}
+
+int sandbox_drop(struct sandbox *sandbox, struct error *err)
 {
 	share_one_arena();
 	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
@@ -446,7 +513,7 @@ int sandbox_drop(struct sandbox *sandbox __maybe_unused, struct error *err)
 		return error_set(err, -errno,
 				 "sandbox: giving up capabilities: %s",
 				 strerror(errno));
-	return 0;
+	return confine_opening(sandbox, err);
 }
 
 int sandbox_enter(const struct sandbox *sandbox, enum thread_kind kind,

@@ -12,6 +12,10 @@
  * has entered its filter, only migration threads create threads, and theirs
  * covers all kinds but the loop's.
  *
+ * A migration thread opens no file either, unless the user has named
+ * directories below which it may: then it may open what is there, and where the
+ * kernel has Landlock the whole process can open nothing else.
+ *
  * The order at start-up: open everything; sandbox_create() (in the process
  * that will run the guest: signals are pinned to its pid); sandbox_drop();
  * start threads; sandbox_enter(THREAD_LOOP) on the main thread.
@@ -39,16 +43,20 @@ struct sandbox;
 
 /**
  * sandbox_create() - compile the filters of all kinds.
+ * @dirs: descriptors of the directories below which migration threads may open
+ * files with openat2(); they stay the caller's, until after sandbox_drop().
  *
  * Return: 0 or -errno.
  */
-int __must_check sandbox_create(struct sandbox **ret, struct error *err);
+int __must_check sandbox_create(const int *dirs, size_t ndirs,
+				struct sandbox **ret, struct error *err);
 
 void sandbox_free(struct sandbox *sandbox);
 
 /**
- * sandbox_drop() - give up every capability and set no_new_privs; for the
- * whole process, before other threads exist.
+ * sandbox_drop() - give up every capability and set no_new_privs, and confine
+ * opening to the directories; for the whole process, before other threads
+ * exist.
  */
 int __must_check sandbox_drop(struct sandbox *sandbox, struct error *err);
 

@@ -396,11 +396,21 @@ int disk_flush(struct disk *disk, struct error *err)
 	return 0;
 }
 
+void disk_share_cache(struct disk *disk)
+{
+	disk->shared_cache = true;
+}
+
+bool disk_shares_cache(const struct disk *disk)
+{
+	return disk->shared_cache;
+}
+
 int disk_drop_cache(struct disk *disk, struct error *err)
 {
 	int rc = 0;
 
-	if (disk->direct)
+	if (disk->direct || disk->shared_cache)
 		return 0;
 	/* Pages that are dirty would stay. */
 	if (!disk->readonly)

@@ -159,6 +159,13 @@ int __must_check disk_take_owner(struct disk *disk, struct error *err);
 int __must_check disk_flush(struct disk *disk, struct error *err);
 
 /**
+ * disk_share_cache() - target: the source writes through this very page cache,
+ * so nothing in it can be old: disk_drop_cache() keeps what is there.
+ */
+void disk_share_cache(struct disk *disk);
+bool disk_shares_cache(const struct disk *disk);
+
+/**
  * disk_drop_cache() - forget what the host has cached, after another host may
  * have written. Blocks. What somebody else on this host has mapped, or is
  * writing, stays cached: for that O_DIRECT is the remedy.

@@ -17,6 +17,7 @@ struct disk {
 	bool readonly;
 	bool direct;
 	bool block_device;
+	bool shared_cache; /* with the source of a move */
 	uint64_t size;
 	uint64_t dev; /* of the cache, see disk_inode() */
 	uint64_t ino;

@@ -217,18 +217,157 @@ END_TEST
 
 START_TEST(what_comes_later_is_refused_as_such)
 {
-	RUN_REFUSED(ARGS("--disk", "d.img"), "--disk", "not in this version");
 	RUN_REFUSED(ARGS("--net", "tap=t"), "--net", "not in this version");
 	RUN_REFUSED(ARGS("--rng", "on"), "--rng", "not in this version");
 	RUN_REFUSED(ARGS("--balloon", "on"), "--balloon",
 		    "not in this version");
 	RUN_REFUSED(ARGS("--cpu", "host"), "--cpu", "not in this version");
-	RUN_REFUSED(ARGS("--lock-dir", "d"), "--lock-dir",
-		    "not in this version");
 	LISTEN_REFUSED(ARGS("--tls", "d"), "--tls", "not in this version",
 		       "--allow");
 	MIGRATE_REFUSED(ARGS("--verify"), "--verify", "not in this version");
 	MIGRATE_REFUSED(ARGS("--dry-run"), "--dry-run", "not in this version");
+}
+END_TEST
+
+/* ---- disks ---- */
+
+#define DISK_REFUSED(value, ...) \
+	RUN_REFUSED(ARGS("--kernel", "k", "--disk", value), __VA_ARGS__)
+
+START_TEST(a_disk_has_what_its_words_say)
+{
+	const struct disk_options *d;
+	struct run_options run;
+	struct error err;
+
+	ck_assert_int_eq(
+		options_run(ARGS("--kernel", "k", "--disk", "a.img", "--disk",
+				 "/b=c,,d,id=root,readonly,direct,serial=S-1,"
+				 "queues=4,vectors=3,werror=stop",
+				 "--disk", "c.img,queues=31,werror=report",
+				 "--lock-dir", "/l"),
+			    &run, &err),
+		0);
+	ck_assert_uint_eq(run.process.disks.count, 3);
+	ck_assert_str_eq(run.process.disks.lock_dir, "/l");
+	d = &run.process.disks.disks[0];
+	ck_assert_str_eq(d->id, "disk0");
+	ck_assert_str_eq(d->path, "a.img");
+	ck_assert(!d->readonly && !d->direct && !d->werror_stop);
+	ck_assert_str_eq(d->serial, "");
+	ck_assert_uint_eq(d->queues, 1);
+	ck_assert_uint_eq(d->vectors, 2);
+	d = &run.process.disks.disks[1];
+	ck_assert_str_eq(d->id, "root");
+	ck_assert_str_eq(d->path, "/b=c,d");
+	ck_assert(d->readonly && d->direct && d->werror_stop);
+	ck_assert_str_eq(d->serial, "S-1");
+	ck_assert_uint_eq(d->queues, 4);
+	ck_assert_uint_eq(d->vectors, 3);
+	d = &run.process.disks.disks[2];
+	ck_assert_str_eq(d->id, "disk2");
+	ck_assert_uint_eq(d->vectors, 32);
+}
+END_TEST
+
+START_TEST(a_disk_that_can_not_be_is_refused_with_the_reason)
+{
+	char path[PATH_MAX + 1];
+
+	DISK_REFUSED("", "--disk", "empty");
+	DISK_REFUSED(",readonly", "empty");
+	DISK_REFUSED("a,b", "--disk a,b", "'b': no such word", "doubled");
+	DISK_REFUSED("a,readnoly", "did you mean readonly");
+	DISK_REFUSED("a,", "'': no such word");
+	DISK_REFUSED("a,readonly=on", "readonly", "no value");
+	DISK_REFUSED("a,serial", "serial", "needs a value");
+	DISK_REFUSED("a,serial=", "serial=", "1 to 20");
+	DISK_REFUSED("a,serial=123456789012345678901", "1 to 20");
+	DISK_REFUSED("a,serial=a b", "serial=a b", "letters");
+	DISK_REFUSED("a,direct,direct", "direct", "twice");
+	DISK_REFUSED("a,queues=0", "queues=0", "1 to 31");
+	DISK_REFUSED("a,queues=32", "queues=32", "1 to 31");
+	DISK_REFUSED("a,vectors=0", "vectors=0");
+	DISK_REFUSED("a,vectors=33", "vectors=33", "at most 32 a device",
+		     "any peer can hold them");
+	DISK_REFUSED("a,vectors=many", "vectors=many");
+	DISK_REFUSED("a,werror=ignore", "werror=ignore", "report", "stop");
+	DISK_REFUSED("a,id=-x", "id '-x'", "letters");
+	DISK_REFUSED("a,id=0123456789012345678901234567890_", "1 to 31");
+	RUN_REFUSED(ARGS("--disk", "a,id=disk1", "--disk", "b"), "--disk b",
+		    "id disk1: taken");
+	memset(path, 'x', PATH_MAX);
+	path[PATH_MAX] = '\0';
+	DISK_REFUSED(path, "longer than 4095");
+	RUN_REFUSED(ARGS("--lock-dir", ""), "--lock-dir", "empty");
+}
+END_TEST
+
+START_TEST(a_VM_has_so_many_disks)
+{
+	char *argv[MACHINE_DEVICES_MAX + 2] = { NULL };
+	char disk[] = "--disk=x";
+	struct run_options run;
+	struct error err;
+
+	for (size_t i = 0; i + 1 < ARRAY_SIZE(argv); i++)
+		argv[i] = disk;
+	ck_assert_int_lt(options_run(argv, &run, &err), 0);
+	NAMES(&err, "at most 32 devices");
+}
+END_TEST
+
+START_TEST(listen_names_what_it_lets_a_guest_have)
+{
+	const struct disk_options *d;
+	struct listen_options l;
+	struct error err;
+
+	ck_assert_int_eq(
+		options_listen(ARGS("unix:s", "--disk", "disk0=/a,,b,direct",
+				    "--disk", "root=/x=y", "--unsafe",
+				    "--lock-dir", "/l"),
+			       &l, &err),
+		0);
+	ck_assert_uint_eq(l.process.disks.count, 2);
+	d = l.process.disks.disks;
+	ck_assert_str_eq(d[0].id, "disk0");
+	ck_assert_str_eq(d[0].path, "/a,b");
+	ck_assert(d[0].direct);
+	ck_assert_str_eq(d[1].id, "root");
+	ck_assert_str_eq(d[1].path, "/x=y");
+	ck_assert(!d[1].direct);
+	ck_assert(l.process.disks.unsafe);
+	ck_assert_str_eq(l.process.disks.lock_dir, "/l");
+	ck_assert_int_eq(options_listen(ARGS("unix:s", "--disk-root", "/a",
+					     "--disk-root", "/b"),
+					&l, &err),
+			 0);
+	ck_assert_uint_eq(l.process.disks.nroots, 2);
+	ck_assert_str_eq(l.process.disks.roots[1], "/b");
+	ck_assert(!l.process.disks.unsafe);
+}
+END_TEST
+
+START_TEST(listen_refuses_disks_that_it_could_not_find)
+{
+	LISTEN_REFUSED(ARGS("unix:s", "--disk", "/a"), "--disk /a",
+		       "disk0=/dev");
+	LISTEN_REFUSED(ARGS("unix:s", "--disk", "=/a"), "id ''");
+	LISTEN_REFUSED(ARGS("unix:s", "--disk", "disk0="), "empty");
+	LISTEN_REFUSED(ARGS("unix:s", "--disk", "disk0=a,readonly"),
+		       "'readonly': no such word");
+	LISTEN_REFUSED(ARGS("unix:s", "--disk", "d=a", "--disk", "d=b"),
+		       "id d: taken");
+	LISTEN_REFUSED(ARGS("unix:s", "--disk-root", ""), "empty");
+	LISTEN_REFUSED(ARGS("unix:s", "--disk-root", "1", "--disk-root", "2",
+			    "--disk-root", "3", "--disk-root", "4",
+			    "--disk-root", "5", "--disk-root", "6",
+			    "--disk-root", "7", "--disk-root", "8",
+			    "--disk-root", "9"),
+		       "at most 8");
+	LISTEN_REFUSED(ARGS("unix:s", "--disk-root", "/a", "--lock-dir", "/l"),
+		       "--lock-dir", "--disk ID=PATH");
 }
 END_TEST
 
@@ -376,7 +515,10 @@ UNIT_SUITE("options", a_size_has_a_unit_and_may_have_a_fraction,
 	   run_refuses_what_is_missing_or_unknown,
 	   run_refuses_values_that_make_no_machine,
 	   run_refuses_a_command_line_that_no_kernel_takes,
-	   what_comes_later_is_refused_as_such,
+	   what_comes_later_is_refused_as_such, a_disk_has_what_its_words_say,
+	   a_disk_that_can_not_be_is_refused_with_the_reason,
+	   a_VM_has_so_many_disks, listen_names_what_it_lets_a_guest_have,
+	   listen_refuses_disks_that_it_could_not_find,
 	   help_is_found_among_mistakes_to_its_right,
 	   listen_takes_everything_it_has,
 	   listen_refuses_bad_addresses_and_networks,

@@ -113,6 +113,17 @@ static bool fake_report(void *opaque, struct report *ret)
 	return fake->has_report;
 }
 
+static bool fake_disk(void *opaque __maybe_unused, uint32_t index,
+		      struct qmp_disk *ret)
+{
+	*ret = (struct qmp_disk){ .id = index ? "disk1" : "disk0",
+				  .path = "/a,b.img",
+				  .size = 1048576,
+				  .readonly = index,
+				  .direct = !index };
+	return index < 2;
+}
+
 static char *fake_show(void *opaque __maybe_unused, bool *ret_came_along)
 {
 	*ret_came_along = true;
@@ -132,6 +143,7 @@ static const struct qmp_backend backend = {
 	.params = fake_params,
 	.params_changed = fake_changed,
 	.report = fake_report,
+	.disk = fake_disk,
 	.show = fake_show,
 };
 
@@ -394,7 +406,7 @@ START_TEST(the_vm_is_shown_in_qemus_shapes)
 	json_t *ret;
 	bool found = false;
 	size_t i;
-	json_t *command;
+	json_t *command, *disk;
 
 	ONE_PEER(fake, peer);
 	call_ok(peer, "{\"execute\":\"cont\"}");
@@ -413,6 +425,24 @@ START_TEST(the_vm_is_shown_in_qemus_shapes)
 	json_array_foreach(ret, i, command) found |=
 		!strcmp(text_at(command, "name"), "query-migrate");
 	ck_assert(found);
+	json_decref(ret);
+	ret = call(peer, "{\"execute\":\"query-block\"}");
+	ck_assert_uint_eq(json_array_size(ret), 2);
+	disk = json_array_get(ret, 0);
+	ck_assert_str_eq(json_string_value(json_object_get(disk, "device")),
+			 "disk0");
+	disk = json_object_get(disk, "inserted");
+	ck_assert_str_eq(json_string_value(json_object_get(disk, "file")),
+			 "/a,b.img");
+	ck_assert(json_is_false(json_object_get(disk, "ro")));
+	ck_assert(json_is_true(
+		json_object_get(json_object_get(disk, "cache"), "direct")));
+	ck_assert_int_eq(
+		json_integer_value(json_object_get(
+			json_object_get(disk, "image"), "virtual-size")),
+		1048576);
+	disk = json_object_get(json_array_get(ret, 1), "inserted");
+	ck_assert(json_is_true(json_object_get(disk, "ro")));
 	json_decref(ret);
 	ret = call(peer, "{\"execute\":\"x-godwit-show\"}");
 	ck_assert_str_eq(text_at(ret, "line"), "godwit run --kernel 'a b'");

@@ -7,6 +7,8 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/kvm.h>
+#include <linux/landlock.h>
+#include <linux/openat2.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
@@ -59,7 +61,8 @@ static struct sandbox *make_sandbox(void)
 	struct sandbox *sandbox;
 	struct error err;
 
-	if (sandbox_create(&sandbox, &err) || sandbox_drop(sandbox, &err)) {
+	if (sandbox_create(NULL, 0, &sandbox, &err) ||
+	    sandbox_drop(sandbox, &err)) {
 		fprintf(stderr, "%s\n", err.text);
 		_exit(SETUP_BAD);
 	}
@@ -485,12 +488,90 @@ START_TEST(the_kernel_confirms_filter_no_new_privs_and_no_capabilities)
 }
 END_TEST
 
+/* ---- directories ---- */
+
+static long try_open(int dir, const char *path, uint64_t flags)
+{
+	struct open_how how = { .flags = flags | O_CLOEXEC,
+				.mode = flags & O_CREAT ? 0600 : 0 };
+
+	return syscall(SYS_openat2, dir, path, &how, sizeof(how));
+}
+
+static bool landlock_is_there(void)
+{
+	return syscall(SYS_landlock_create_ruleset, NULL, 0,
+		       LANDLOCK_CREATE_RULESET_VERSION) > 0;
+}
+
+/* In a child, caged with @dir: what can be opened, and what can't. */
+static int open_in_cage(int dir, int kind)
+{
+	bool confined = landlock_is_there();
+	struct sandbox *sandbox;
+	struct error err;
+
+	if (sandbox_create(&dir, 1, &sandbox, &err) ||
+	    sandbox_drop(sandbox, &err))
+		return SETUP_BAD;
+	enter(sandbox, kind);
+	if (try_open(dir, "image", O_RDWR) < 0)
+		return 1;
+	if (!confined)
+		return SURVIVED;
+	if (try_open(AT_FDCWD, "/etc/passwd", O_RDONLY) >= 0 || errno != EACCES)
+		return 2;
+	if (try_open(dir, "../../etc/passwd", O_RDONLY) >= 0 || errno != EACCES)
+		return 3;
+	if (try_open(dir, "new", O_RDWR | O_CREAT) >= 0 || errno != EACCES)
+		return 4;
+	return SURVIVED;
+}
+
+/* The wait status of such a child. */
+static int try_directory(enum thread_kind kind)
+{
+	char path[] = "/tmp/godwit-cage-XXXXXX";
+	int dir, fd, status;
+	pid_t pid;
+
+	ck_assert_ptr_nonnull(mkdtemp(path));
+	dir = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	fd = openat(dir, "image", O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+	ck_assert_int_ge(fd, 0);
+	close(fd);
+	pid = fork();
+	ck_assert_int_ge(pid, 0);
+	if (!pid)
+		_exit(open_in_cage(dir, kind));
+	ck_assert_int_eq(waitpid(pid, &status, 0), pid);
+	unlinkat(dir, "image", 0);
+	unlinkat(dir, "new", 0);
+	close(dir);
+	rmdir(path);
+	return status;
+}
+
+START_TEST(only_a_migration_thread_opens_and_only_below_its_directories)
+{
+	static const enum thread_kind others[] = { THREAD_LOOP, THREAD_VCPU,
+						   THREAD_IO };
+
+	ck_assert_int_eq(try_directory(THREAD_MIGRATION), SURVIVED);
+	for (size_t i = 0; i < ARRAY_SIZE(others); i++) {
+		int status = try_directory(others[i]);
+
+		ck_assert(WIFSIGNALED(status) && WTERMSIG(status) == SIGSYS);
+	}
+}
+END_TEST
+
 START_TEST(a_filter_without_no_new_privs_is_refused_in_words)
 {
 	struct sandbox *sandbox;
 	struct error err;
 
-	ck_assert_int_eq(sandbox_create(&sandbox, &err), 0);
+	ck_assert_int_eq(sandbox_create(NULL, 0, &sandbox, &err), 0);
 	/* CAP_SYS_ADMIN may install filters without it. */
 	if (geteuid()) {
 		ck_assert_int_eq(sandbox_enter(sandbox, THREAD_LOOP, &err),
@@ -672,6 +753,7 @@ UNIT_SUITE("sandbox", breaking_out_is_death_for_every_kind,
 	   ordinary_life_goes_on_for_every_kind,
 	   abort_ends_in_sigabrt_not_in_sigsys,
 	   the_kernel_confirms_filter_no_new_privs_and_no_capabilities,
+	   only_a_migration_thread_opens_and_only_below_its_directories,
 	   a_filter_without_no_new_privs_is_refused_in_words,
 	   a_caged_migration_thread_can_populate_a_process,
 	   a_thread_has_its_own_filter_besides_its_creator_s,

@@ -22,7 +22,12 @@ _godwit()
 		return
 	fi
 	case $prev in
-	--kernel | --initrd)
+	--disk-root | --lock-dir)
+		compopt -o filenames
+		mapfile -t COMPREPLY < <(compgen -d -- "$cur")
+		return
+		;;
+	--kernel | --initrd | --disk)
 		compopt -o filenames
 		mapfile -t COMPREPLY < <(compgen -f -- "$cur")
 		return
@@ -39,12 +44,13 @@ _godwit()
 		case $command in
 		run)
 			words="--kernel --initrd --cmdline --cpus --memory
-				--console --name --debug-exit --migrate-to
-				--no-sandbox --verbose --help"
+				--disk --lock-dir --console --name --debug-exit
+				--migrate-to --no-sandbox --verbose --help"
 			;;
 		listen)
-			words="--name --console --paused --once --allow
-				--insecure --no-sandbox --verbose --help"
+			words="--name --console --disk --disk-root --lock-dir
+				--unsafe --paused --once --allow --insecure
+				--no-sandbox --verbose --help"
 			;;
 		migrate)
 			words="--to --max-downtime --abort-after --bandwidth
