@@ -25,6 +25,9 @@ FAULT_CALLS := sendmsg recv recvmsg poll ppoll read write pread pwrite madvise \
 $(BUILD)/tests/inproc/test_faults: $(FAULT_OBJS)
 $(BUILD)/tests/inproc/test_faults: INPROC_LDFLAGS = $(FAULT_CALLS:%=-Wl,--wrap=%)
 
+# A device of the test's own in the table.
+$(BUILD)/tests/inproc/test_disks: INPROC_LDFLAGS = -Wl,--wrap=device_type_find
+
 check-inproc: $(INPROC_BINS) guests
 	$(Q)tests/verify/check-streams $(BUILD)/streams $(INPROC_BINS)
 

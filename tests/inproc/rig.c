@@ -103,6 +103,20 @@ void rig_discard(struct rig_host *host)
 {
 	vm_free(host->vm);
 	host->vm = NULL;
+	disks_free(host->disks);
+	host->disks = NULL;
+}
+
+static void open_disks(struct rig_host *host, bool listens)
+{
+	struct error err;
+
+	disks_free(host->disks);
+	host->disks = NULL;
+	if (!host->images.count && !host->images.nroots)
+		return;
+	ck_assert_msg(!disks_open(&host->images, listens, &host->disks, &err),
+		      "%s", err.text);
 }
 
 static struct vm_host vm_host_of(struct rig_host *host)
@@ -110,6 +124,7 @@ static struct vm_host vm_host_of(struct rig_host *host)
 	return (struct vm_host){
 		.kvm = &host->kvm,
 		.loop = host->loop,
+		.backends = host->disks ? disks_backends(host->disks) : NULL,
 		.console_in = host->console_in[0],
 		.console_out = host->console_out[1],
 		.on_event = on_event,
@@ -139,7 +154,7 @@ void rig_machine(const struct rig_host *host, const struct rig_guest *guest,
 void rig_boot(struct rig_host *host, const struct rig_guest *guest)
 {
 	struct machine *machine = calloc(1, sizeof(*machine));
-	struct vm_host vm_host = vm_host_of(host);
+	struct vm_host vm_host;
 	struct vm_image image = { .initrd_fd = -1 };
 	struct error err;
 	struct stat st;
@@ -151,6 +166,11 @@ void rig_boot(struct rig_host *host, const struct rig_guest *guest)
 	ck_assert_int_eq(fstat(image.kernel_fd, &st), 0);
 	image.kernel_size = (uint64_t)st.st_size;
 	rig_machine(host, guest, machine);
+	open_disks(host, false);
+	vm_host = vm_host_of(host);
+	if (host->disks)
+		ck_assert_msg(!disks_add_devices(host->disks, machine, &err),
+			      "%s", err.text);
 	rig_thread_host = host;
 	ck_assert_msg(!vm_create(machine, &vm_host, &host->vm, &err), "%s",
 		      err.text);
@@ -380,10 +400,10 @@ static int on_config(void *opaque, struct wire_config *config,
 {
 	struct receiving *r = opaque;
 
-	(void)config;
-	(void)session;
 	if (r->move->refuse)
 		return error_set(err, -EPERM, "%s", r->move->refuse);
+	if (r->host->disks)
+		disks_offer(r->host->disks, config, session);
 	return 0;
 }
 
@@ -470,6 +490,7 @@ static void start_receiving(struct receiving *r, const char *path)
 	params.listen_fd = transport_listen(&address, &port, &err);
 	ck_assert_msg(params.listen_fd >= 0, "%s", err.text);
 	ck_assert(!door_create(&params, &r->door, &err));
+	open_disks(r->host, true);
 	pthread_mutex_init(&r->lock, NULL);
 	pthread_cond_init(&r->changed, NULL);
 	pthread_mutex_lock(&r->host->lock);

@@ -19,6 +19,7 @@
 #include "migration/source.h"
 #include "migration/target.h"
 #include "tests/inproc/relay.h"
+#include "vmm/disks.h"
 #include "vmm/vm.h"
 
 #define RIG_CONSOLE_MAX (1 << 20)
@@ -28,6 +29,12 @@ struct rig_host {
 	struct loop *loop;
 	pthread_t loop_thread;
 	struct vm *vm; /* NULL: none here */
+	/*
+	 * What its command line says of disks: rig_boot() opens them as `run`
+	 * does, rig_move() as `listen` where the guest is to come.
+	 */
+	struct disks_options images;
+	struct disks *disks;
 	int console_in[2];
 	int console_out[2];
 	char text[RIG_CONSOLE_MAX]; /* all that the guest said here */

@@ -30,13 +30,18 @@ void shuttle_move(struct shuttle *s, const struct rig_move *move,
 	rig_expect(s->here, "errors=0\n");
 }
 
-void shuttle_retry(struct shuttle *s)
+void shuttle_retry_with(struct shuttle *s, const struct rig_move *move)
 {
 	struct rig_result result;
 
-	shuttle_move(s, &rig_move_default, &result);
+	shuttle_move(s, move, &result);
 	ck_assert_msg(!result.source_rc, "the retry: %s",
 		      result.source_error.text);
+}
+
+void shuttle_retry(struct shuttle *s)
+{
+	shuttle_retry_with(s, &rig_move_default);
 }
 
 void shuttle_end(struct shuttle *s)

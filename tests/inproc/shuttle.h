@@ -22,8 +22,9 @@ void shuttle_start(struct shuttle *s);
 void shuttle_move(struct shuttle *s, const struct rig_move *move,
 		  struct rig_result *ret);
 
-/* An attempt that must succeed. */
+/* An attempt that must succeed; as @move wants it. */
 void shuttle_retry(struct shuttle *s);
+void shuttle_retry_with(struct shuttle *s, const struct rig_move *move);
 
 /* Have the guest verify all of its memory, and end. */
 void shuttle_end(struct shuttle *s);

@@ -1,0 +1,674 @@
+// SPDX-License-Identifier: MIT
+/*
+ * A disk goes with its guest: its locks pass from host to host without a gap,
+ * whatever breaks, and a disk that can't be shared is refused.
+ *
+ * The device here stands in for virtio-blk: it has a real image with real locks
+ * and deals with them as device.h wants it, without a guest's requests. So each
+ * step of the hand-over can be made to fail, and it can be asked at any time
+ * what it holds. The linker's --wrap puts it into the table of devices.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "devices/backend/disk.h"
+#include "tests/inproc/shuttle.h"
+#include "tests/unit/unit.h"
+
+#define SIZE	    (1 << 20)
+#define PATIENCE    (60 * NS_PER_S)
+#define RETRY_NS    NS_PER_MS
+#define RECORDS_MAX 1000
+
+/* ---- a device with a disk ---- */
+
+struct holder_state {
+	uint8_t nothing;
+};
+
+struct holder {
+	struct device dev;
+	struct disk *disk;
+	struct loop_timer *retry;
+	/* What it holds, as it was told; under the device's lock. */
+	bool owner;
+	bool writer;
+	bool wants_owner;
+	bool wants_writer;
+};
+
+/* What the device does wrong; of the whole process, for one test at a time. */
+static struct {
+	bool armed;
+	enum device_handover step;
+	atomic_bool never_settles;
+} fault;
+
+static void holder_visit(struct codec *c, void *state)
+{
+	codec_u8(c, "nothing", &((struct holder_state *)state)->nothing);
+}
+
+static void holder_snapshot(struct device *dev __maybe_unused, void *state)
+{
+	((struct holder_state *)state)->nothing = 0;
+}
+
+static int holder_check(struct device *dev __maybe_unused,
+			const void *state __maybe_unused,
+			struct error *err __maybe_unused)
+{
+	return 0;
+}
+
+static void holder_commit(struct device *dev __maybe_unused,
+			  const void *state __maybe_unused)
+{
+}
+
+static void holder_nothing(struct device *dev __maybe_unused)
+{
+}
+
+static bool holder_settle(struct device *dev __maybe_unused, uint64_t *ret_ns)
+{
+	*ret_ns = NS_PER_US;
+	return !fault.never_settles;
+}
+
+/* Try for what is wanted, and again soon; under the lock. */
+static void try_wanted(struct holder *holder)
+{
+	struct error err;
+
+	if (holder->wants_owner && !disk_take_owner(holder->disk, &err)) {
+		holder->owner = true;
+		holder->wants_owner = false;
+	}
+	if (holder->wants_writer && !disk_take_writer(holder->disk, &err)) {
+		holder->writer = true;
+		holder->wants_writer = false;
+	}
+	if (holder->wants_owner || holder->wants_writer)
+		loop_timer_arm(holder->retry, clock_ns() + RETRY_NS);
+}
+
+static void on_retry(void *opaque)
+{
+	try_wanted(opaque);
+}
+
+static int prove(struct holder *holder, const uint8_t *session,
+		 struct error *err)
+{
+	/* It may have come a moment ago. */
+	try_wanted(holder);
+	return disk_prove(holder->disk, session, err);
+}
+
+static int yield(struct holder *holder, struct error *err)
+{
+	int rc = disk_flush(holder->disk, err);
+
+	if (rc)
+		return rc;
+	disk_drop_writer(holder->disk);
+	holder->writer = false;
+	return 0;
+}
+
+static int take(struct holder *holder, struct error *err)
+{
+	int rc = disk_take_writer(holder->disk, err);
+
+	if (rc)
+		return rc;
+	holder->writer = true;
+	return disk_drop_cache(holder->disk, err);
+}
+
+static int do_step(struct holder *holder, enum device_handover step,
+		   const uint8_t *session, struct error *err)
+{
+	switch (step) {
+	case DEVICE_PROVE:
+		return prove(holder, session, err);
+	case DEVICE_YIELD:
+		return yield(holder, err);
+	case DEVICE_TAKE:
+		return take(holder, err);
+	case DEVICE_RECLAIM:
+		disk_unprove(holder->disk);
+		holder->wants_writer = !holder->writer;
+		try_wanted(holder);
+		return 0;
+	case DEVICE_OWN:
+		holder->wants_owner = true;
+		try_wanted(holder);
+		return 0;
+	}
+	return -EINVAL;
+}
+
+static int holder_handover(struct device *dev, enum device_handover step,
+			   const uint8_t *session, struct error *err)
+{
+	struct holder *holder = container_of(dev, struct holder, dev);
+	int rc;
+
+	if (fault.armed && fault.step == step)
+		return error_set(err, -EIO, "a fault of this test");
+	pthread_mutex_lock(&dev->lock);
+	rc = do_step(holder, step, session, err);
+	pthread_mutex_unlock(&dev->lock);
+	return rc;
+}
+
+static void holder_free(struct device *dev)
+{
+	struct holder *holder = container_of(dev, struct holder, dev);
+
+	loop_timer_remove(holder->retry);
+	disk_close(holder->disk);
+	device_fini(dev);
+	free(holder);
+}
+
+static const struct device_ops holder_ops = {
+	.type = "virtio-blk",
+	.migrates = DEVICE_MIGRATES_STATE,
+	.version = 1,
+	.state_size = sizeof(struct holder_state),
+	.visit = holder_visit,
+	.snapshot = holder_snapshot,
+	.check = holder_check,
+	.commit = holder_commit,
+	.pause = holder_nothing,
+	.resume = holder_nothing,
+	.reset = holder_nothing,
+	.settle = holder_settle,
+	.handover = holder_handover,
+	.free = holder_free,
+};
+
+/* The value of a word of the options; "" when it isn't there. */
+static void option_of(const struct device_config *config, const char *word,
+		      char *ret, size_t size)
+{
+	const char *found = strstr(config->options, word);
+
+	ret[0] = '\0';
+	if (found)
+		snprintf(ret, size, "%.*s",
+			 (int)strcspn(found + strlen(word), ","),
+			 found + strlen(word));
+}
+
+static int holder_create(const struct device_env *env,
+			 const struct device_config *config,
+			 struct device **ret, struct error *err)
+{
+	struct holder *holder = calloc(1, sizeof(*holder));
+	bool readonly = strstr(config->options, "readonly");
+	char name[100], size[32];
+	struct error ignored;
+	int rc;
+
+	ck_assert_ptr_nonnull(holder);
+	if (!env->backends) {
+		free(holder);
+		return error_set(err, -ENOENT, "no disks can be had here");
+	}
+	option_of(config, "name=", name, sizeof(name));
+	option_of(config, "size=", size, sizeof(size));
+	rc = env->backends->open_disk(env->backends->opaque, config->id, name,
+				      strtoull(size, NULL, 10), readonly,
+				      &holder->disk, err);
+	if (rc) {
+		free(holder);
+		return rc;
+	}
+	device_init(&holder->dev, &holder_ops, config->id);
+	ck_assert(!loop_timer_add(env->loop, on_retry, holder,
+				  &holder->dev.lock, &holder->retry, &ignored));
+	/* Who opens for `run` has locked it, so that this changes nothing. */
+	holder->owner = !disk_take_owner(holder->disk, &ignored);
+	holder->writer =
+		holder->owner && !disk_take_writer(holder->disk, &ignored);
+	*ret = &holder->dev;
+	return 0;
+}
+
+const struct device_type *__real_device_type_find(const char *type);
+const struct device_type *__wrap_device_type_find(const char *type);
+
+const struct device_type *__wrap_device_type_find(const char *type)
+{
+	static const struct device_type holder = { &holder_ops, holder_create };
+
+	if (!strcmp(type, holder_ops.type))
+		return &holder;
+	return __real_device_type_find(type);
+}
+
+/* ---- two hosts and an image ---- */
+
+struct scene {
+	struct shuttle s;
+	char dir[32];
+	char image[64];
+};
+
+static void make_image(const char *path, off_t size)
+{
+	int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+
+	ck_assert_int_ge(fd, 0);
+	ck_assert_int_eq(ftruncate(fd, size), 0);
+	close(fd);
+}
+
+/* Where the host has the guest's disk. */
+static void name_image(struct rig_host *host, const char *path)
+{
+	struct disk_options *disk = &host->images.disks[0];
+
+	host->images = (struct disks_options){ .count = 1 };
+	strcpy(disk->id, "disk0");
+	disk->queues = 1;
+	disk->vectors = 2;
+	snprintf(disk->path, sizeof(disk->path), "%s", path);
+}
+
+static void scene_begin(struct scene *scene)
+{
+	struct shuttle *s = &scene->s;
+
+	strcpy(scene->dir, "/tmp/godwit-locks-XXXXXX");
+	ck_assert_ptr_nonnull(mkdtemp(scene->dir));
+	snprintf(scene->image, sizeof(scene->image), "%s/disk.img", scene->dir);
+	make_image(scene->image, SIZE);
+	s->here = rig_host_new();
+	s->there = rig_host_new();
+	name_image(s->here, scene->image);
+	name_image(s->there, scene->image);
+	rig_boot(s->here, &(struct rig_guest){
+				  .elf = "dirty",
+				  .cmdline = "pages=60 rate=4 progress=0" });
+	rig_expect(s->here, "ready\n");
+}
+
+static void scene_end(struct scene *scene)
+{
+	char command[64];
+
+	shuttle_end(&scene->s);
+	snprintf(command, sizeof(command), "rm -r %s", scene->dir);
+	ck_assert_int_eq(system(command), 0);
+}
+
+static struct disk *open_stranger(const char *path)
+{
+	struct disk_params params = { .id = "x", .path = path, .fd = -1 };
+	struct disk *disk;
+	struct error err;
+
+	ck_assert_msg(!disk_open(&params, &disk, &err), "%s", err.text);
+	return disk;
+}
+
+static bool stranger_gets_it(const char *path)
+{
+	struct disk *disk = open_stranger(path);
+	struct error err;
+	bool got = !disk_lock(disk, &err);
+
+	disk_close(disk);
+	return got;
+}
+
+static void holds(struct rig_host *host, bool *ret_owner, bool *ret_writer)
+{
+	struct device *dev = vm_device_find(host->vm, "disk0");
+	struct holder *holder = container_of(dev, struct holder, dev);
+
+	pthread_mutex_lock(&dev->lock);
+	*ret_owner = holder->owner;
+	*ret_writer = holder->writer;
+	pthread_mutex_unlock(&dev->lock);
+}
+
+/* Who has the guest comes to both locks, and nobody else to any. */
+static void expect_locks(struct scene *scene)
+{
+	uint64_t deadline = clock_ns() + PATIENCE;
+	bool owner = false, writer = false;
+
+	ck_assert(!stranger_gets_it(scene->image));
+	while (!owner || !writer) {
+		ck_assert_msg(clock_ns() < deadline, "owner %d, writer %d",
+			      owner, writer);
+		sched_yield();
+		holds(scene->s.here, &owner, &writer);
+	}
+	ck_assert(!stranger_gets_it(scene->image));
+}
+
+static void retry(struct scene *scene)
+{
+	shuttle_retry(&scene->s);
+	expect_locks(scene);
+}
+
+/* An attempt that fails, is explained, and leaves everything as it was. */
+static void fails(struct scene *scene, const struct rig_move *move,
+		  const char *text)
+{
+	struct rig_result result;
+
+	shuttle_move(&scene->s, move, &result);
+	ck_assert_int_ne(result.source_rc, 0);
+	ck_assert_msg(strstr(result.source_error.text, text),
+		      "'%s' does not say '%s'", result.source_error.text, text);
+	expect_locks(scene);
+}
+
+/* ---- a third VM ---- */
+
+struct intruder {
+	const char *path;
+	pthread_t thread;
+	atomic_bool stop;
+	atomic_uint tries;
+	atomic_uint steps; /* when OWNER was free */
+	atomic_uint won;
+};
+
+static void *intrude(void *opaque)
+{
+	struct intruder *intruder = opaque;
+	struct disk *disk = open_stranger(intruder->path);
+	struct error err;
+
+	while (!intruder->stop) {
+		intruder->tries++;
+		/* Of the two steps of disk_lock() the first is cheap to try. */
+		if (disk_take_owner(disk, &err))
+			continue;
+		intruder->steps++;
+		if (!disk_lock(disk, &err))
+			intruder->won++;
+	}
+	disk_close(disk);
+	return NULL;
+}
+
+static unsigned int how_many(const char *variable, unsigned int otherwise)
+{
+	const char *value = getenv(variable);
+
+	return value ? (unsigned int)strtoul(value, NULL, 10) : otherwise;
+}
+
+START_TEST(a_third_vm_that_tries_at_every_moment_never_gets_a_disk)
+{
+	unsigned int moves = how_many("GODWIT_MOVES", 100);
+	struct intruder intruder = { 0 };
+	struct rig_result result;
+	struct scene scene;
+
+	scene_begin(&scene);
+	intruder.path = scene.image;
+	ck_assert(!pthread_create(&intruder.thread, NULL, intrude, &intruder));
+	for (unsigned int i = 0; i < MIN(moves, 1000U); i++) {
+		shuttle_move(&scene.s, &rig_move_default, &result);
+		ck_assert_msg(!result.source_rc, "move %u: %s", i,
+			      result.source_error.text);
+	}
+	expect_locks(&scene);
+	intruder.stop = true;
+	pthread_join(intruder.thread, NULL);
+	ck_assert_uint_eq(intruder.won, 0);
+	ck_assert_uint_ge(intruder.tries, moves);
+	scene_end(&scene);
+}
+END_TEST
+
+/* ---- cuts ---- */
+
+static void cut_everywhere(bool from_target, unsigned int torn)
+{
+	struct scene scene;
+	unsigned int after;
+	bool cut = true;
+
+	scene_begin(&scene);
+	for (after = 0; cut && after < RECORDS_MAX; after++) {
+		struct rig_move move = rig_move_default;
+		struct rig_result result;
+
+		move.cut = (struct relay_cut){ .enabled = true,
+					       .from_target = from_target,
+					       .after = after,
+					       .torn = torn };
+		shuttle_move(&scene.s, &move, &result);
+		expect_locks(&scene);
+		cut = (from_target ? result.from_target : result.from_source) ==
+		      after;
+		if (result.source_rc)
+			retry(&scene);
+	}
+	ck_assert_uint_gt(after, from_target ? 6 : 20);
+	ck_assert_uint_lt(after, RECORDS_MAX);
+	scene_end(&scene);
+}
+
+START_TEST(locks_are_with_the_guest_after_a_cut_at_any_record_of_the_source)
+{
+	cut_everywhere(false, 0);
+}
+END_TEST
+
+START_TEST(locks_are_with_the_guest_after_a_cut_at_any_record_of_the_target)
+{
+	cut_everywhere(true, 0);
+}
+END_TEST
+
+/* ---- refusals ---- */
+
+START_TEST(a_copy_that_is_not_shared_is_refused)
+{
+	struct scene scene;
+	char copy[64];
+
+	scene_begin(&scene);
+	snprintf(copy, sizeof(copy), "%s/copy.img", scene.dir);
+	make_image(copy, SIZE);
+	name_image(scene.s.there, copy);
+	fails(&scene, &rig_move_default, "it is another disk, or a copy");
+	ck_assert(stranger_gets_it(copy));
+	name_image(scene.s.there, scene.image);
+	retry(&scene);
+	scene_end(&scene);
+}
+END_TEST
+
+START_TEST(a_disk_that_has_grown_is_refused_with_both_sizes)
+{
+	struct scene scene;
+
+	scene_begin(&scene);
+	ck_assert_int_eq(truncate(scene.image, 2 * SIZE), 0);
+	fails(&scene, &rig_move_default, "2097152 bytes here");
+	ck_assert_int_eq(truncate(scene.image, SIZE), 0);
+	retry(&scene);
+	scene_end(&scene);
+}
+END_TEST
+
+START_TEST(a_disk_root_finds_a_file_and_follows_no_link)
+{
+	struct disks_options in_root = { .nroots = 1 };
+	struct scene scene;
+	char root[64], link[96];
+
+	scene_begin(&scene);
+	snprintf(root, sizeof(root), "%s/root", scene.dir);
+	ck_assert_int_eq(mkdir(root, 0700), 0);
+	snprintf(link, sizeof(link), "%s/disk.img", root);
+	ck_assert_int_eq(symlink(scene.image, link), 0);
+	in_root.roots[0] = root;
+	scene.s.there->images = in_root;
+	fails(&scene, &rig_move_default, "is a link");
+	in_root.roots[0] = scene.dir;
+	scene.s.there->images = in_root;
+	retry(&scene);
+	scene_end(&scene);
+}
+END_TEST
+
+START_TEST(a_listener_without_the_disk_says_how_to_have_it)
+{
+	struct scene scene;
+
+	scene_begin(&scene);
+	strcpy(scene.s.there->images.disks[0].id, "other");
+	fails(&scene, &rig_move_default, "--disk disk0=PATH");
+	name_image(scene.s.there, scene.image);
+	retry(&scene);
+	scene_end(&scene);
+}
+END_TEST
+
+/* ---- faults ---- */
+
+static void step_fails(enum device_handover step)
+{
+	struct scene scene;
+
+	scene_begin(&scene);
+	fault.armed = true;
+	fault.step = step;
+	fails(&scene, &rig_move_default, "a fault of this test");
+	fault.armed = false;
+	retry(&scene);
+	scene_end(&scene);
+}
+
+START_TEST(a_disk_that_can_not_be_proven_ours_is_not_moved)
+{
+	step_fails(DEVICE_PROVE);
+}
+END_TEST
+
+START_TEST(a_disk_that_can_not_be_flushed_keeps_its_guest)
+{
+	step_fails(DEVICE_YIELD);
+}
+END_TEST
+
+START_TEST(a_target_that_can_not_write_never_says_LOADED)
+{
+	step_fails(DEVICE_TAKE);
+}
+END_TEST
+
+/* Let go of all locks on the image that this process has, behind their back. */
+static void lose_locks(const char *image)
+{
+	struct flock all = { .l_type = F_UNLCK, .l_whence = SEEK_SET };
+	struct stat wanted, stat;
+
+	ck_assert(!lstat(image, &wanted));
+	for (int fd = 3; fd < 1024; fd++) {
+		if (!fstat(fd, &stat) && stat.st_ino == wanted.st_ino &&
+		    stat.st_dev == wanted.st_dev)
+			ck_assert(!fcntl(fd, F_OFD_SETLK, &all));
+	}
+}
+
+START_TEST(a_guest_whose_lock_was_lost_to_another_vm_is_not_moved)
+{
+	struct rig_result result;
+	struct scene scene;
+	struct disk *thief;
+	struct error err;
+
+	scene_begin(&scene);
+	lose_locks(scene.image);
+	thief = open_stranger(scene.image);
+	ck_assert(!disk_lock(thief, &err));
+	shuttle_move(&scene.s, &rig_move_default, &result);
+	ck_assert_int_ne(result.source_rc, 0);
+	ck_assert_msg(strstr(result.source_error.text, "lock was lost"), "%s",
+		      result.source_error.text);
+	disk_close(thief);
+	scene_end(&scene);
+}
+END_TEST
+
+/* ---- flushing ahead ---- */
+
+static void cancel_it(struct rig_moving *moving, void *opaque __maybe_unused)
+{
+	rig_await_status(moving, STATUS_ACTIVE);
+	ck_assert(!source_cancel(moving->source));
+}
+
+START_TEST(a_flush_that_never_ends_holds_up_no_cancel)
+{
+	struct rig_move move = rig_move_default;
+	struct scene scene;
+
+	move.meanwhile = cancel_it;
+	scene_begin(&scene);
+	fault.never_settles = true;
+	fails(&scene, &move, "cancelled");
+	fault.never_settles = false;
+	retry(&scene);
+	scene_end(&scene);
+}
+END_TEST
+
+START_TEST(a_flush_that_never_ends_is_given_up_at_the_timeout)
+{
+	struct rig_move move = rig_move_default;
+	struct scene scene;
+
+	move.params.timeout_ns = 100 * NS_PER_MS;
+	scene_begin(&scene);
+	fault.never_settles = true;
+	fails(&scene, &move, "timeout");
+	move.params.on_timeout = SOURCE_TIMEOUT_PAUSE;
+	move.params.abort_after_ns = 0;
+	shuttle_retry_with(&scene.s, &move);
+	expect_locks(&scene);
+	move.params = rig_move_default.params;
+	move.params.offline = true;
+	shuttle_retry_with(&scene.s, &move);
+	expect_locks(&scene);
+	fault.never_settles = false;
+	scene_end(&scene);
+}
+END_TEST
+
+UNIT_SUITE("disks", a_third_vm_that_tries_at_every_moment_never_gets_a_disk,
+	   locks_are_with_the_guest_after_a_cut_at_any_record_of_the_source,
+	   locks_are_with_the_guest_after_a_cut_at_any_record_of_the_target,
+	   a_copy_that_is_not_shared_is_refused,
+	   a_disk_that_has_grown_is_refused_with_both_sizes,
+	   a_disk_root_finds_a_file_and_follows_no_link,
+	   a_listener_without_the_disk_says_how_to_have_it,
+	   a_disk_that_can_not_be_proven_ours_is_not_moved,
+	   a_disk_that_can_not_be_flushed_keeps_its_guest,
+	   a_target_that_can_not_write_never_says_LOADED,
+	   a_guest_whose_lock_was_lost_to_another_vm_is_not_moved,
+	   a_flush_that_never_ends_holds_up_no_cancel,
+	   a_flush_that_never_ends_is_given_up_at_the_timeout)
