@@ -30,9 +30,10 @@ struct point {
 };
 
 /*
- * Numbers are for people; tests should go by name. The order matters in two
- * places: CPUs are parked as reset left them only until one is started, and
- * memory for CPUs can be had only until the memory points take the rest.
+ * Numbers are for people; tests should go by name. The order matters in three
+ * places: CPUs are parked as reset left them only until one is started, a
+ * device is untouched only until a point uses it, and memory for CPUs and
+ * queues can be had only until the memory points take the rest.
  */
 static const struct point points[] = {
 	{ "registers-ring3", point_registers_ring3 },
@@ -72,6 +73,26 @@ static const struct point points[] = {
 	{ "uart-interrupt", point_uart_interrupt },
 	{ "uart-loopback", point_uart_loopback },
 	{ "uart-fifo", point_uart_fifo },
+	{ "pci-latch", point_pci_latch },
+	{ "virtio-not-loaded", point_virtio_not_loaded },
+	{ "pci-registers", point_pci_registers },
+	{ "pci-bar-moved", point_pci_bar_moved },
+	{ "pci-decode-off", point_pci_decode_off },
+	{ "msix-pending", point_msix_pending },
+	{ "msix-function-mask", point_msix_function_mask },
+	{ "intx-asserted", point_intx_asserted },
+	{ "virtio-reset", point_virtio_reset },
+	{ "virtio-acknowledge", point_virtio_acknowledge },
+	{ "virtio-half", point_virtio_half },
+	{ "virtio-needs-reset", point_virtio_needs_reset },
+	{ "virtqueue-full", point_virtqueue_full },
+	{ "virtqueue-not-rung", point_virtqueue_not_rung },
+	{ "virtqueue-event", point_virtqueue_event },
+	{ "virtqueue-reset", point_virtqueue_reset },
+	{ "virtqueue-resetting", point_virtqueue_resetting },
+	{ "disk-config", point_disk_config },
+	{ "disk-in-flight", point_disk_in_flight },
+	{ "disk-indirect", point_disk_indirect },
 	{ "ap-parked", point_ap_parked },
 	{ "ap-init", point_ap_init },
 	{ "ap-halted", point_ap_halted },

@@ -129,6 +129,29 @@ void point_uart_registers(void);
 void point_uart_interrupt(void);
 void point_uart_loopback(void);
 void point_uart_fifo(void);
+/* pci.c */
+void point_pci_latch(void);
+void point_pci_registers(void);
+void point_pci_bar_moved(void);
+void point_pci_decode_off(void);
+void point_msix_pending(void);
+void point_msix_function_mask(void);
+void point_intx_asserted(void);
+/* virtio.c */
+void point_virtio_not_loaded(void);
+void point_virtio_reset(void);
+void point_virtio_acknowledge(void);
+void point_virtio_half(void);
+void point_virtio_needs_reset(void);
+void point_virtqueue_full(void);
+void point_virtqueue_not_rung(void);
+void point_virtqueue_event(void);
+void point_virtqueue_reset(void);
+void point_virtqueue_resetting(void);
+/* disk.c */
+void point_disk_in_flight(void);
+void point_disk_indirect(void);
+void point_disk_config(void);
 /* cpus.c */
 void point_ap_parked(void);
 void point_ap_init(void);
