@@ -462,7 +462,8 @@ static void ask(struct source *s)
 
 /*
  * Courtesy: the target acts the same when the line goes dead, only later.
- * After NACK there is nothing left to abort; DONE says that we know.
+ * After NACK there is nothing left to abort; DONE says that we know. And where
+ * not even HELLO went out, ABORT has no place.
  */
 static void say_goodbye(struct source *s, int rc, const char *why)
 {
@@ -473,7 +474,7 @@ static void say_goodbye(struct source *s, int rc, const char *why)
 	s->stream->interrupt_fd = -1;
 	if (s->nacked)
 		send_done(s->stream);
-	else
+	else if (s->stream->send_sequence)
 		(void)!stream_send_reason(
 			s->stream, WIRE_ABORT,
 			rc == STREAM_CANCELLED ? WIRE_ABORT_CANCELLED

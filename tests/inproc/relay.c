@@ -19,10 +19,6 @@
 #include "migration/wire.h"
 #include "tests/inproc/relay.h"
 
-/* All streams are as good as each other; these take a while to look through. */
-#define CAPTURE_FIRST 6
-#define CAPTURE_EVERY 40
-
 /* One direction of a connection. */
 struct flow {
 	struct relay *told; /* NULL: nobody wants to know */
@@ -36,7 +32,7 @@ struct flow {
 	struct wire_header header; /* of the record that is passing */
 	size_t header_got;
 	uint64_t payload_left;
-	bool committed; /* the last record that passed was COMMIT */
+	uint32_t last; /* type of the last record that passed */
 };
 
 struct relay {
@@ -70,7 +66,7 @@ static void passed(struct flow *flow)
 	};
 
 	flow->header_got = 0;
-	flow->committed = flow->header.type == WIRE_COMMIT;
+	flow->last = flow->header.type;
 	if (flow->told && flow->told->on_record(flow->told->opaque, &record)) {
 		flow->limit = flow->records;
 		flow->torn = 0;
@@ -137,21 +133,43 @@ static bool pump(struct flow *flow)
 	return !is_cut(flow);
 }
 
-static int open_capture(const char *direction)
+/* Where captures go, and what this one is called; false: nowhere. */
+static bool next_capture(char *name, size_t size, const char **ret_dir)
 {
-	static _Atomic unsigned int number[2];
-	const char *dir = getenv("GODWIT_CAPTURE");
-	unsigned int n = atomic_fetch_add(&number[direction[0] == 't'], 1);
+	static _Atomic unsigned int number;
+
+	*ret_dir = getenv("GODWIT_CAPTURE");
+	if (*ret_dir)
+		snprintf(name, size, "%d-%u", getpid(),
+			 atomic_fetch_add(&number, 1));
+	return *ret_dir;
+}
+
+static int open_capture(const char *dir, const char *name,
+			const char *direction)
+{
 	char path[512];
 	int fd;
 
-	if (!dir || (n >= CAPTURE_FIRST && n % CAPTURE_EVERY))
-		return -1;
-	snprintf(path, sizeof(path), "%s/%d-%u.%s", dir, getpid(), n,
-		 direction);
+	snprintf(path, sizeof(path), "%s/%s.%s", dir, name, direction);
 	fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
 	ck_assert_msg(fd >= 0, "%s: %s", path, strerror(errno));
 	return fd;
+}
+
+/* DONE is the last that a source says, and only when nothing was cut. */
+static void announce_capture(const char *dir, const char *name, bool whole)
+{
+	char path[512];
+	char line[100];
+	int fd;
+
+	snprintf(path, sizeof(path), "%s/ended", dir);
+	snprintf(line, sizeof(line), "%s %s\n", name, whole ? "whole" : "torn");
+	fd = open(path, O_WRONLY | O_CLOEXEC);
+	ck_assert_msg(fd >= 0, "%s: %s", path, strerror(errno));
+	ck_assert(!write_full(fd, line, strlen(line)));
+	close(fd);
 }
 
 /*
@@ -174,11 +192,14 @@ static void connection(struct relay *relay, int source, int target)
 		{ .from = source, .to = target, .limit = UINT32_MAX },
 		{ .from = target, .to = source, .limit = UINT32_MAX },
 	};
+	const char *dir;
+	char name[32];
+	bool capture = next_capture(name, sizeof(name), &dir);
 	bool on = true;
 
 	flows[1].from_target = true;
-	flows[0].capture = first ? open_capture("source") : -1;
-	flows[1].capture = first ? open_capture("target") : -1;
+	flows[0].capture = capture ? open_capture(dir, name, "source") : -1;
+	flows[1].capture = capture ? open_capture(dir, name, "target") : -1;
 	for (int i = 0; i < 2 && first && relay->on_record; i++)
 		flows[i].told = relay;
 	if (first && cut->enabled) {
@@ -199,13 +220,15 @@ static void connection(struct relay *relay, int source, int target)
 		for (int i = 0; on && i < 2; i++)
 			on = !fds[i].revents || pump(&flows[i]);
 	}
-	if (flows[0].committed)
+	if (flows[0].last == WIRE_COMMIT)
 		await_word(target);
 	for (int i = 0; i < 2; i++) {
 		close_fd(&flows[i].capture);
 		if (first)
 			relay->passed[i] = flows[i].records;
 	}
+	if (capture)
+		announce_capture(dir, name, flows[0].last == WIRE_DONE);
 }
 
 static void *serve(void *opaque)

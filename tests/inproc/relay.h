@@ -8,9 +8,10 @@
  * it before a connection is cut. Counting and cutting concern the first
  * connection; later ones (a source that asks) just pass, or are turned away.
  *
- * With GODWIT_CAPTURE=DIR in the environment both directions of the first
- * connection are written to DIR/PID-N.source and DIR/PID-N.target: of the
- * first connections that a test makes, and of every so many later ones.
+ * With GODWIT_CAPTURE=DIR in the environment both directions of each connection
+ * are written to DIR/PID-N.source and DIR/PID-N.target. Once it has ended, the
+ * line "PID-N whole" goes to the pipe DIR/ended, or "PID-N torn" if it may have
+ * been cut anywhere.
  */
 #ifndef GODWIT_TESTS_RELAY_H
 #define GODWIT_TESTS_RELAY_H
