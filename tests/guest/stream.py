@@ -157,12 +157,26 @@ def connect(address, source=None):
         sock.connect(rest)
         return sock
     host, _, port = rest.rpartition(":")
-    sock = socket.socket()
-    if source:
-        sock.bind((source, 0))
-    sock.connect((host, int(port)))
+    sock = socket.create_connection(
+        (host.strip("[]"), int(port)),
+        source_address=(source, 0) if source else None)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return sock
+
+
+def listen_beside(address):
+    """A socket that listens, of the kind that the address is, and where."""
+    kind, _, rest = address.partition(":")
+    if kind == "unix":
+        sock = socket.socket(socket.AF_UNIX)
+        sock.bind(rest + ".relay")
+        sock.listen()
+        return sock, address + ".relay"
+    host = rest.rpartition(":")[0]
+    bare = host.strip("[]")
+    sock = socket.create_server(
+        (bare, 0), family=socket.getaddrinfo(bare, 0)[0][0])
+    return sock, f"tcp:{host}:{sock.getsockname()[1]}"
 
 
 def read_exactly(sock, size):
@@ -260,10 +274,10 @@ class Gate:
 class Connection:
     """One connection through the relay: two sockets, two captures."""
 
-    def __init__(self, relay, source):
+    def __init__(self, relay, source, target):
         self.relay = relay
         self.source = source
-        self.target = connect(relay.target)
+        self.target = target
         self.captured = {"source": bytearray(), "target": bytearray()}
         self.names = {"source": [], "target": []}
         self.changed = False  # what arrived is not what was sent
@@ -296,8 +310,8 @@ class Connection:
         self.names[side].append(name)
         change = self.relay.changes.pop(name, None)
         if change:
-            self.changed = True
             whole = record(name, change(bytes(payload)), sequence)
+            self.changed |= whole != head + payload
             head, payload = whole[:HEADER.size], whole[HEADER.size:]
         if not self.relay.may_pass(name, self):
             return False
@@ -317,16 +331,19 @@ class Connection:
 
 
 class Relay:
-    """Stands between a source and the target that listens at an address."""
+    """Stands between a source and the target that listens at an address.
 
-    def __init__(self, target, deadline):
+    faults: the connection may end at any record; None: unless DONE was said
+    """
+
+    def __init__(self, target, deadline, faults):
         self.target = target
         self.deadline = deadline
+        self.faults = faults
         self.gates = {}
         self.changes = {}
         self.connections = []
-        self.listener = socket.create_server(("127.0.0.1", 0))
-        self.address = f"tcp:127.0.0.1:{self.listener.getsockname()[1]}"
+        self.listener, self.address = listen_beside(target)
         self.thread = threading.Thread(target=self._accept, daemon=True)
         self.thread.start()
 
@@ -336,11 +353,16 @@ class Relay:
                 sock, _ = self.listener.accept()
             except OSError:
                 return
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if sock.family != socket.AF_UNIX:
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             try:
-                self.connections.append(Connection(self, sock))
+                self.join(sock, connect(self.target))
             except OSError:
                 sock.close()
+
+    def join(self, source, target):
+        """Be between two that are connected to us."""
+        self.connections.append(Connection(self, source, target))
 
     def hold(self, name):
         """Stop before the next record of this name is passed on."""

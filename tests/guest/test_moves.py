@@ -88,7 +88,7 @@ def a_guest_moves_to_a_host_that_is_given_by_name(world):
 @test
 def a_guest_moves_over_descriptors_that_were_passed(world):
     a, b = world.hosts()
-    ours, theirs = socket.socketpair()
+    ours, theirs = world.relayed_pair()
     number = theirs.fileno()
     listener = b.listen(address=f"fd:{number}", pass_fds=[number])
     theirs.close()
