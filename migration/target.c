@@ -286,7 +286,9 @@ static int on_state_end(struct target *t, const struct record *record,
 		return error_set(err, STREAM_CANCELLED, "cancelled");
 	t->commit_deadline_ns =
 		clock_ns() + t->hello.commit_deadline_ms * NS_PER_MS;
-	return send_times(t, WIRE_LOADED, err);
+	rc = send_times(t, WIRE_LOADED, err);
+	t->said_loaded = !rc;
+	return rc;
 }
 
 /* ---- rounds ---- */
@@ -570,9 +572,9 @@ static void give_up(struct target *t, int rc, const char *why)
 	pthread_mutex_unlock(&t->lock);
 	t->stream->interrupt_fd = -1;
 	if (!stream_send_reason(t->stream,
-				t->reached_loaded ? WIRE_NACK : WIRE_REFUSE, 0,
+				t->said_loaded ? WIRE_NACK : WIRE_REFUSE, 0,
 				why, clock_ns() + GOODBYE_PATIENCE, &err) &&
-	    t->reached_loaded)
+	    t->said_loaded)
 		await_knowledge(t);
 }
 

@@ -50,8 +50,9 @@ struct target {
 	pthread_cond_t changed;
 	enum target_state state;
 	bool reached_loaded;
-	bool gone; /* DESTROYED, and the VM is no more */
-	bool done; /* the source knows what became of the session */
+	bool said_loaded; /* and could be heard; the receiving thread's own */
+	bool gone;	  /* DESTROYED, and the VM is no more */
+	bool done;	  /* the source knows what became of the session */
 	bool cancelled;
 };
 

@@ -69,7 +69,9 @@ check-tsan check-inproc-tsan: guests
 run-tsan: $(TSAN_UNIT:%=$(BUILD)/tests/unit/test_%)
 run-inproc-tsan: $(TSAN_INPROC:%=$(BUILD)/tests/inproc/test_%)
 run-inproc-tsan: export GODWIT_MOVES ?= 30
-run-tsan run-inproc-tsan:
+run-inproc-tsan:
+	$(Q)CK_FORK=no tests/verify/check-streams $(BUILD)/streams $^
+run-tsan:
 	$(Q)failed=0; for t in $^; do \
 		CK_FORK=no CK_VERBOSITY=normal $$t || failed=1; \
 	done; exit $$failed
