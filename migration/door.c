@@ -23,8 +23,10 @@
 /* An attempt that has failed needs a moment to clear away. */
 #define BUSY_PATIENCE  (1 * NS_PER_S)
 #define REPLY_PATIENCE (1 * NS_PER_S)
-#define SILENCE_MS     30000
-#define NEVER_MAX      64
+/* How long nobody is let in when there is no descriptor left. */
+#define BACK_OFF   (100 * NS_PER_MS)
+#define SILENCE_MS 30000
+#define NEVER_MAX  64
 
 struct stranger {
 	struct stream *stream; /* NULL: the place is free */
@@ -37,6 +39,8 @@ struct door {
 	struct door_params params;
 	int wake_fd;
 	struct stranger strangers[STRANGERS_MAX]; /* the door thread's own */
+	uint64_t shut_until_ns;			  /* this, too; 0: open */
+	bool told_shortage;			  /* and this */
 
 	pthread_mutex_t lock;
 	pthread_cond_t changed;
@@ -291,8 +295,16 @@ static void let_in(struct door *door)
 	int fd = accept4(door->params.listen_fd, NULL, NULL,
 			 SOCK_CLOEXEC | SOCK_NONBLOCK);
 
+	if (fd < 0 && is_shortage(errno)) {
+		if (!door->told_shortage)
+			log_warn("listener: nobody can be let in: %s",
+				 strerror(errno));
+		door->told_shortage = true;
+		door->shut_until_ns = clock_ns() + BACK_OFF;
+	}
 	if (fd < 0)
 		return;
+	door->told_shortage = false;
 	if (!transport_allows(&door->params.allow, fd, peer)) {
 		log_warn("listener: %s is not in --allow; turned away", peer);
 		close(fd);
@@ -349,6 +361,9 @@ static int next_timeout(const struct door *door)
 	uint64_t now = clock_ns();
 	uint64_t left = UINT64_MAX;
 
+	if (door->shut_until_ns)
+		left = door->shut_until_ns > now ? door->shut_until_ns - now
+						 : 0;
 	for (size_t i = 0; i < STRANGERS_MAX; i++) {
 		const struct stranger *stranger = &door->strangers[i];
 		uint64_t age = now - stranger->since_ns;
@@ -367,8 +382,7 @@ void door_serve(struct door *door)
 	uint64_t count;
 
 	fds[0] = (struct pollfd){ .fd = door->wake_fd, .events = POLLIN };
-	fds[1] = (struct pollfd){ .fd = door->params.listen_fd,
-				  .events = POLLIN };
+	fds[1] = (struct pollfd){ .events = POLLIN };
 	while (!closed) {
 		for (size_t i = 0; i < STRANGERS_MAX; i++) {
 			struct stream *stream = door->strangers[i].stream;
@@ -381,6 +395,9 @@ void door_serve(struct door *door)
 				.events = POLLIN,
 			};
 		}
+		if (clock_ns() >= door->shut_until_ns)
+			door->shut_until_ns = 0;
+		fds[1].fd = door->shut_until_ns ? -1 : door->params.listen_fd;
 		if (poll(fds, ARRAY_SIZE(fds), next_timeout(door)) < 0)
 			continue;
 		(void)!read(door->wake_fd, &count, sizeof(count));

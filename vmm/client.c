@@ -94,7 +94,7 @@ static int wait_readable(struct client *client, uint64_t deadline_ns,
 /* The next message that is no event; events on the way are told. */
 static json_t *next_answer(struct client *client, struct error *err)
 {
-	uint64_t deadline = clock_ns() + PATIENCE;
+	uint64_t deadline = clock_ns() + client->patience_ns;
 	json_t *message;
 	int rc = 0;
 
@@ -254,9 +254,16 @@ static int connect_to(const char *name, struct error *err)
 
 int client_open(const char *name, struct client *ret, struct error *err)
 {
+	return client_open_within(name, PATIENCE, ret, err);
+}
+
+int client_open_within(const char *name, uint64_t patience_ns,
+		       struct client *ret, struct error *err)
+{
 	json_t *message;
 
-	*ret = (struct client){ .fd = connect_to(name, err) };
+	*ret = (struct client){ .patience_ns = patience_ns };
+	ret->fd = connect_to(name, err);
 	if (ret->fd < 0)
 		return ret->fd;
 	ret->in = malloc(CLIENT_LINE_MAX);
@@ -265,6 +272,9 @@ int client_open(const char *name, struct client *ret, struct error *err)
 		return error_set(err, -ENOMEM, "out of memory");
 	}
 	message = next_answer(ret, err); /* the greeting */
+	/* Instead of it: there is no place. */
+	if (message && json_object_get(message, "error"))
+		message = answer_of(message, err);
 	if (message) {
 		json_decref(message);
 		message = client_call(ret, "qmp_capabilities", NULL, err);

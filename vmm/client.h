@@ -20,6 +20,7 @@ struct client {
 	/* Called for each event that comes; may be NULL. */
 	void (*on_event)(void *opaque, const char *name, json_t *data);
 	void *opaque;
+	uint64_t patience_ns; /* how long an answer may take */
 };
 
 /**
@@ -29,6 +30,13 @@ struct client {
  */
 int __must_check client_open(const char *name, struct client *ret,
 			     struct error *err);
+
+/**
+ * client_open_within() - the same, with another limit for each answer than ten
+ * seconds.
+ */
+int __must_check client_open_within(const char *name, uint64_t patience_ns,
+				    struct client *ret, struct error *err);
 
 void client_close(struct client *client);
 

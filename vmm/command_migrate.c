@@ -317,6 +317,26 @@ static int finish_without_report(struct follow *follow, bool started,
 	return started ? EXIT_UNCERTAIN : EXIT_FAILURE;
 }
 
+/* What became of a guest that was to move and did not. */
+static void print_kept(struct follow *follow, const char *why)
+{
+	struct error err;
+	json_t *now = client_call(&follow->client, "query-status", NULL, &err);
+	const char *status = json_string_value(json_object_get(now, "status"));
+	const char *name = follow->options->name;
+
+	if (!status)
+		log_error("%s: not moved: %s; its process has ended", name,
+			  why);
+	else if (!strcmp(status, "running"))
+		log_error("%s: not moved: %s; the guest runs on here", name,
+			  why);
+	else
+		log_error("%s: not moved: %s; the guest is here, %s", name, why,
+			  status);
+	json_decref(now);
+}
+
 static int finish(struct follow *follow)
 {
 	const char *status =
@@ -330,8 +350,7 @@ static int finish(struct follow *follow)
 	else if (moved)
 		print_moved(follow);
 	else
-		log_error("%s: not moved: %s; the guest runs on here",
-			  follow->options->name, why ? why : "no reason given");
+		print_kept(follow, why ? why : "no reason given");
 	return moved ? EXIT_SUCCESS : EXIT_FAILURE;
 }
 

@@ -14,6 +14,9 @@
 #include "vmm/log.h"
 #include "vmm/rundir.h"
 
+/* A VM that is in order answers in no time; one that hangs holds up others. */
+#define LIST_PATIENCE (1 * NS_PER_S)
+
 #define JSON_OUT (JSON_INDENT(2) | JSON_REAL_PRECISION(12))
 
 static int failed(const char *name, const struct error *err)
@@ -197,9 +200,14 @@ struct listing {
 static void list_one(void *opaque, const char *name)
 {
 	struct listing *listing = opaque;
+	struct client client;
 	struct error err;
-	json_t *info = ask(name, "x-godwit-info", NULL, &err);
+	json_t *info = NULL;
 
+	if (!client_open_within(name, LIST_PATIENCE, &client, &err)) {
+		info = client_call(&client, "x-godwit-info", NULL, &err);
+		client_close(&client);
+	}
 	/* One that ends just now, or hangs, is no reason to show no other. */
 	if (!info)
 		info = json_pack("{s:s,s:s}", "status", "no answer", "error",
@@ -217,10 +225,16 @@ static void print_list(json_t *vms)
 	printf("%-20s %-15s %8s %5s %10s\n", "NAME", "STATUS", "PROCESS",
 	       "VCPUS", "MEMORY");
 	json_array_foreach(vms, i, vm)
-		printf("%-20s %-15s %8lld %5lld %6lld MiB\n",
-		       text_of(vm, "name"), text_of(vm, "status"),
-		       number_of(vm, "pid"), number_of(vm, "cpus"),
-		       number_of(vm, "memory") / (long long)MIB);
+	{
+		if (!number_of(vm, "pid"))
+			printf("%-20s %-15s %s\n", text_of(vm, "name"),
+			       text_of(vm, "status"), text_of(vm, "error"));
+		else
+			printf("%-20s %-15s %8lld %5lld %6lld MiB\n",
+			       text_of(vm, "name"), text_of(vm, "status"),
+			       number_of(vm, "pid"), number_of(vm, "cpus"),
+			       number_of(vm, "memory") / (long long)MIB);
+	}
 }
 
 int command_list(const struct name_options *options)
@@ -261,9 +275,12 @@ static void print_what_to_check(const char *name)
 		"  2. On that host, does `godwit list` show the guest, or did "
 		"its console go on?\n"
 		"     Then it runs there: `godwit resolve %s --discard`.\n"
-		"  3. Is that host off for good, or its godwit process gone "
-		"without the guest\n"
-		"     having run there? Then: `godwit resolve %s --resume`.\n"
+		"  3. Is that host off for good, or its godwit process gone? "
+		"That alone proves\n"
+		"     nothing. Look at its log: where it says that the guest "
+		"runs there from\n"
+		"     now on, --discard; only where it does not: "
+		"`godwit resolve %s --resume`.\n"
 		"A guest that runs on both sides damages what it shares with "
 		"the world.\n",
 		name, name, name);

@@ -10,6 +10,7 @@
  * which go to all of them, only mark the one that is to go.
  */
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -17,6 +18,9 @@
 
 #include "vmm/control.h"
 #include "vmm/log.h"
+
+/* How long nobody is let in when the process has no descriptor left. */
+#define BACK_OFF (100 * NS_PER_MS)
 
 #define TOO_LONG "JSON parse error, the line is longer than 65536 bytes"
 
@@ -40,8 +44,10 @@ struct control {
 	void *opaque;
 	int listen_fd;
 	struct loop_fd *watch;
+	struct loop_timer *back_off;
 	struct client *clients;
 	unsigned int nclients;
+	bool told_full; /* since a client left */
 	bool expect_end;
 	loop_fn *on_served;
 };
@@ -221,6 +227,7 @@ static void unlink_client(struct client *client)
 		at = &(*at)->next;
 	*at = client->next;
 	control->nclients--;
+	control->told_full = false;
 }
 
 static void free_client(struct client *client)
@@ -284,6 +291,37 @@ int control_add(struct control *control, int fd, struct error *err)
 	return 0;
 }
 
+static void on_back_off(void *opaque)
+{
+	struct control *control = opaque;
+
+	loop_fd_set(control->watch, EPOLLIN);
+}
+
+/* Said once, until there was room again: who comes in vain comes often. */
+static void turn_away(struct control *control, int fd)
+{
+	char text[80];
+	json_t *error;
+	char *line;
+
+	snprintf(text, sizeof(text),
+		 "%d clients are connected already; try again later",
+		 CONTROL_CLIENTS_MAX);
+	if (!control->told_full)
+		log_warn("control: another client was turned away: %s", text);
+	control->told_full = true;
+	error = qmp_error("GenericError", text);
+	line = error ? json_dumps(error, JSON_COMPACT) : NULL;
+	/* A fresh socket has room for it. */
+	if (line)
+		(void)!send(fd, line, strlen(line), MSG_NOSIGNAL);
+	(void)!send(fd, "\r\n", 2, MSG_NOSIGNAL);
+	free(line);
+	json_decref(error);
+	close(fd);
+}
+
 static void on_listen(void *opaque, uint32_t events __maybe_unused)
 {
 	struct control *control = opaque;
@@ -291,13 +329,14 @@ static void on_listen(void *opaque, uint32_t events __maybe_unused)
 	int fd = accept4(control->listen_fd, NULL, NULL,
 			 SOCK_CLOEXEC | SOCK_NONBLOCK);
 
+	if (fd < 0 && is_shortage(errno)) {
+		loop_fd_set(control->watch, 0);
+		loop_timer_arm(control->back_off, clock_ns() + BACK_OFF);
+	}
 	if (fd < 0)
 		return;
 	if (control->nclients == CONTROL_CLIENTS_MAX) {
-		log_warn("control: %d clients are connected; another was "
-			 "turned away",
-			 CONTROL_CLIENTS_MAX);
-		close(fd);
+		turn_away(control, fd);
 		return;
 	}
 	if (control_add(control, fd, &err))
@@ -320,6 +359,9 @@ int control_create(struct loop *loop, int listen_fd,
 		.listen_fd = listen_fd,
 	};
 	if (listen_fd >= 0)
+		rc = loop_timer_add(loop, on_back_off, control, NULL,
+				    &control->back_off, err);
+	if (!rc && listen_fd >= 0)
 		rc = loop_fd_add(loop, listen_fd, EPOLLIN, on_listen, control,
 				 NULL, &control->watch, err);
 	if (rc) {
@@ -336,6 +378,7 @@ void control_free(struct control *control)
 
 	if (!control)
 		return;
+	loop_timer_remove(control->back_off);
 	loop_fd_remove(control->watch);
 	while ((client = control->clients)) {
 		control->clients = client->next;

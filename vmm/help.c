@@ -36,7 +36,7 @@ static const struct help helps[] = {
 	  "  --debug-exit         a byte written to port 0xf4 ends the VM with "
 	  "that\n"
 	  "                       exit status\n"
-	  "  --migrate-to ADDR[,after=SECONDS]\n"
+	  "  --migrate-to ADDR[,after=SECONDS][,max-downtime=TIME]\n"
 	  "                       boot, then move there by itself\n"
 	  "  --no-sandbox         no seccomp filters and no dropped "
 	  "capabilities;\n"

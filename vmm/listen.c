@@ -341,20 +341,26 @@ static int check_connection(int fd, struct error *err)
 	return 0;
 }
 
+/* Where to listen; the exit status when not there. */
+static int check_address(struct listener *l, struct error *err)
+{
+	l->address = l->options->address;
+	if (l->address.kind == ADDRESS_FD)
+		return check_connection(l->address.fd, err) ? EXIT_USAGE
+							    : EXIT_SUCCESS;
+	if (address_resolve(&l->address, err))
+		return EXIT_FAILURE;
+	return check_exposure(l, err) ? EXIT_USAGE : EXIT_SUCCESS;
+}
+
 static int open_door(struct listener *l, struct error *err)
 {
 	struct door_params params = { .allow = l->options->allow };
 	uint16_t port = 0;
 	int rc;
 
-	l->address = l->options->address;
 	if (l->address.kind == ADDRESS_FD)
-		return check_connection(l->address.fd, err);
-	rc = address_resolve(&l->address, err);
-	if (!rc)
-		rc = check_exposure(l, err);
-	if (rc)
-		return rc;
+		return 0;
 	rc = transport_listen(&l->address, &port, err);
 	if (rc < 0)
 		return rc;
@@ -439,13 +445,20 @@ int listen_command(const struct listen_options *options)
 {
 	struct listener *l = calloc(1, sizeof(*l));
 	struct error err;
-	int status = EXIT_FAILURE;
+	int status;
 
 	if (!l) {
 		log_error("out of memory");
-		return status;
+		return EXIT_FAILURE;
 	}
 	l->options = options;
+	status = check_address(l, &err);
+	if (status) {
+		log_error("listen: %s", err.text);
+		free(l);
+		return status;
+	}
+	status = EXIT_FAILURE;
 	pthread_mutex_init(&l->lock, NULL);
 	instance_init(&l->inst);
 	if (prepare(l, &err) || start_threads(l, &err)) {

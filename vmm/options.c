@@ -199,23 +199,52 @@ static int run_debug_exit(void *opts, const char *value __maybe_unused,
 	return 0;
 }
 
+static int take_downtime(const char *value, uint64_t *ret, struct error *err)
+{
+	int rc = units_time(value, ret, err);
+
+	if (!rc && !*ret)
+		return option_refuse(err, "no pause can be that short; "
+					  "give a time like 10ms");
+	return rc;
+}
+
+/* Behind the address, which may have commas itself. */
+#define AFTER	 ",after="
+#define DOWNTIME ",max-downtime="
+
+/* Up to the next comma. */
+static void first_part(const char *value, char *text, size_t size)
+{
+	snprintf(text, size, "%.*s", (int)strcspn(value, ","), value);
+}
+
 static int run_migrate_to(void *opts, const char *value, struct error *err)
 {
 	struct run_options *run = opts;
-	static const char after[] = ",after=";
-	const char *comma = strstr(value, after);
+	const char *after = strstr(value, AFTER);
+	const char *downtime = strstr(value, DOWNTIME);
+	size_t len = strlen(value);
 	char text[ADDRESS_TEXT_MAX];
-	size_t len = comma ? (size_t)(comma - value) : strlen(value);
 	int rc;
 
+	if (after)
+		len = MIN(len, (size_t)(after - value));
+	if (downtime)
+		len = MIN(len, (size_t)(downtime - value));
 	if (len >= sizeof(text))
 		return option_refuse(err, "the address is too long");
 	memcpy(text, value, len);
 	text[len] = '\0';
 	rc = address_parse(text, &run->migrate_to, err);
-	if (!rc && comma)
-		rc = units_seconds(comma + strlen(after),
-				   &run->migrate_after_ns, err);
+	if (!rc && after) {
+		first_part(after + strlen(AFTER), text, sizeof(text));
+		rc = units_seconds(text, &run->migrate_after_ns, err);
+	}
+	if (!rc && downtime) {
+		first_part(downtime + strlen(DOWNTIME), text, sizeof(text));
+		rc = take_downtime(text, &run->migrate_downtime_ns, err);
+	}
 	run->migrates = !rc;
 	return rc;
 }
@@ -401,16 +430,6 @@ int options_listen(char *const argv[], struct listen_options *ret,
 /* ---- migrate and set ---- */
 
 #define MIGRATE(opts) ((struct migrate_options *)(opts))
-
-static int take_downtime(const char *value, uint64_t *ret, struct error *err)
-{
-	int rc = units_time(value, ret, err);
-
-	if (!rc && !*ret)
-		return option_refuse(err, "no pause can be that short; "
-					  "give a time like 10ms");
-	return rc;
-}
 
 static int migrate_to(void *opts, const char *value, struct error *err)
 {

@@ -74,6 +74,7 @@ struct run_options {
 	bool migrates; /* --migrate-to */
 	struct address migrate_to;
 	uint64_t migrate_after_ns;
+	uint64_t migrate_downtime_ns; /* 0: as the VM has it */
 };
 
 struct listen_options {

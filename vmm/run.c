@@ -30,7 +30,8 @@ static int open_file(const char *option, const char *path, int *ret_fd,
 		     uint64_t *ret_size, struct error *err)
 {
 	struct stat st;
-	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	/* Nobody may ever write to what turns out to be a pipe. */
+	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
 
 	if (fd < 0)
 		return error_set(err, -errno, "%s %s: %s", option, path,
@@ -114,6 +115,8 @@ static void migrate_now(void *opaque)
 	struct error err;
 
 	params.to = run->migrate_to;
+	if (run->options->migrate_downtime_ns)
+		params.max_downtime_ns = run->options->migrate_downtime_ns;
 	run->inst.wants_report = true;
 	if (instance_migrate(&run->inst, &params, &err))
 		log_error("--migrate-to %s: %s", run->migrate_to.text,

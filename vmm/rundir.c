@@ -70,8 +70,11 @@ int rundir_open(bool create, struct rundir *ret, struct error *err)
 	if (rc)
 		return rc;
 	if (create && mkdir(ret->path, 0700) && errno != EEXIST)
-		return error_set(err, -errno, "%s: %s", ret->path,
-				 strerror(errno));
+		return error_set(err, -errno,
+				 "%s: %s; the VM's control socket would be "
+				 "there: set XDG_RUNTIME_DIR to a directory of "
+				 "your own, or unset it",
+				 ret->path, strerror(errno));
 	ret->fd = open(ret->path,
 		       O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 	if (ret->fd < 0)
@@ -282,7 +285,10 @@ int rundir_connect(const struct rundir *dir, const char *name,
 	rc = make_address(dir, file, &address, err);
 	if (rc)
 		return rc;
-	rc = try_connect(&address, 0);
+	/* One that hangs has no place in its queue, after a while. */
+	rc = try_connect(&address, SOCK_NONBLOCK);
+	if (rc == -EAGAIN)
+		return error_set(err, rc, "the VM's process does not answer");
 	if (rc == -ENOENT || rc == -ECONNREFUSED)
 		return error_set(err, -ENOENT,
 				 "no VM '%s' here; `godwit list` shows those "
@@ -291,6 +297,7 @@ int rundir_connect(const struct rundir *dir, const char *name,
 	if (rc < 0)
 		return error_set(err, rc, "%s: %s", address.sun_path,
 				 strerror(-rc));
+	(void)fcntl(rc, F_SETFL, fcntl(rc, F_GETFL) & ~O_NONBLOCK);
 	return rc;
 }
 

@@ -82,6 +82,12 @@ int write_full(int fd, const void *buf, size_t len)
 	return 0;
 }
 
+bool is_shortage(int code)
+{
+	return code == EMFILE || code == ENFILE || code == ENOBUFS ||
+	       code == ENOMEM;
+}
+
 void text_make_plain(char *text)
 {
 	unsigned char before = 0;

@@ -76,6 +76,12 @@ int __must_check pread_full(int fd, void *buf, size_t len, uint64_t offset);
 int __must_check write_full(int fd, const void *buf, size_t len);
 
 /**
+ * is_shortage() - does this errno of accept() mean that the host, or this
+ * process, has run out of something? What was to be accepted still waits then.
+ */
+bool is_shortage(int code);
+
+/**
  * text_make_plain() - put '?' for each control character of @text.
  *
  * For what a peer, a guest or a file says and a user will read: a terminal

@@ -318,6 +318,28 @@ def sigterm_at_the_source_calls_the_move_off(world):
 
 
 @test
+def a_guest_that_is_killed_while_it_moves_is_not_said_to_run_on(world):
+    move = Move(world, "ROUND")
+    move.a.command("kill", "bird")
+    move.command.expect_exit(1)
+    said = move.command.err.text()
+    check("not moved" in said and "runs on" not in said, said)
+    move.gate.close()
+    move.expect_listening()
+
+
+@test
+def a_guest_that_was_paused_and_did_not_move_is_said_to_be_paused(world):
+    move = Move(world, "ROUND")
+    move.a.command("pause", "bird")
+    move.a.command("cancel", "bird")
+    move.command.expect_exit(1)
+    check("the guest is here, paused" in move.command.err.text(),
+          move.command.err.text())
+    move.gate.close()
+
+
+@test
 def sigterm_at_the_target_calls_the_move_off(world):
     move = Move(world, "ROUND")
     move.listener.popen.terminate()

@@ -4,6 +4,10 @@
 import json
 import os
 import re
+import resource
+import socket
+
+import stream
 
 from lib import check, equal, test, wait_until
 from test_moves import finish
@@ -85,7 +89,7 @@ ATTEMPTS = ("CONFIG", "IMAGE", "REHEARSE", "ROUND", "PAUSED")
 
 def fail_once(world, a, listener, record):
     """An attempt that is cut there; both sides are through with it."""
-    relay = world.relay(listener.address, faults=True, verify=False)
+    relay = world.relay(listener.address, faults=True)
     gate = relay.hold(record)
     start = len(listener.err.data)
     command = a.start_migrate(relay.address)
@@ -173,7 +177,7 @@ def a_client_of_qemu_moves_a_guest(world):
     _, vm, client = qemu_client(world)
     equal(client.execute("query-migrate"), {}, "before there was any")
     client.execute("migrate-set-parameters", downtime_limit=1000)
-    client.execute("migrate", uri=listener.address)
+    client.execute("migrate", uri=world.tapped(listener.address))
     for status in ("setup", "active", "completed"):
         client.event("MIGRATION", status=status)
     equal(client.execute("query-status")["status"], "postmigrate", "status")
@@ -262,6 +266,50 @@ def more_clients_than_there_are_places_are_turned_away(world):
     equal(client.execute("query-status")["status"], "running", "status")
     vm.out.wait_more(100)
     check(len(os.listdir(f"/proc/{vm.pid}/fd")) < 80, "all were let in")
+    result = host.command("status", "bird", status=1)
+    check("clients are connected already" in result.err, result.err)
+    equal(vm.err.text().count("turned away"), 1, "warnings")
+
+
+@test
+def a_vm_that_does_not_answer_is_marked_in_the_list_and_hides_no_other(world):
+    host = world.host("a")
+    hung = host.run("heartbeat", name="a-hung")
+    host.run("heartbeat", name="b-well").out.wait(r"\.")
+    hung.out.wait(r"\.")
+    hung.stop()
+    # More than wait in the queue of a socket.
+    for _ in range(40):
+        sock = socket.socket(socket.AF_UNIX)
+        sock.setblocking(False)
+        world.peers.append(sock)
+        sock.connect_ex(str(host.socket_path("a-hung")))
+    out = host.command("list").out
+    check(re.search("^a-hung +no answer ", out, re.M), out)
+    check(re.search("^b-well +running ", out, re.M), out)
+    result = host.command("status", "a-hung", status=1)
+    check("does not answer" in result.err, result.err)
+
+
+@test
+def who_knocks_when_descriptors_are_short_is_let_in_later(world):
+    vm = world.host("a").run("heartbeat")
+    vm.out.wait(r"\.")
+    listener = world.host("b").listen()
+    expect_confined(listener, "door", "receive")
+    for process, address in (
+            (listener, listener.address),
+            (vm, f"unix:{world.host('a').socket_path()}")):
+        used = {int(name) for name in os.listdir(f"/proc/{process.pid}/fd")}
+        free = next(n for n in range(1000) if n not in used)
+        old = resource.prlimit(process.pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (free, old[1]))
+        peer = world.connect(address)
+        if process is listener:
+            peer.send("QUERY", stream.greeting(bytes(16)))
+            process.err.wait("nobody can be let in: Too many open files")
+        resource.prlimit(process.pid, resource.RLIMIT_NOFILE, old)
+        check(peer.sock.recv(1), "nobody is let in any more")
 
 
 @test

@@ -198,12 +198,12 @@ BAD = (
     (("listen", "unix:" + "x" * 200), 2, "107"),
     (("listen", "unix:/nonexistent/x"), 1, "/nonexistent/x"),
     (("listen", "tcp:192.0.2.1:0", "--insecure"), 1, "192.0.2.1"),
-    (("listen", "tcp:0.0.0.0:0"), 1, "--allow NETWORK, or --insecure"),
-    (("listen", "tcp:[::]:0"), 1, "--allow NETWORK, or --insecure"),
+    (("listen", "tcp:0.0.0.0:0"), 2, "--allow NETWORK, or --insecure"),
+    (("listen", "tcp:[::]:0"), 2, "--allow NETWORK, or --insecure"),
     (("listen", "tcp:127.0.0.1:0", "--allow", "everyone"), 2, "everyone"),
     (("listen", "tcp:127.0.0.1:0", "--allow", "10.0.0.0/33"), 2, "/33"),
     (("listen", "tcp:127.0.0.1:0", "--tls", "x"), 2, "--tls.*--allow"),
-    (("listen", "fd:77"), 1, "77"),
+    (("listen", "fd:77"), 2, "77"),
     (("migrate",), 2, "NAME is missing"),
     (("migrate", "bird"), 2, "--to is missing"),
     (("migrate", "bird", "--to", "tcp:h:1", "--max-downtime", "0"), 2, "0"),
@@ -230,6 +230,23 @@ def every_bad_word_has_its_own_error_and_status(world):
         equal(result.out, "", f"{what}: standard output")
         check(result.err.startswith("godwit: "), f"{what} said: {result.err}")
         equal(result.err.count("\n"), 1, f"{what}: lines of {result.err!r}")
+
+
+@test
+def a_pipe_is_no_kernel_and_is_not_waited_for(world):
+    pipe = world.dir / "pipe"
+    os.mkfifo(pipe)
+    result = world.host("a").command("run", "--kernel", pipe, status=1)
+    check(f"{pipe}: not a regular file" in result.err, result.err)
+
+
+@test
+def a_runtime_directory_that_is_not_there_is_named_with_the_remedy(world):
+    a = world.host("a")
+    a.env["XDG_RUNTIME_DIR"] = f"{world.dir}/nowhere"
+    vm = a.run("hello", debug_exit=False).expect_exit(1)
+    check(re.search("nowhere.*set XDG_RUNTIME_DIR", vm.err.text()),
+          vm.err.text())
 
 
 @test

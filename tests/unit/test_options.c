@@ -126,7 +126,8 @@ START_TEST(run_takes_everything_it_has)
 				 "--cmdline", "a b", "--cpus", "4", "--memory",
 				 "1G", "--console", "null", "--name", "web",
 				 "--debug-exit", "--migrate-to",
-				 "tcp:h:5,after=0.5", "--no-sandbox", "-vv"),
+				 "tcp:h:5,max-downtime=3ms,after=0.5",
+				 "--no-sandbox", "-vv"),
 			    &run, &err),
 		0);
 	ck_assert_str_eq(run.kernel, "vmlinux");
@@ -140,6 +141,7 @@ START_TEST(run_takes_everything_it_has)
 	ck_assert(run.migrates);
 	ck_assert_str_eq(run.migrate_to.text, "tcp:h:5");
 	ck_assert_uint_eq(run.migrate_after_ns, NS_PER_S / 2);
+	ck_assert_uint_eq(run.migrate_downtime_ns, 3 * NS_PER_MS);
 	ck_assert(!run.process.sandbox);
 	ck_assert_uint_eq(run.process.verbosity, 2);
 }
@@ -202,6 +204,10 @@ START_TEST(run_refuses_values_that_make_no_machine)
 		    "tcp:HOST:PORT");
 	RUN_REFUSED(ARGS("--migrate-to", "tcp:h:1,after=x"), "--migrate-to",
 		    "seconds");
+	RUN_REFUSED(ARGS("--migrate-to", "tcp:h:1,after=1,max-downtime=7"),
+		    "--migrate-to", "unit");
+	RUN_REFUSED(ARGS("--migrate-to", "tcp:h:1,max-downtime=0ms"),
+		    "--migrate-to", "pause");
 }
 END_TEST
 
