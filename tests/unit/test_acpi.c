@@ -321,6 +321,102 @@ START_TEST(acpi_serial_port_has_its_ports_and_line)
 }
 END_TEST
 
+START_TEST(acpi_host_bridge_has_its_ports_and_window)
+{
+	static const uint8_t bridge[] = {
+		'_',  'H',  'I',  'D',	0x0c, 0x41, 0xd0, 0x0a,
+		0x08, /* PNP0A08 */
+		0x08, '_',  'C',  'I',	'D',  0x0c, 0x41, 0xd0,
+		0x0a, 0x03, /* PNP0A03 */
+		0x08, '_',  'U',  'I',	'D',  0x00, 0x08, '_',
+		'B',  'B',  'N',  0x00, 0x08, '_',  'C',  'R',
+		'S',  0x11, 0x37, 0x0a, 0x34, /* a buffer of 52 bytes */
+		0x88, 0x0d, 0x00, 0x02, 0x0c, 0x00, 0x00, 0x00,
+		0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x01, 0x00, /* bus 0 */
+		0x47, 0x01, 0xf8, 0x0c, 0xf8, 0x0c, 0x01, 0x08, /* ports */
+		0x87, 0x17, 0x00, 0x00, 0x0c, 0x01, 0x00, 0x00,
+		0x00, 0x00, 0x00, 0x00, 0x00, 0xc0, 0xff, 0xff,
+		0xff, 0xdf, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00,
+		0x00, 0x20, /* window */
+		0x79, 0x00
+	};
+	struct tables t;
+
+	tables_build(&t, 1);
+	ck_assert_ptr_nonnull(
+		memmem(t.dsdt, u32_at(t.dsdt + 4), bridge, sizeof(bridge)));
+	memory_free(t.mem);
+}
+END_TEST
+
+START_TEST(acpi_maps_configuration_space_where_memory_is_reserved)
+{
+	static const uint8_t reserved[] = { '_',  'H',	'I',  'D',  0x0c, 0x41,
+					    0xd0, 0x0c, 0x02, /* PNP0C02 */
+					    0x08, '_',	'U',  'I',  'D',  0x00,
+					    0x08, '_',	'C',  'R',  'S',  0x11,
+					    0x11, 0x0a, 0x0e, 0x86, 0x09, 0x00,
+					    0x01, 0x00, 0x00, 0x00, 0xe0, 0x00,
+					    0x00, 0x10, 0x00, 0x79, 0x00 };
+	const uint8_t *mcfg;
+	struct tables t;
+
+	tables_build(&t, 1);
+	mcfg = listed(&t, "MCFG");
+	ck_assert_uint_eq(u32_at(mcfg + 4), 60);
+	ck_assert_uint_eq(u64_at(mcfg + 36), 0);
+	ck_assert_uint_eq(u64_at(mcfg + 44), LAYOUT_PCI_ECAM);
+	ck_assert_uint_eq(u64_at(mcfg + 52), 0); /* segment 0, bus 0 alone */
+	ck_assert_ptr_nonnull(
+		memmem(t.dsdt, u32_at(t.dsdt + 4), reserved, sizeof(reserved)));
+	memory_free(t.mem);
+}
+END_TEST
+
+/* An integer; moves @at past it. */
+static uint32_t take_integer(const uint8_t *aml, uint32_t *at)
+{
+	uint32_t start = *at;
+
+	*at = skip_value(aml, start);
+	switch (*at - start) {
+	case 2:
+		return aml[start + 1];
+	case 3:
+		return u16_at(aml + start + 1);
+	case 5:
+		return u32_at(aml + start + 1);
+	default:
+		return aml[start];
+	}
+}
+
+START_TEST(acpi_routes_the_line_of_every_slot)
+{
+	const uint8_t *prt;
+	uint32_t at, size;
+	struct tables t;
+
+	tables_build(&t, 1);
+	prt = memmem(t.dsdt, u32_at(t.dsdt + 4), "_PRT\x12", 5);
+	ck_assert_ptr_nonnull(prt);
+	pkg_length(prt + 5, &size);
+	at = 5 + size;
+	ck_assert_uint_eq(prt[at++], 32);
+	for (uint32_t slot = 0; slot < 32; slot++) {
+		ck_assert_uint_eq(prt[at], 0x12);
+		pkg_length(prt + at + 1, &size);
+		at += 1 + size;
+		ck_assert_uint_eq(prt[at++], 4);
+		ck_assert_uint_eq(take_integer(prt, &at), slot << 16 | 0xffff);
+		ck_assert_uint_eq(take_integer(prt, &at), 0); /* INTA# */
+		ck_assert_uint_eq(take_integer(prt, &at), 0); /* no router */
+		ck_assert_uint_eq(take_integer(prt, &at), 16 + slot % 8);
+	}
+	memory_free(t.mem);
+}
+END_TEST
+
 START_TEST(aml_length_counts_itself_at_every_width)
 {
 	/* Bodies around each place where the length gets longer. */
@@ -406,6 +502,9 @@ UNIT_SUITE("acpi", acpi_root_is_where_guests_scan_for_it,
 	   acpi_says_that_the_sci_is_level_triggered,
 	   acpi_describes_processors_and_devices_in_well_formed_aml,
 	   acpi_serial_port_has_its_ports_and_line,
+	   acpi_host_bridge_has_its_ports_and_window,
+	   acpi_maps_configuration_space_where_memory_is_reserved,
+	   acpi_routes_the_line_of_every_slot,
 	   aml_length_counts_itself_at_every_width,
 	   aml_integers_are_as_short_as_they_can_be,
 	   aml_says_so_when_the_buffer_is_too_small)
