@@ -143,9 +143,10 @@ static uint64_t pci_bar_gpa(const struct pci_function *fn, unsigned int bar)
 	uint32_t size = fn->identity.bar_sizes[bar];
 	uint32_t gpa = get32(&fn->config[PCI_BAR0 + 4 * bar]);
 
-	if (!size || !(get16(&fn->config[PCI_COMMAND]) & PCI_COMMAND_MEMORY) ||
-	    gpa < LAYOUT_PCI_WINDOW || size > LAYOUT_PCI_WINDOW_SIZE ||
-	    gpa - LAYOUT_PCI_WINDOW > LAYOUT_PCI_WINDOW_SIZE - size)
+	if (!size || !(get16(&fn->config[PCI_COMMAND]) & PCI_COMMAND_MEMORY))
+		return 0;
+	/* What is below the window wraps around to far above it. */
+	if (gpa - LAYOUT_PCI_WINDOW > LAYOUT_PCI_WINDOW_SIZE - size)
 		return 0;
 	return gpa;
 }

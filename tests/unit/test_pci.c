@@ -403,6 +403,9 @@ START_TEST(pci_extended_space_has_no_capabilities)
 		config_write(rig, 0, reg, 0xffffffff, 4);
 		ck_assert_uint_eq(config_read(rig, 0, reg, 4), 0);
 	}
+	/* What is written there goes nowhere else. */
+	ck_assert_uint_eq(config_read(rig, 0, PCI_CACHE_LINE, 4), 0);
+	ck_assert_uint_eq(config_read(rig, 0, PCI_COMMAND, 2), 0);
 	rig_free(rig);
 }
 END_TEST
