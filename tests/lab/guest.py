@@ -1,42 +1,61 @@
 # SPDX-License-Identifier: MIT
 """A guest, whichever process it is in, and what is asked of it.
 
-A Guest follows its console from VMM process to VMM process and feeds one
-Transcript. Its methods are the steps of a test: each one waits for what it
+A Guest follows its console from VMM process to VMM process, on one host or
+several, and feeds one Transcript. Its methods are the steps of a test: each one waits for what it
 asked for, and raises LabError when the guest, the VMM or the transcript does
 not do as it must.
 """
 
 import collections
 import re
+import time
 
 from host import LabError
-from transcript import Transcript
-from vmm import END_S
+from transcript import Transcript, judge_lines
+from vmm import (END_S, MOVE_S, MOVED, SOURCE_DIES, STAYED, TARGET_DIES,
+                 UNCERTAIN)
 
 BOOT_S = 240
 ANSWER_S = 90
+# For a pass of fio, and one of stress-ng, on a busy emulator.
+WORK_S = 240
+FSCK_S = 120
+# Of a network cable that is pulled; leases last 10 s.
+MAX_CUT_S = 8
+
+# A guest that died with the host that it was on.
+LOST = "lost"
 
 RANDOM = re.compile("random [0-9a-f]{32}")
 Move = collections.namedtuple("Move", "total_ms downtime_ms silence_ms")
 
 
 class Guest:
-    """One guest of one VMM."""
+    """One guest of one VMM; how it works and shows that it lives.
 
-    def __init__(self, host, vmm, spec):
-        self.host = host
-        self.vmm = vmm
+    vmms: the VMM on each host that it visits in turn, one for one host.
+    """
+
+    def __init__(self, vmms, spec, name):
+        self.vmms = vmms
+        self.vmm = vmms[0]
         self.spec = spec
-        self.name = f"{vmm.name}-{spec.series}-x{spec.cpus}"
+        self.name = name
         self.transcript = Transcript()
         self.machines = []
         self.moves = []
         self.clock_lag_ms = None
         self._next = None
+        self._visited = 0
         self._pings = 0
         self._last_ns = 0
         self._silence_ns = 0
+
+    @property
+    def host(self):
+        """The host that the guest is on now."""
+        return self.machine.console.host if self.machines else self.vmm.host
 
     @property
     def machine(self):
@@ -92,39 +111,15 @@ class Guest:
     def _say(self, line):
         self.machine.console.write(line.encode() + b"\n")
 
-    def _ask(self, line, answer):
+    def _ask(self, line, answer, seconds=ANSWER_S):
         before = len(self.transcript.answers)
         self._say(line)
         self._wait(lambda: answer in self.transcript.answers[before:],
-                   ANSWER_S, f"the answer to {line!r}")
+                   seconds, f"the answer to {line!r}")
 
     def _ping(self):
         self._pings += 1
         self._ask(f"ping {self._pings}", f"pong {self._pings}")
-
-    def _prove_alive(self):
-        """It hears its console, every counter counts, virtio-rng gives bytes.
-
-        All at once: what is waited for was caused after this was called.
-        """
-        self._pings += 1
-        pong = f"pong {self._pings}"
-        answers, ticks = self.transcript.answers, self.transcript.ticks
-        with self.host.changed:
-            before, answered = dict(ticks), len(answers)
-        # Without a device, the word would come alone.
-        rng = self.vmm.has_rng
-        self._say(f"ping {self._pings}" + ("\nrandom" if rng else ""))
-
-        def alive():
-            new = answers[answered:]
-            return (pong in new
-                    and (not rng or any(RANDOM.fullmatch(a) for a in new))
-                    and all(ticks.get(counter, 0) > before.get(counter, 0)
-                            for counter in range(self.spec.cpus)))
-
-        self._wait(alive, ANSWER_S, "console and all counters" +
-                   (" and virtio-rng" if rng else ""))
 
     def boot(self):
         """Starts a VMM and waits until the guest obeys."""
@@ -143,26 +138,45 @@ class Guest:
             raise LabError(f"the guest's clock source is {clock}")
         self._ping()
 
-    def count_and_move(self, times, progress):
-        """Moves the guest while it counts; then the kernel is asked."""
+    def _listen(self):
+        """Readies the next process that the guest is to run in."""
+        self._visited += 1
+        vmm = self.vmms[self._visited % len(self.vmms)]
+        self._next = vmm.listen(self.spec)
+
+    def _move(self, times, progress):
         if self._next is None:
-            self._next = self.vmm.listen(self.spec)
-        self._say("count")
-        self._prove_alive()
+            self._listen()
         for number in range(times):
             source, target = self.machine, self._next
-            report = self.vmm.move(source, target)
+            outcome, report = source.vmm.outcome(
+                source.vmm.begin(source, target))
+            if outcome != MOVED:
+                raise LabError(f"the move ended, {outcome}: {report}")
+            self._left(source)
             self._follow(target)
             # The next target starts while this one proves itself.
+            self._next = None
             if number + 1 < times:
-                self._next = self.vmm.listen(self.spec)
+                self._listen()
             self._prove_alive()
+            # Two hosts have two clocks.
+            silence = (self._silence_ns / 1e6 if source.vmm is target.vmm
+                       else None)
             self.moves.append(Move(report.total_ms, report.downtime_ms,
-                                   self._silence_ns / 1e6))
+                                   silence))
             progress(number + 1)
-        self._ask("enough", "counted")
-        self.clock_lag_ms = self.transcript.clock_lag_ms()
-        self._ask("check", "checked")
+
+    @staticmethod
+    def _left(source):
+        status = source.console.wait(END_S)
+        if status:
+            raise LabError(f"the source exited with {status} after the move:"
+                           f" {source.complaint()}")
+
+    def _prove_alive(self):
+        """Waits for what only a guest that is alive and well does."""
+        raise NotImplementedError
 
     def reboot(self):
         """Reboots the guest and waits until it obeys again."""
@@ -200,7 +214,8 @@ class Guest:
     def leave(self):
         """Ends what is left of it, whatever happened."""
         for machine in self.machines + [self._next]:
-            if machine and not machine.console.over:
+            if machine and not (machine.console.over
+                                or machine.console.host.gone):
                 machine.console.signal(9)
 
     def save(self, directory):
@@ -214,3 +229,218 @@ class Guest:
                     machine.console.output())
                 (directory / f"{machine.name}.err").write_bytes(
                     machine.console.errors)
+
+
+class CountingGuest(Guest):
+    """A guest that counts, one counter a vCPU."""
+
+    def _prove_alive(self):
+        """It hears its console, every counter counts, virtio-rng gives bytes.
+
+        All at once: what is waited for was caused after this was called.
+        """
+        self._pings += 1
+        pong = f"pong {self._pings}"
+        answers, ticks = self.transcript.answers, self.transcript.ticks
+        with self.host.changed:
+            before, answered = dict(ticks), len(answers)
+        # Without a device, the word would come alone.
+        rng = self.vmm.has_rng
+        self._say(f"ping {self._pings}" + ("\nrandom" if rng else ""))
+
+        def alive():
+            new = answers[answered:]
+            return (pong in new
+                    and (not rng or any(RANDOM.fullmatch(a) for a in new))
+                    and all(ticks.get(counter, 0) > before.get(counter, 0)
+                            for counter in range(self.spec.cpus)))
+
+        self._wait(alive, ANSWER_S, "console and all counters" +
+                   (" and virtio-rng" if rng else ""))
+
+    def count_and_move(self, times, progress):
+        """Moves the guest while it counts; then the kernel is asked."""
+        if self._next is None:
+            self._listen()
+        self._say("count")
+        self._prove_alive()
+        self._move(times, progress)
+        self._ask("enough", "counted")
+        self.clock_lag_ms = self.transcript.clock_lag_ms()
+        self._ask("check", "checked")
+
+
+class DiskGuest(Guest):
+    """A guest with its root on a disk, which it works hard.
+
+    keeper: the host that has the disk's image as a file of its own, at path.
+    """
+
+    def __init__(self, vmms, spec, name, keeper, path):
+        super().__init__(vmms, spec, name)
+        self._keeper = keeper
+        self._path = path
+
+    def _prove_alive(self):
+        """It hears its console, and what it writes gets to its disk."""
+        self._pings += 1
+        pong = f"pong {self._pings}"
+        with self.host.changed:
+            written = self.transcript.written
+            answered = len(self.transcript.answers)
+        self._say(f"ping {self._pings}")
+        self._wait(lambda: pong in self.transcript.answers[answered:]
+                   and self.transcript.written > written + 1,
+                   ANSWER_S, "console and writer")
+
+    def work_and_move(self, times, progress):
+        """Moves the guest while its disk and memory are written and verified."""
+        self._say("work")
+        self._prove_alive()
+        self._move(times, progress)
+        passed = self.transcript.passed
+        self._wait(lambda: len(passed) == 2, WORK_S,
+                   "fio and stress-ng to have verified something")
+        self._ask("enough", "counted", WORK_S)
+        self._ask("check", "checked")
+
+    def judge_disk(self):
+        """Looks at the disk of a guest that has powered off."""
+        status, said, errors = self._keeper.run(
+            ["fsck.ext4", "-f", "-n", self._path], FSCK_S)
+        if status:
+            raise LabError(f"fsck.ext4 found with status {status}: "
+                           f"{(errors + said).strip()}")
+        status, lines, errors = self._keeper.run(
+            ["debugfs", "-R", "cat /var/lib/lines", self._path], FSCK_S)
+        fault = judge_lines(lines.encode(), self.transcript.written)
+        if status or fault:
+            raise LabError(fault or errors)
+
+
+class EnduringGuest(DiskGuest):
+    """A disk guest whose moves between the two hosts of a site are disturbed.
+
+    Whatever breaks, it runs on one host or on none, and what it said is on its
+    disk is there.
+    """
+
+    def __init__(self, vmms, spec, name, site, path):
+        super().__init__(vmms, spec, name, site.keeper, path)
+        self._site = site
+        self._span_s = 0.0
+
+    def endure(self, times, chance, progress, tell):
+        """Moves the guest and breaks something at a random moment of each.
+
+        chance: the random.Random that chooses; tell: is told what happened.
+        """
+        self._say("work")
+        self._prove_alive()
+        # How long one takes that nothing disturbs.
+        self._move(1, progress)
+        self._span_s = self.moves[0].total_ms / 1000
+        faults = self.vmm.faults
+        for number in range(times):
+            fault = faults[number % len(faults)]
+            moment = chance.uniform(0, 1.1) * self._span_s
+            fate = self._disturbed(fault, moment, chance)
+            tell(f"{fault} {moment:.1f} s after the start of a move of "
+                 f"{self._span_s:.1f} s: {fate}")
+        self._ask("enough", "counted", WORK_S)
+        self._ask("check", "checked")
+
+    def _disturbed(self, fault, moment, chance):
+        """One move with a fault in it; what became of the guest, in a word."""
+        source = self.machine
+        here = self.vmms.index(source.vmm)
+        there = 1 - here
+        target = self.vmms[there].listen(self.spec)
+        attempt = source.vmm.begin(source, target)
+        # Nothing is waited for: this is when lightning strikes.
+        time.sleep(moment)
+        if fault == SOURCE_DIES:
+            fate = self._source_died(here, target)
+        elif fault == TARGET_DIES:
+            fate = self._target_died(there, source, attempt)
+        else:
+            fate = self._cut_off(chance, source, target, attempt)
+        if fate == LOST:
+            self._start_over(there if fault == SOURCE_DIES else here)
+        self._prove_alive()
+        return fate
+
+    def _return_of(self, number):
+        """A host is back; its VMM is none of those that ran there."""
+        self.vmms[number].host = self._site.back(number)
+
+    def _source_died(self, here, target):
+        self._site.kill(here)
+        self._site.start(here)
+        # It either speaks or ends: the target knows which.
+        self._target_wait(target, lambda: len(target.console.output())
+                          > target.prologue or target.console.over)
+        fate = LOST if target.console.over else MOVED
+        if fate == MOVED:
+            with self.host.changed:
+                self.transcript.torn()
+            self._follow(target)
+        self._return_of(here)
+        return fate
+
+    def _target_died(self, there, source, attempt):
+        self._site.kill(there)
+        self._site.start(there)
+        fate, words = source.vmm.outcome(attempt)
+        self._return_of(there)
+        if fate == MOVED:
+            return LOST
+        if fate == UNCERTAIN:
+            # What the operator knows: that host is not the one that it was.
+            source.vmm.resolve(source)
+        self._still_runs(source, words)
+        return fate
+
+    def _cut_off(self, chance, source, target, attempt):
+        victim = chance.randrange(2)
+        self._site.plug(victim, False)
+        time.sleep(chance.uniform(0.5, MAX_CUT_S))
+        self._site.plug(victim, True)
+        fate, words = source.vmm.outcome(attempt)
+        if fate == UNCERTAIN:
+            # They can talk again, so it comes to an end by itself.
+            before = len(source.console.output())
+            self._target_wait(target, lambda: source.console.over or
+                              len(source.console.output()) > before)
+            fate = MOVED if source.console.over else STAYED
+        if fate == MOVED:
+            self._left(source)
+            self._follow(target)
+            return fate
+        self._still_runs(source, words)
+        target.console.wait(MOVE_S)
+        said = target.console.output()[target.prologue:]
+        if said:
+            raise LabError(f"two ran: the guest stayed, but the target has it "
+                           f"say {said[:200]!r}")
+        return fate
+
+    @staticmethod
+    def _still_runs(source, words):
+        if source.console.over:
+            raise LabError(f"the guest is gone: its source exited with "
+                           f"{source.console.status}; the move ended: {words}")
+
+    @staticmethod
+    def _target_wait(target, condition):
+        target.console.host.wait(condition, MOVE_S, "what the target does "
+                                 "without a source")
+
+    def _start_over(self, number):
+        """The guest died with its host: its disk must have what it had."""
+        with self.host.changed:
+            self.transcript.crashed()
+        count = len(self.transcript.boots) + 1
+        self._follow(self.vmms[number].start(self.spec))
+        self._booted(count)
+        self._say("work")

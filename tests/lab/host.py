@@ -127,8 +127,15 @@ class Channel:
 class Host:
     """An emulated machine with a real kvm_amd, and the agent in it."""
 
-    def __init__(self, qemu, kernel, initrd, tsc_khz, log):
-        self.changed = threading.Condition()
+    def __init__(self, boot, log, devices=(), words="", changed=None,
+                 pass_fds=()):
+        """Starts it; hosts whose guests move between them share a condition.
+
+        devices: QEMU's options for more than the machine, and the files that
+        they name by number; words: for /init.
+        """
+        self.changed = changed or threading.Condition()
+        self.address = None     # on a network that it shares with others
         self._channels = {}
         self._numbers = itertools.count(1)
         self._gone = None
@@ -139,14 +146,16 @@ class Host:
         command = [
             # Ours to end, whatever becomes of us.
             "setpriv", "--pdeathsig", "KILL", "--",
-            qemu, *machine(kernel, initrd, tsc_khz),
+            *boot.command(words),
             "-serial", f"file:{log}", "-display", "none", "-monitor", "none",
             "-device", "virtio-serial-pci,max_ports=2",
             "-chardev", f"socket,id=agent,fd={theirs.fileno()}",
             "-device", "virtserialport,chardev=agent,nr=1",
+            # Behind it: the first device makes the agent's port vport0p1.
+            *devices,
         ]
         self._process = subprocess.Popen(
-            command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL,
+            command, pass_fds=[theirs.fileno(), *pass_fds], stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL, stderr=self._errors)
         theirs.close()
         self._log = log
@@ -201,6 +210,11 @@ class Host:
                 self.changed.wait(left)
             return value
 
+    @property
+    def gone(self):
+        """It is no more, and nothing can be asked of it."""
+        return self._gone is not None
+
     def check(self):
         """Raises when the emulated host is gone."""
         with self.changed:
@@ -244,34 +258,51 @@ class Host:
             raise LabError(f"{channel.what}: {channel.failure}")
         return channel
 
-    def close(self):
-        """Ends the emulated host; all in it ends with it."""
+    def kill(self):
+        """Ends the emulated host as a power cut does.
+
+        What it said until then is here when this returns.
+        """
         self._process.kill()
         self._process.wait()
         self._reader.join()
+
+    def close(self):
+        """Ends the emulated host; all in it ends with it."""
+        self.kill()
         self._socket.close()
         self._errors.close()
 
 
-def machine(kernel, initrd, tsc_khz, words=""):
-    """QEMU's options for the emulated host, its devices not counted.
+class Boot(collections.namedtuple("Boot", "qemu kernel initrd tsc_khz")):
+    """What an emulated host boots from: the emulator, files, its TSC's rate."""
 
-    One CPU: with two, TCG's nested paging corrupts memory now and then, the
-    emulated host's own too. Who wants more cores busy starts more hosts.
+    def command(self, words=""):
+        """QEMU's command line for the host, its devices not counted.
 
-    No XSAVE: TCG does not intercept XSETBV, so KVM would never learn a guest's
-    XCR0, and load a wrong one at every entry. No ERMS: "rep movsb" is TCG's
-    slowest copy.
+        One CPU: with two, TCG's nested paging corrupts memory now and then,
+        the emulated host's own too. Who wants more cores busy starts more
+        hosts.
 
-    Guests get a stable clock only when the host believes in its TSC. TCG's is
-    good, but the kernel distrusts what it cannot calibrate. On a busy machine
-    it calibrates grossly wrong, so it is told the rate.
-    """
-    return [
-        "-accel", "tcg", "-cpu", "max,-xsave,-erms,-fsrm", "-machine", "q35",
-        "-smp", "1", "-m", "2048", "-nodefaults", "-no-user-config",
-        "-no-reboot", "-kernel", str(kernel), "-initrd", str(initrd),
-        "-append",
-        f"console=ttyS0 panic=-1 quiet tsc=reliable tsc_early_khz={tsc_khz} "
-        f"{words}".strip(),
-    ]
+        No XSAVE: TCG does not intercept XSETBV, so KVM would never learn a
+        guest's XCR0, and load a wrong one at every entry. No ERMS: "rep
+        movsb" is TCG's slowest copy.
+
+        Guests get a stable clock only when the host believes in its TSC.
+        TCG's is good, but the kernel distrusts what it cannot calibrate. On a
+        busy machine it calibrates grossly wrong, so it is told the rate.
+        """
+        return [
+            self.qemu, "-accel", "tcg", "-cpu", "max,-xsave,-erms,-fsrm",
+            "-machine", "q35", "-smp", "1", "-m", "2048", "-nodefaults",
+            "-no-user-config", "-no-reboot", "-kernel", str(self.kernel),
+            "-initrd", str(self.initrd), "-append",
+            "console=ttyS0 panic=-1 quiet tsc=reliable "
+            f"tsc_early_khz={self.tsc_khz} {words}".strip(),
+        ]
+
+
+def store_drive(store):
+    """QEMU's options for a disk that holds a store, which stays as it is."""
+    return ["-drive", f"file={store},if=none,id=store,format=raw,snapshot=on,"
+            "cache=unsafe", "-device", "virtio-blk-pci,drive=store"]

@@ -1,11 +1,15 @@
 # SPDX-License-Identifier: MIT
 """What the emulated host and its guests boot from.
 
-Two initramfs images are made for each run, from what Debian installed or
-unpacked here: the host's (busybox, the agent, kvm_amd, the VMMs under test
+The initramfs images are made for each run, from what Debian installed or
+unpacked here: the hosts' (busybox, the agent, kvm_amd, the VMMs under test
 with the libraries that ldd names, the guests' kernels) and the guests'
 (busybox, virtio modules). They are newc archives, written without
 cpio and without compression: under emulation, unpacking is what costs.
+
+The store is a disk for a host: a file system with the image in it that disk
+guests have their root on. It is made once (tools/debian-image) and cached; a
+host writes to a snapshot of it.
 """
 
 import lzma
@@ -15,9 +19,21 @@ import re
 import shutil
 import stat
 import subprocess
+import tempfile
 
 HERE = pathlib.Path(__file__).resolve().parent
-DIRECTORIES = ("bin", "dev", "proc", "sys", "run", "tmp", "etc", "modules")
+TOP = HERE.parent.parent
+DIRECTORIES = ("bin", "dev", "proc", "sys", "run", "tmp", "etc", "modules",
+               "root", "store")
+GUEST_MODULES = ("virtio_pci", "virtio_blk", "virtio_rng", "button", "evdev")
+HOST_MODULES = ("irqbypass", "kvm", "kvm_amd", "virtio_pci", "virtio_console",
+                "virtio_blk")
+# Of hosts with a network: these take a while to load.
+SITE_MODULES = ("virtio_net", "nfsv4", "nfsd", "nbd")
+# The disk guests' Debian: what it has besides what every Debian has.
+DISK_PACKAGES = "fio,stress-ng"
+DISK_SIZE = "700M"
+STORE_SIZE = "1G"
 
 # QEMU looks for its firmware beside itself; -L in vmm.py names this place.
 FIRMWARE_PLACES = ("/usr/share/seabios", "/usr/share/qemu", "/usr/lib/ipxe/qemu")
@@ -161,23 +177,64 @@ def fetch(series):
             in zip(series, result.stdout.split())}
 
 
-def _base(init, kernel, modules):
+def store(log):
+    """The store's path; made first, which takes minutes, when not cached."""
+    cache = pathlib.Path(os.environ.get("LAB_CACHE")
+                         or TOP / "build/lab/cache")
+    path = cache / "store"
+    if path.exists():
+        return path
+    for package, name in (("mmdebstrap", "mmdebstrap"),
+                          ("e2fsprogs", "mke2fs")):
+        tool(name, package)
+    cache.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=cache, prefix=".store.") as work:
+        tree = pathlib.Path(work) / "tree"
+        (tree / "locks").mkdir(parents=True)
+        made = pathlib.Path(work) / "store"
+        with open(made, "wb") as empty:
+            empty.truncate(0)
+        for command in (
+                [TOP / "tools/debian-image", "--userland", "--size", DISK_SIZE,
+                 "--include", DISK_PACKAGES, tree / "disk"],
+                [tool("mke2fs", "e2fsprogs"), "-q", "-F", "-t", "ext4", "-d",
+                 tree, made, STORE_SIZE]):
+            with open(log, "ab") as out:
+                result = subprocess.run(command, stdout=out, stderr=out,
+                                        check=False)
+            if result.returncode:
+                raise Missing(f"{command[0]} failed; its words are in {log}")
+        # Two runs may make one at once: they are alike.
+        os.rename(made, path)
+    return path
+
+
+def _base(init, kernel, modules, late=()):
+    """What every image has; the modules of /modules/late are left for later."""
     archive = Archive()
     for name in DIRECTORIES:
         archive.directory(name)
     archive.file("init", HERE / "init" / init, 0o755)
-    files = kernel.modules(modules)
-    for name, content in files:
-        archive.data("modules/" + name, content)
-    archive.data("modules/order",
-                 "".join(name + "\n" for name, _ in files).encode())
+    archive.file("lab/lines", HERE / "init/lines")
+    files = dict(kernel.modules(modules))
+    rest = {name: content for name, content
+            in kernel.modules(late) if name not in files}
+    for order, group in (("order", files), ("late", rest)):
+        for name, content in group.items():
+            archive.data("modules/" + name, content)
+        archive.data("modules/" + order,
+                     "".join(name + "\n" for name in group).encode())
     return archive
 
 
 def guest_image(path, kernel):
-    """Writes the initrd that guests with this kernel boot."""
-    archive = _base("guest", kernel, ("virtio_pci", "virtio_rng", "button",
-                                      "evdev"))
+    """Writes the initrd that guests with this kernel boot.
+
+    They are counting guests, or, told lab.disk, they go on from their disk.
+    """
+    archive = _base("guest", kernel, GUEST_MODULES)
+    for name in ("server", "writer"):
+        archive.file("lab/" + name, HERE / "init" / name, 0o755)
     archive.busybox(tool("busybox", "busybox-static"))
     archive.write(path)
 
@@ -187,8 +244,7 @@ def host_image(path, kernel, agent, guests, programs):
 
     guests: series -> (Kernel, initrd path); programs: name -> path here.
     """
-    archive = _base("host", kernel, ("irqbypass", "kvm", "kvm_amd",
-                                     "virtio_pci", "virtio_console"))
+    archive = _base("host", kernel, HOST_MODULES, SITE_MODULES)
     archive.file("bin/agent", agent, 0o755)
     for name, program in programs.items():
         archive.program("bin/" + name, program)

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""What a guest's console must look like: the lab's judge.
+"""What a guest's console and its disk must look like: the lab's judge.
 
 A Transcript takes the bytes of a console, those of a moved guest one VMM
-after the other, and holds every line against what init/guest says it prints.
+after the other, and holds every line against what init/guest and init/server
+say they print.
 Whatever does not fit is a fault, in words. No VM is needed to judge: the
 selftest feeds doctored transcripts.
 """
@@ -25,6 +26,9 @@ ALARM = re.compile(r"WARNING:|BUG:|Oops|Call Trace|Kernel panic|lockup"
 
 TICK = re.compile(r"tick (\d+) (\d+) (\d{16}) (\d{10}) (\d+) (\d+)\.")
 READY = re.compile(r"ready (\S+) cpus=(\d+) clock=(\S+) boot=([0-9a-f-]{36})")
+FOUND = re.compile(r"found (\d+)")
+WROTE = re.compile(r"wrote (\d+)")
+PASSED = re.compile(r"passed (fio|stress-ng) (\d+)")
 ANSWER = re.compile(r"(?:pong \d+|counted|checked|listening|random(?: [0-9a-f]{32})?)")
 
 
@@ -37,10 +41,14 @@ class Transcript:
         self.boots = []         # (release, vCPUs, clock source, boot id)
         self.answers = []
         self.ticks = {}         # counter -> how many lines, ever
+        self.written = 0        # the last line that the guest said is safe
+        self.passed = {}        # fio, stress-ng -> verified passes, ever
         self.clock = []         # (arrival in ns, time in us) of two lines
         self._last = {}         # counter -> the last line's values
         self._line = bytearray()
         self._arrival_ns = 0
+        # Some of the console's bytes never got here.
+        self._torn = False
         # In these times the kernel and firmware may print what they like.
         self._free = True
 
@@ -60,6 +68,16 @@ class Transcript:
         self._free = True
         self._last.clear()
 
+    def crashed(self):
+        """The guest died with its host, in the middle of anything."""
+        self._line.clear()
+        self.restarting()
+
+    def torn(self):
+        """The guest lives on, but its host died: its last words are lost."""
+        self._line.clear()
+        self._torn = True
+
     def finish(self):
         """There is no more; all faults."""
         if self._line and not self._free:
@@ -70,7 +88,13 @@ class Transcript:
         self.faults.append(text)
 
     def _judge(self, line):
-        if line.startswith("log "):
+        if self._torn:
+            # The rest of a line; then numbers, but not where they left off.
+            match = WROTE.fullmatch(line)
+            if match and int(match[1]) > self.written:
+                self.written = int(match[1])
+                self._torn = False
+        elif line.startswith("log "):
             self._judge_log(line[4:])
         elif match := READY.fullmatch(line):
             self._judge_ready(match.groups())
@@ -79,6 +103,14 @@ class Transcript:
                 self._fault(f"the kernel says: {line.strip()}")
         elif match := TICK.fullmatch(line):
             self._judge_tick(*map(int, match.groups()))
+        elif match := WROTE.fullmatch(line):
+            self._judge_wrote(int(match[1]))
+        elif match := FOUND.fullmatch(line):
+            self._judge_found(int(match[1]))
+        elif match := PASSED.fullmatch(line):
+            self.passed[match[1]] = self.passed.get(match[1], 0) + 1
+        elif line.startswith("bad "):
+            self._fault(f"the guest found its disk or memory {line}")
         elif ANSWER.fullmatch(line):
             self.answers.append(line)
             if line == "counted":
@@ -130,9 +162,36 @@ class Transcript:
         self.ticks[counter] = self.ticks.get(counter, 0) + 1
         self.clock[1:] = [(self._arrival_ns, time)]
 
+    def _judge_found(self, number):
+        # What was said to be safe is; one more may have been on its way.
+        if number < self.written:
+            self._fault(f"{number} lines on the disk, but {self.written} were "
+                        "acknowledged: lost")
+        self.written = number
+
+    def _judge_wrote(self, number):
+        if number != self.written + 1:
+            self._fault(f"line {number} written after {self.written}: "
+                        f"{'lost' if number > self.written else 'doubled'}")
+        self.written = number
+
     def clock_lag_ms(self):
         """By how much the guest's clock fell behind while it counted."""
         if len(self.clock) < 2:
             return 0.0
         (arrival, time), (arrival_last, time_last) = self.clock
         return (arrival_last - arrival) / 1e6 - (time_last - time) / 1e3
+
+
+def judge_lines(data, written):
+    """What is wrong with the file of numbered lines from a disk, or None.
+
+    data: the file; written: the last line that the guest said is safe.
+    """
+    lines = data.decode(errors="backslashreplace").splitlines(keepends=True)
+    for number, line in enumerate(lines, 1):
+        if line != f"{number:015d}\n":
+            return f"line {number} on the disk is {line!r}"
+    if len(lines) < written:
+        return f"{len(lines)} lines on the disk, but {written} acknowledged"
+    return None

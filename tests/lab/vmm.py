@@ -4,8 +4,9 @@
 A Vmm starts machines and moves them; a Machine is one process of it in the
 emulated host, running the guest or waiting for it. Tests know nothing else,
 so that godwit and QEMU are held to the same. Both get the same memory, the
-same vCPUs, a serial console on their standard input and output, TCP over
-loopback, and the same pause limit. What a Vmm does not have yet, it says.
+same vCPUs, the same disk, a serial console on their standard input and output,
+TCP, and the same pause limit. A guest moves between the Vmms of two hosts as it
+does between processes of one. What a Vmm does not have yet, it says.
 """
 
 import collections
@@ -16,29 +17,50 @@ from host import LabError
 
 # Enough for these kernels, and half of it is empty: moves are to be many.
 MEMORY_MIB = 128
+# Debian's userland and its work want more.
+DISK_MEMORY_MIB = 256
 # TCG's pages move slowly; both get the limit that QEMU has by default.
 PAUSE_LIMIT_MS = 300
 # A busy emulator must not be what ends a pause, nor what keeps from one: godwit
 # measures what it costs and would rather not move; QEMU does not ask.
 ABORT_AFTER_S = 120
+# Of hosts that share one (place.py).
+NETWORK = "10.77.0.0/24"
 START_S = 120
 MOVE_S = 180
 END_S = 120
 
-Spec = collections.namedtuple("Spec", "series cpus")
+# What can become of a move, as its source sees it.
+MOVED, STAYED, UNCERTAIN = "moved", "stayed", "uncertain"
+# What can happen to a move.
+SOURCE_DIES, TARGET_DIES, CUT = ("the source's host dies",
+                                 "the target's host dies",
+                                 "a host is cut off")
+
+Spec = collections.namedtuple("Spec", "series cpus disk", defaults=(None,))
+# A disk in a host: its path there; past the host's cache; where locks go.
+Disk = collections.namedtuple("Disk", "path direct lock_dir",
+                              defaults=(False, None))
 Report = collections.namedtuple("Report", "total_ms downtime_ms")
 
 
 def guest_files(spec):
     """Kernel, initrd and command line of a guest."""
+    words = "console=ttyS0 quiet panic=-1 tsc=reliable"
     return (f"/guest/vmlinuz-{spec.series}", f"/guest/initrd-{spec.series}",
-            "console=ttyS0 quiet panic=-1 tsc=reliable")
+            words + (" lab.disk" if spec.disk else ""))
+
+
+def memory_mib(spec):
+    """How much memory a guest gets."""
+    return DISK_MEMORY_MIB if spec.disk else MEMORY_MIB
 
 
 class Machine:
     """One VMM process. console is its Channel."""
 
-    def __init__(self, name, console):
+    def __init__(self, vmm, name, console):
+        self.vmm = vmm
         self.name = name
         self.console = console
         self.prologue = 0       # bytes of the VMM's own before the console
@@ -55,7 +77,7 @@ class Qmp:
 
     def __init__(self, channel):
         self._channel = channel
-        self._host = channel.host
+        self.host = channel.host
         self._buffer = b""
         self._messages = []
         self._taken = 0
@@ -71,7 +93,7 @@ class Qmp:
     def next(self, keys, seconds, what):
         """The next message that has one of these keys; others are dropped."""
         while True:
-            self._host.wait(lambda: len(self._messages) > self._taken,
+            self.host.wait(lambda: len(self._messages) > self._taken,
                             seconds, what)
             message = self._messages[self._taken]
             self._taken += 1
@@ -106,25 +128,37 @@ class Qemu:
     name = "QEMU"
     program = "qemu-system-x86_64"
     has_rng = True
+    has_disks = True
+    # A target of QEMU's waits for a dead source for good.
+    faults = (TARGET_DIES,)
 
     def __init__(self, host):
-        self._host = host
+        self.host = host
         self._numbers = itertools.count(1)
+
+    @staticmethod
+    def _drive(disk):
+        if disk is None:
+            return []
+        cache = "none" if disk.direct else "writeback"
+        return ["-drive", f"file={disk.path},if=none,id=disk0,format=raw,"
+                f"file.locking=on,cache={cache},discard=unmap",
+                "-device", "virtio-blk-pci,drive=disk0"]
 
     def _spawn(self, spec, extra=()):
         name = f"qemu-{next(self._numbers)}"
         path = f"/run/lab/{name}.qmp"
-        monitor = self._host.listen(path)
+        monitor = self.host.listen(path)
         kernel, initrd, words = guest_files(spec)
-        console = self._host.spawn([
+        console = self.host.spawn([
             self.program, "-L", "/firmware", "-nodefaults", "-no-user-config",
             "-machine", "pc,accel=kvm", "-cpu", "host",
-            "-smp", spec.cpus, "-m", MEMORY_MIB, "-display", "none",
+            "-smp", spec.cpus, "-m", memory_mib(spec), "-display", "none",
             "-serial", "stdio", "-device", "virtio-rng-pci",
             "-kernel", kernel, "-initrd", initrd, "-append", words,
-            "-qmp", f"unix:{path}", *extra], name)
-        machine = Machine(name, console)
-        self._host.wait(lambda: monitor.called or console.over, START_S,
+            "-qmp", f"unix:{path}", *self._drive(spec.disk), *extra], name)
+        machine = Machine(self, name, console)
+        self.host.wait(lambda: monitor.called or console.over, START_S,
                         f"{name} to start")
         if console.over:
             raise LabError(f"{name} ended: {machine.complaint()}")
@@ -139,35 +173,40 @@ class Qemu:
 
     def listen(self, spec):
         """Starts a machine that waits for a guest; it can be reached."""
-        machine = self._spawn(spec, ["-incoming", "tcp:127.0.0.1:0"])
+        address = self.host.address or "127.0.0.1"
+        machine = self._spawn(spec, ["-incoming", f"tcp:{address}:0"])
         state = machine.qmp.command("query-migrate")
-        machine.address = f"tcp:127.0.0.1:{state['socket-address'][0]['port']}"
+        machine.address = f"tcp:{address}:{state['socket-address'][0]['port']}"
         return machine
 
-    def move(self, source, target):
-        """Moves a guest; the source has exited when this returns."""
+    def begin(self, source, target):
+        """Starts to move a guest; what outcome() wants."""
         qmp = source.qmp
         qmp.command("migrate-set-capabilities", {"capabilities": [
             {"capability": "events", "state": True}]})
         qmp.command("migrate-set-parameters", {
             "max-bandwidth": 0, "downtime-limit": PAUSE_LIMIT_MS})
         qmp.command("migrate", {"uri": target.address})
+        return source
+
+    def outcome(self, source):
+        """Waits for the end of a move: (what became of it, Report or words)."""
+        qmp = source.qmp
         end = qmp.event("MIGRATION", MOVE_S, lambda data: data["status"] in
                         ("completed", "failed", "cancelled"))
         result = qmp.command("query-migrate")
         if end["status"] != "completed":
-            raise LabError(f"migration {end['status']}: "
-                           f"{result.get('error-desc')}")
+            return STAYED, f"{end['status']}: {result.get('error-desc')}"
         # The event comes a moment before the sums are done, and nothing
         # comes after it.
         while not result.get("total-time"):
             result = qmp.command("query-migrate")
         qmp.command("quit")
-        status = source.console.wait(END_S)
-        if status:
-            raise LabError(f"the source exited with {status} after the move:"
-                           f" {source.complaint()}")
-        return Report(result["total-time"], result["downtime"])
+        return MOVED, Report(result["total-time"], result["downtime"])
+
+    def resolve(self, machine):
+        """Says that the guest is nowhere else: QEMU never asks."""
+        raise LabError(f"{machine.name} is not in doubt")
 
     def press_power(self, machine):
         """Presses the power button."""
@@ -180,60 +219,90 @@ class Godwit:
     name = "godwit"
     program = "godwit"
     has_rng = False     # no virtio devices yet
+    has_disks = False
+    faults = (TARGET_DIES, SOURCE_DIES, CUT)
 
     def __init__(self, host):
-        self._host = host
+        self.host = host
         self._numbers = itertools.count(1)
+
+    @staticmethod
+    def _locks(disk):
+        return ["--lock-dir", disk.lock_dir] if disk.lock_dir else []
+
+    def _drive(self, disk):
+        if disk is None:
+            return []
+        direct = ",direct" if disk.direct else ""
+        return ["--disk", f"{disk.path},serial=lab{direct}",
+                *self._locks(disk)]
 
     def _spawn(self, words):
         name = f"godwit-{next(self._numbers)}"
-        console = self._host.spawn([self.program, *words, "--name", name],
-                                   name)
-        return Machine(name, console)
+        console = self.host.spawn([self.program, *words, "--name", name],
+                                  name)
+        return Machine(self, name, console)
 
     def start(self, spec):
         """Starts a machine that boots the guest."""
         kernel, initrd, words = guest_files(spec)
         return self._spawn([
             "run", "--kernel", kernel, "--initrd", initrd, "--cmdline", words,
-            "--cpus", spec.cpus, "--memory", f"{MEMORY_MIB}M"])
+            "--cpus", spec.cpus, "--memory", f"{memory_mib(spec)}M",
+            *self._drive(spec.disk)])
 
-    def listen(self, _):
+    def listen(self, spec):
         """Starts a machine that waits for a guest; it can be reached."""
-        machine = self._spawn(["listen", "tcp:127.0.0.1:0"])
+        address = self.host.address or "127.0.0.1"
+        words = ["listen", f"tcp:{address}:0", "--once"]
+        if self.host.address:
+            words += ["--allow", NETWORK]
+        if spec.disk:
+            words += ["--disk", f"disk0={spec.disk.path}",
+                      *self._locks(spec.disk)]
+        machine = self._spawn(words)
         console = machine.console
-        self._host.wait(lambda: b"\n" in console.output() or console.over,
-                        START_S, f"{machine.name} to print its port")
+        self.host.wait(lambda: b"\n" in console.output() or console.over,
+                       START_S, f"{machine.name} to print its port")
         port, newline, _ = console.output().partition(b"\n")
         if not newline or not port.isdigit():
             raise LabError(f"{machine.name} printed no port but {port!r}: "
                            f"{machine.complaint()}")
         # The port is godwit's word; the console begins behind it.
         machine.prologue = len(port) + 1
-        machine.address = f"tcp:127.0.0.1:{port.decode()}"
+        machine.address = f"tcp:{address}:{port.decode()}"
         return machine
 
-    def move(self, source, target):
-        """Moves a guest; the source has exited when this returns."""
-        status, output, errors = self._host.run(
+    def begin(self, source, target):
+        """Starts to move a guest; what outcome() wants."""
+        return self.host.spawn(
             [self.program, "migrate", source.name, "--to", target.address,
              "--max-downtime", f"{PAUSE_LIMIT_MS}ms",
              "--on-timeout", "pause", "--abort-after", f"{ABORT_AFTER_S}s",
-             "--json"], MOVE_S)
+             "--json"], "godwit migrate")
+
+    def outcome(self, command):
+        """Waits for the end of a move: (what became of it, Report or words)."""
+        status = command.wait(MOVE_S)
+        words = command.errors + command.output()
+        if status == 0:
+            result = json.loads(command.output())
+            return MOVED, Report(result["total_ms"], result["downtime_ms"])
+        if status in (1, 4):
+            return (STAYED if status == 1 else UNCERTAIN,
+                    words.decode(errors="replace").strip())
+        raise LabError(f"godwit migrate exited with {status}: {words}")
+
+    def resolve(self, machine):
+        """Says that the guest is nowhere else, so that it goes on here."""
+        self._must("resolve", machine.name, "--resume")
+
+    def _must(self, *words):
+        status, _, errors = self.host.run([self.program, *words], START_S)
         if status:
-            raise LabError(f"godwit migrate exited with {status}: "
-                           f"{errors.strip()} {output.strip()}")
-        result = json.loads(output)
-        status = source.console.wait(END_S)
-        if status:
-            raise LabError(f"the source exited with {status} after the move:"
-                           f" {source.complaint()}")
-        return Report(result["total_ms"], result["downtime_ms"])
+            raise LabError(f"godwit {words[0]} exited with {status}: "
+                           f"{errors.strip()}")
 
     def press_power(self, machine):
         """Presses the power button."""
-        status, _, errors = self._host.run(
-            [self.program, "poweroff", machine.name], START_S)
-        if status:
-            raise LabError(f"godwit poweroff exited with {status}: "
-                           f"{errors.strip()}")
+        self._must("poweroff", machine.name)
