@@ -463,15 +463,15 @@ bool virtqueue_listen(struct virtqueue *vq)
 
 void virtqueue_visit(struct codec *c, struct virtqueue_state *state)
 {
-	codec_u16(c, "size", &state->size);
-	codec_bool(c, "enabled", &state->enabled);
 	codec_u64(c, "desc", &state->desc);
 	codec_u64(c, "avail", &state->avail);
 	codec_u64(c, "used", &state->used);
+	codec_u16(c, "size", &state->size);
 	codec_u16(c, "next_avail", &state->next_avail);
 	codec_u16(c, "next_used", &state->next_used);
 	codec_u16(c, "signalled_used", &state->signalled_used);
 	codec_bool(c, "signalled_valid", &state->signalled_valid);
+	codec_bool(c, "enabled", &state->enabled);
 }
 
 int virtqueue_check(const struct virtqueue_state *state, uint16_t size_max,

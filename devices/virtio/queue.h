@@ -35,16 +35,16 @@
 
 /* What of a queue the guest can see, or will; see virtio.h for the vector. */
 struct virtqueue_state {
-	uint16_t size; /* a power of two up to VIRTQUEUE_SIZE_MAX */
-	bool enabled;
 	uint64_t desc;	     /* guest addresses */
 	uint64_t avail;	     /* the "driver area" */
 	uint64_t used;	     /* the "device area" */
+	uint16_t size;	     /* a power of two up to VIRTQUEUE_SIZE_MAX */
 	uint16_t next_avail; /* the next available entry to take */
 	uint16_t next_used;  /* the next used entry to write */
 	/* next_used when the guest was last told, if that is known; else 0. */
 	uint16_t signalled_used;
 	bool signalled_valid;
+	bool enabled;
 };
 
 struct virtqueue {

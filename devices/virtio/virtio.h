@@ -20,7 +20,13 @@
  * so that other threads can enter to say virtio_queue_stopped().
  *
  * A guest that breaks a queue's rules gets NEEDS_RESET, a configuration
- * interrupt, and a warning in the log, once.
+ * interrupt, and a warning in the log, not too often. All queues are stopped
+ * then, and none is served until the driver has reset the device. A device that
+ * finds a queue broken says so by virtio_fail().
+ *
+ * The doorbell of a queue is an eventfd, which KVM signals when the guest
+ * notifies by BAR 0, and we when it does by another way. It is signalled also
+ * whenever start_queue() was called, as a guest may have rung before.
  *
  * Spec: VIRTIO 1.2: 2.1 to 2.6, 4.1.
  */
@@ -64,35 +70,38 @@ struct virtio_ops {
 			     const void *data, unsigned int size);
 	/*
 	 * Serve queue @index from now on; there may be something in it already.
-	 * The driver rings event_fd(index).
+	 * Its event_fd is readable when there may be more.
 	 */
 	void (*start_queue)(struct virtio *v, unsigned int index);
 	/* Begin nothing new; virtio_queue_stopped() when nothing is in flight,
 	 * at once or later. */
 	void (*stop_queue)(struct virtio *v, unsigned int index);
-	/* The driver has reset the device: forget what it made of it. */
+	/*
+	 * The device was reset, by its driver or with the machine: forget what
+	 * the driver made of it. No queue is served.
+	 */
 	void (*forget)(struct virtio *v);
 };
 
 struct virtio_queue_setup {
 	struct virtqueue_state ring;
-	uint16_t vector;
+	uint16_t vector; /* VIRTIO_NO_VECTOR: none */
 };
 
 struct virtio_state {
 	struct pci_state pci;
+	uint64_t driver_features;
+	uint32_t device_feature_select;
+	uint32_t driver_feature_select;
+	/* The window of VIRTIO_PCI_CAP_PCI_CFG. */
+	uint32_t window_offset;
+	uint32_t window_length;
+	uint8_t window_bar;
 	uint8_t status;
 	uint8_t config_generation;
 	uint8_t isr; /* bit 0: a queue, bit 1: configuration */
 	uint16_t config_vector;
-	uint64_t driver_features;
-	uint32_t device_feature_select;
-	uint32_t driver_feature_select;
 	uint16_t queue_select;
-	/* The window of VIRTIO_PCI_CAP_PCI_CFG. */
-	uint8_t window_bar;
-	uint32_t window_offset;
-	uint32_t window_length;
 	uint32_t nqueues;
 	struct virtio_queue_setup queues[VIRTIO_QUEUES_MAX];
 };
@@ -104,11 +113,13 @@ enum virtio_queue_phase {
 };
 
 struct virtio_queue {
-	struct virtqueue ring;
+	struct virtqueue ring;		/* the device's while it is not IDLE */
+	struct virtqueue_state started; /* as it was when it was started */
 	enum virtio_queue_phase phase;
-	uint16_t vector;
-	int event_fd;	       /* the doorbell; always open, non-blocking */
-	uint64_t doorbell_gpa; /* 0: none */
+	bool resetting;		 /* by the driver, until it is idle */
+	_Atomic uint16_t vector; /* VIRTIO_NO_VECTOR: none */
+	int event_fd;		 /* the doorbell; always open, non-blocking */
+	uint64_t doorbell_gpa;	 /* 0: none */
 };
 
 struct virtio {
@@ -120,12 +131,15 @@ struct virtio {
 	uint64_t features; /* that are offered */
 	uint32_t nqueues;
 	uint16_t queue_size_max;
+	unsigned int vectors;	 /* of MSI-X */
+	unsigned int window_cap; /* where VIRTIO_PCI_CAP_PCI_CFG is */
+	uint64_t warned_ns;	 /* when the log was last told of a fault */
 	bool paused;
 	bool resetting; /* by the driver, until all queues are idle */
 	pthread_cond_t idle;
 	pthread_mutex_t isr_lock; /* of state.isr; innermost but for MSI-X's */
-	struct virtio_state
-		state; /* but for pci and queues, which live below */
+	/* But for PCI, the window and the queues, which live elsewhere. */
+	struct virtio_state state;
 	struct virtio_queue queues[VIRTIO_QUEUES_MAX];
 };
 
@@ -135,11 +149,11 @@ struct virtio_params {
 	uint64_t features; /* of the device; those of every device are added */
 	uint32_t nqueues;
 	uint16_t queue_size_max;
-	unsigned int vectors; /* of MSI-X; 0: the interrupt line only */
 };
 
 /**
  * virtio_init() - the embedded base: a function on the bus, paused, reset.
+ * @config: its vectors are those of MSI-X; 0: the interrupt line only.
  *
  * Return: 0 or -errno with @err; then virtio_fini() is not needed.
  */
@@ -166,6 +180,12 @@ void virtio_queue_stopped(struct virtio *v, unsigned int index);
 void virtio_interrupt(struct virtio *v, unsigned int index);
 
 /**
+ * virtio_kick() - signal the doorbell of queue @index, as the guest does. Any
+ * thread.
+ */
+void virtio_kick(struct virtio *v, unsigned int index);
+
+/**
  * virtio_config_changed() - the device-specific configuration is another. The
  * lock is held.
  */
@@ -173,7 +193,10 @@ void virtio_config_changed(struct virtio *v);
 
 /**
  * virtio_fail() - the driver broke the rules: NEEDS_RESET. The lock is held.
- * @why: for the log.
+ * @why: for the log, after the device's id.
+ *
+ * Calls stop_queue() for each queue that is served. Does nothing when that has
+ * happened already, or no driver is there.
  */
 void virtio_fail(struct virtio *v, const char *why);
 
@@ -186,7 +209,10 @@ static inline bool virtio_negotiated(const struct virtio *v,
 	return v->state.driver_features & VIRTIO_BIT(feature);
 }
 
-/* As device_ops has them, on the embedded state. */
+/*
+ * As device_ops has them, on the embedded state. A snapshot that is taken while
+ * queues are served shows them as they were when they were started.
+ */
 void virtio_visit(struct codec *c, struct virtio_state *state);
 void virtio_snapshot(struct virtio *v, struct virtio_state *state);
 int __must_check virtio_check(const struct virtio *v,
