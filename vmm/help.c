@@ -21,6 +21,8 @@ static const struct help helps[] = {
 	  "  --cmdline TEXT       the kernel's command line\n"
 	  "  --cpus N             virtual CPUs (1)\n"
 	  "  --memory SIZE        like 512M or 4G (256M)\n"
+	  "  --rng on|off         the guest gets random bytes from the host "
+	  "(on)\n"
 	  "  --console WHERE      stdio, unix:PATH, file:PATH or null (stdio)\n"
 	  "  --disk PATH[,WORD]...\n"
 	  "                       a raw image or block device; a comma in PATH "

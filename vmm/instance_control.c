@@ -320,6 +320,8 @@ static void put_line(const struct instance *inst, FILE *to)
 	fprintf(to, " --cpus %u --memory %lluM", machine->cpus,
 		(unsigned long long)(machine->memory_size / MIB));
 	put_disks(inst, to);
+	if (!machine_find_type(machine, "virtio-rng"))
+		put_option(to, "--rng", "off");
 	put_console(inst, to);
 	put_option(to, "--name", machine->name);
 	if (inst->debug_exit)

@@ -15,6 +15,8 @@ static const struct device_config always[] = {
 	{ .type = "power", .id = "power0" },
 	/* Slot 0 is the bridge's: before all that sits on its bus. */
 	{ .type = "pci", .id = "pci0" },
+	/* A vector for its queue, one for its configuration. */
+	{ .type = "virtio-rng", .id = "rng0", .vectors = 2 },
 };
 
 void machine_init(struct machine *machine)
@@ -46,6 +48,30 @@ int machine_add_device(struct machine *machine,
 				 config->id);
 	machine->devices[machine->ndevices++] = *config;
 	return 0;
+}
+
+bool machine_remove_device(struct machine *machine, const char *id)
+{
+	for (uint32_t i = 0; i < machine->ndevices; i++) {
+		struct device_config *at = &machine->devices[i];
+
+		if (strcmp(at->id, id))
+			continue;
+		machine->ndevices--;
+		memmove(at, at + 1, (machine->ndevices - i) * sizeof(*at));
+		return true;
+	}
+	return false;
+}
+
+const struct device_config *machine_find_type(const struct machine *machine,
+					      const char *type)
+{
+	for (uint32_t i = 0; i < machine->ndevices; i++) {
+		if (!strcmp(machine->devices[i].type, type))
+			return &machine->devices[i];
+	}
+	return NULL;
 }
 
 /* A word that is safe in a file name, a log line and a stream. */

@@ -26,7 +26,8 @@ struct machine {
 
 /**
  * machine_init() - a machine with the devices that are always there (serial0,
- * rtc0, power0, pci0), without CPU model.
+ * rtc0, power0, pci0,
+ * rng0), without CPU model.
  */
 void machine_init(struct machine *machine);
 
@@ -38,6 +39,19 @@ void machine_init(struct machine *machine);
 int __must_check machine_add_device(struct machine *machine,
 				    const struct device_config *config,
 				    struct error *err);
+
+/**
+ * machine_remove_device() - take a device out again; those after it move up.
+ *
+ * Return: was it there?
+ */
+bool machine_remove_device(struct machine *machine, const char *id);
+
+/**
+ * machine_find_type() - the first device of @type, or NULL.
+ */
+const struct device_config *machine_find_type(const struct machine *machine,
+					      const char *type);
 
 /**
  * machine_name_check() - is @name fit for a VM: 1 to 63 of [A-Za-z0-9._-], not

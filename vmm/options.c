@@ -192,6 +192,14 @@ static int run_memory(void *opts, const char *value, struct error *err)
 	return 0;
 }
 
+static int run_rng(void *opts, const char *value, struct error *err)
+{
+	RUN(opts)->rng = !strcmp(value, "on");
+	if (RUN(opts)->rng || !strcmp(value, "off"))
+		return 0;
+	return option_refuse(err, "give on or off");
+}
+
 static int run_debug_exit(void *opts, const char *value __maybe_unused,
 			  struct error *err __maybe_unused)
 {
@@ -285,6 +293,7 @@ static const struct option_spec run_specs[] = {
 	VALUE("--cmdline", run_cmdline),
 	VALUE("--cpus", run_cpus),
 	VALUE("--memory", run_memory),
+	VALUE("--rng", run_rng),
 	VALUE("--console", process_console),
 	VALUE("--name", process_name),
 	REPEATED("--disk", run_disk),
@@ -295,7 +304,6 @@ static const struct option_spec run_specs[] = {
 	VERBOSE(process_verbose),
 	ABSENT("--cpu", "; the guest gets the host's CPU"),
 	ABSENT("--net", NO_NETWORK),
-	ABSENT("--rng", "; leave it out"),
 	ABSENT("--balloon", "; leave it out"),
 };
 
@@ -315,6 +323,7 @@ int options_run(char *const argv[], struct run_options *ret, struct error *err)
 		.cmdline = "",
 		.cpus = 1,
 		.memory = 256 * MIB,
+		.rng = true,
 	};
 	rc = option_walk(&walk, argv, ret, err);
 	if (!rc && !ret->kernel)

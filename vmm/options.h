@@ -70,6 +70,7 @@ struct run_options {
 	const char *cmdline;
 	uint32_t cpus;
 	uint64_t memory; /* bytes */
+	bool rng;
 	bool debug_exit;
 	bool migrates; /* --migrate-to */
 	struct address migrate_to;

@@ -77,6 +77,8 @@ static int describe_machine(struct run *run, const char *name,
 	machine->cpus = options->cpus;
 	machine->memory_size = options->memory;
 	strcpy(machine->cmdline, options->cmdline);
+	if (!options->rng)
+		machine_remove_device(machine, "rng0");
 	rc = disks_add_devices(run->inst.disks, machine, err);
 	if (!rc && options->debug_exit)
 		rc = machine_add_device(machine, &debug_exit, err);

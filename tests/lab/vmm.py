@@ -127,7 +127,6 @@ class Qemu:
 
     name = "QEMU"
     program = "qemu-system-x86_64"
-    has_rng = True
     has_disks = True
     # A target of QEMU's waits for a dead source for good.
     faults = (TARGET_DIES,)
@@ -218,7 +217,6 @@ class Godwit:
 
     name = "godwit"
     program = "godwit"
-    has_rng = False     # no virtio devices yet
     has_disks = False
     faults = (TARGET_DIES, SOURCE_DIES, CUT)
 

@@ -121,20 +121,21 @@ START_TEST(run_takes_everything_it_has)
 	struct run_options run;
 	struct error err;
 
-	ck_assert_int_eq(
-		options_run(ARGS("--kernel", "vmlinux", "--initrd=rd",
-				 "--cmdline", "a b", "--cpus", "4", "--memory",
-				 "1G", "--console", "null", "--name", "web",
-				 "--debug-exit", "--migrate-to",
-				 "tcp:h:5,max-downtime=3ms,after=0.5",
-				 "--no-sandbox", "-vv"),
-			    &run, &err),
-		0);
+	ck_assert_int_eq(options_run(ARGS("--kernel", "vmlinux", "--initrd=rd",
+					  "--cmdline", "a b", "--cpus", "4",
+					  "--memory", "1G", "--rng", "off",
+					  "--console", "null", "--name", "web",
+					  "--debug-exit", "--migrate-to",
+					  "tcp:h:5,max-downtime=3ms,after=0.5",
+					  "--no-sandbox", "-vv"),
+				     &run, &err),
+			 0);
 	ck_assert_str_eq(run.kernel, "vmlinux");
 	ck_assert_str_eq(run.initrd, "rd");
 	ck_assert_str_eq(run.cmdline, "a b");
 	ck_assert_uint_eq(run.cpus, 4);
 	ck_assert_uint_eq(run.memory, GIB);
+	ck_assert(!run.rng);
 	ck_assert_int_eq(run.process.console.kind, CONSOLE_NULL);
 	ck_assert_str_eq(run.process.name, "web");
 	ck_assert(run.debug_exit);
@@ -157,6 +158,7 @@ START_TEST(run_has_defaults)
 	ck_assert_str_eq(run.cmdline, "");
 	ck_assert_uint_eq(run.cpus, 1);
 	ck_assert_uint_eq(run.memory, 256 * MIB);
+	ck_assert(run.rng);
 	ck_assert_int_eq(run.process.console.kind, CONSOLE_STDIO);
 	ck_assert_ptr_null(run.process.name);
 	ck_assert(run.process.sandbox);
@@ -195,6 +197,7 @@ START_TEST(run_refuses_values_that_make_no_machine)
 	RUN_REFUSED(ARGS("--memory", "1G,shared"), "shared",
 		    "not in this version");
 	RUN_REFUSED(ARGS("--memory", "1G,x"), ",x", "unknown");
+	RUN_REFUSED(ARGS("--rng", "yes"), "--rng yes", "on or off");
 	RUN_REFUSED(ARGS("--console", "tty"), "--console tty", "stdio");
 	RUN_REFUSED(ARGS("--console", "unix:"), "--console unix:", "empty");
 	RUN_REFUSED(ARGS("--name", "-x"), "--name -x", "letters");
@@ -224,7 +227,6 @@ END_TEST
 START_TEST(what_comes_later_is_refused_as_such)
 {
 	RUN_REFUSED(ARGS("--net", "tap=t"), "--net", "not in this version");
-	RUN_REFUSED(ARGS("--rng", "on"), "--rng", "not in this version");
 	RUN_REFUSED(ARGS("--balloon", "on"), "--balloon",
 		    "not in this version");
 	RUN_REFUSED(ARGS("--cpu", "host"), "--cpu", "not in this version");

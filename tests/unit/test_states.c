@@ -16,6 +16,7 @@
 #include "devices/power.h"
 #include "devices/rtc.h"
 #include "devices/serial.h"
+#include "devices/virtio/rng.h"
 #include "tests/unit/schema.h"
 #include "tests/unit/unit.h"
 
@@ -25,11 +26,14 @@ static const struct hole {
 	size_t at;
 	size_t len;
 	const char *why;
+	/* One in each of so many elements; 0: it is not in an array. */
+	size_t stride;
+	size_t times;
 } holes[] = {
-#define HOLE(type, state, field, why)                              \
-	{                                                          \
-		type, offsetof(struct state, field),               \
-			sizeof(((struct state *)NULL)->field), why \
+#define HOLE(type, state, field, why)                                    \
+	{                                                                \
+		type, offsetof(struct state, field),                     \
+			sizeof(((struct state *)NULL)->field), why, 0, 0 \
 	}
 #define PADDING(type, state, before, after)                             \
 	{                                                               \
@@ -39,12 +43,30 @@ static const struct hole {
 			offsetof(struct state, after) -                 \
 				offsetof(struct state, before) -        \
 				sizeof(((struct state *)NULL)->before), \
-			"padding"                                       \
+			"padding", 0, 0                                 \
 	}
 /* Inside of a struct pci_state. */
 #define PCI_PADDING(type, state, pci)             \
 	PADDING(type, state, pci.bars, pci.msix), \
 		PADDING(type, state, pci.msix.control, pci.msix.entries)
+/* Inside of a struct virtio_state, and behind it. */
+#define VIRTIO_QUEUE_PADDING(type, state, v, after, before_end)              \
+	{                                                                    \
+		type, offsetof(struct state, v.queues) + (after),            \
+			(before_end) - (after), "padding",                   \
+			sizeof(struct virtio_queue_setup), VIRTIO_QUEUES_MAX \
+	}
+#define VIRTIO_PADDING(type, state, v)                                   \
+	PCI_PADDING(type, state, v.pci),                                 \
+		PADDING(type, state, v.nqueues, v.queues),               \
+		VIRTIO_QUEUE_PADDING(                                    \
+			type, state, v,                                  \
+			offsetof(struct virtqueue_state, enabled) + 1,   \
+			sizeof(struct virtqueue_state)),                 \
+		VIRTIO_QUEUE_PADDING(                                    \
+			type, state, v,                                  \
+			offsetof(struct virtio_queue_setup, vector) + 2, \
+			sizeof(struct virtio_queue_setup))
 	HOLE("vcpu", x86_vcpu_state, events.reserved, "reserved"),
 	HOLE("vcpu", x86_vcpu_state, reserved, "reserved"),
 	HOLE("vm", x86_vm_state, clock.reserved, "reserved"),
@@ -55,13 +77,19 @@ static const struct hole {
 	PADDING("power", power_state, pm1_control, timer),
 	PADDING("pci", pci_host_state, reset_control, pci),
 	PCI_PADDING("pci", pci_host_state, pci),
+	VIRTIO_PADDING("virtio-rng", rng_state, virtio),
 };
 
 static bool is_hole(const char *type, size_t at)
 {
 	for (size_t i = 0; i < ARRAY_SIZE(holes); i++) {
-		if (!strcmp(holes[i].type, type) && at >= holes[i].at &&
-		    at < holes[i].at + holes[i].len)
+		size_t from = at - holes[i].at;
+
+		if (strcmp(holes[i].type, type) || at < holes[i].at)
+			continue;
+		if (holes[i].times && from / holes[i].stride < holes[i].times)
+			from %= holes[i].stride;
+		if (from < holes[i].len)
 			return true;
 	}
 	return false;

@@ -33,6 +33,7 @@ _godwit()
 		return
 		;;
 	--console) words="stdio null unix: file:" ;;
+	--rng) words="on off" ;;
 	--on-timeout) words="cancel pause" ;;
 	--to | --migrate-to | listen) words="tcp: unix: fd:" ;;
 	--cmdline | --cpus | --memory | --name | --allow | --max-downtime | \
@@ -44,8 +45,9 @@ _godwit()
 		case $command in
 		run)
 			words="--kernel --initrd --cmdline --cpus --memory
-				--disk --lock-dir --console --name --debug-exit
-				--migrate-to --no-sandbox --verbose --help"
+				--disk --lock-dir --rng --console --name
+				--debug-exit --migrate-to --no-sandbox --verbose
+				--help"
 			;;
 		listen)
 			words="--name --console --disk --disk-root --lock-dir
