@@ -155,10 +155,12 @@ static const struct rule rules[] = {
 	PIN_INT(fcntl, ALL, 1, F_DUPFD_CLOEXEC),
 	PIN_INT(fcntl, MIGRATION, 1, F_GETFD),
 	PIN_INT(fcntl, MIGRATION, 1, F_SETFD),
-	/* A disk's locks; what the peer has still is tried for as I/O goes on.
+	/*
+	 * A disk's locks; what the peer has still is tried for as I/O goes on,
+	 * and the loop gives them back when the VM ends.
 	 */
 	PIN_INT(fcntl, MIGRATION, 1, F_OFD_GETLK),
-	PIN_INT(fcntl, IO, 1, F_OFD_SETLK),
+	PIN_INT(fcntl, LOOP | IO, 1, F_OFD_SETLK),
 	CALL(poll, ALL),
 	CALL(ppoll, ALL),
 	CALL(epoll_wait, LOOP | IO),
