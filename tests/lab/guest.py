@@ -230,6 +230,15 @@ class Guest:
                 (directory / f"{machine.name}.err").write_bytes(
                     machine.console.errors)
 
+    def save_hosts(self, directory):
+        """Writes what the kernels of the guest's hosts have to say."""
+        for number, vmm in enumerate(self.vmms):
+            try:
+                _, said, _ = vmm.host.run(["dmesg"], ANSWER_S)
+            except LabError as error:
+                said = f"{error}\n"
+            (directory / self.name / f"host-{number}.dmesg").write_text(said)
+
 
 class CountingGuest(Guest):
     """A guest that counts, one counter a vCPU."""
