@@ -23,9 +23,9 @@ speed    pages that the guest wrote from before the move to after it, of what
          it writes otherwise; low when writing is slowed down by logging or
          on purpose, and when it stands still
 n        moves that count. Discarded or marked are those under foreign load:
-         the vCPU waited over 1 ms for its core, or the host gave our cores to
-         another VM, or others had over 15 % of them and we go not before them;
-         others had: the median"""
+         over 1 % of the time, and over 4 ms, the vCPU waited for its core, or
+         over 1 % of it the host gave our cores to another VM, or others had
+         over 15 % of them and we go not before them; others had: the median"""
 
 
 def median(moves, key):
