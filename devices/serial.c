@@ -206,20 +206,40 @@ static void serial_settle(struct serial *uart)
 	serial_drive_line(uart);
 }
 
+/* Something is there, or the end of all input. */
+static void serial_take_input(struct serial *uart)
+{
+	struct serial_state *s = &uart->state;
+	ssize_t n = read(uart->in_fd, s->rx + s->rx_len, serial_rx_room(s));
+
+	if (n > 0)
+		s->rx_len += (uint32_t)n;
+	else if (!n || (errno != EAGAIN && errno != EINTR))
+		uart->in_fd = -1;
+}
+
 static void serial_on_input(void *opaque, uint32_t events __maybe_unused)
 {
 	struct serial *uart = opaque;
-	struct serial_state *s = &uart->state;
-	ssize_t n;
 
-	if (serial_can_receive(uart)) {
-		n = read(uart->in_fd, s->rx + s->rx_len, serial_rx_room(s));
-		if (n > 0)
-			s->rx_len += (uint32_t)n;
-		else if (!n || (errno != EAGAIN && errno != EINTR))
-			uart->in_fd = -1;
-	}
+	if (serial_can_receive(uart))
+		serial_take_input(uart);
 	serial_settle(uart);
+}
+
+/*
+ * A guest that polls has taken the last byte: it gets more at once if there is
+ * more, rather than by way of the loop's thread, a few bytes each time. One
+ * that waits for interrupts gets one, and must not be kept in its handler.
+ */
+static void serial_refill(struct serial *uart)
+{
+	const struct serial_state *s = &uart->state;
+	struct pollfd in = { .fd = uart->in_fd, .events = POLLIN };
+
+	if (!s->rx_len && !(s->ier & IER_RX) && serial_can_receive(uart) &&
+	    poll(&in, 1, 0) > 0 && (in.revents & POLLIN))
+		serial_take_input(uart);
 }
 
 static void serial_on_output(void *opaque, uint32_t events __maybe_unused)
@@ -435,6 +455,8 @@ static void serial_read(void *opaque, uint64_t offset, void *data,
 
 	for (unsigned int i = 0; i < size; i++) {
 		bytes[i] = serial_read_reg(&uart->state, offset + i);
+		if (offset + i == REG_DATA)
+			serial_refill(uart);
 		serial_settle(uart);
 	}
 }

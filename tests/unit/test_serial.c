@@ -360,6 +360,26 @@ START_TEST(serial_takes_no_more_input_than_the_fifo_has_room_for)
 }
 END_TEST
 
+START_TEST(serial_has_the_next_byte_ready_for_a_guest_that_polls)
+{
+	struct console console;
+	struct device_rig *rig = port_new(&console);
+
+	type_text(&console, "abcd");
+	rig_start_loop(rig);
+	wait_for_input(rig);
+	rig_stop_loop(rig);
+	/* No loop runs any more: only the read itself can fetch it. */
+	ck_assert_uint_eq(in8(rig, DATA), 'a');
+	ck_assert_uint_eq(in8(rig, LSR) & 1, 1);
+	ck_assert_uint_eq(in8(rig, DATA), 'b');
+	out8(rig, IER, 0x01);
+	ck_assert_uint_eq(in8(rig, DATA), 'c');
+	ck_assert_uint_eq(in8(rig, LSR) & 1, 0);
+	rig_free(rig);
+}
+END_TEST
+
 START_TEST(serial_takes_one_byte_at_a_time_without_fifo)
 {
 	struct console console;
@@ -743,6 +763,7 @@ UNIT_SUITE(
 	serial_does_without_a_console,
 	serial_serves_both_ways_by_one_descriptor,
 	serial_takes_no_more_input_than_the_fifo_has_room_for,
+	serial_has_the_next_byte_ready_for_a_guest_that_polls,
 	serial_takes_one_byte_at_a_time_without_fifo,
 	serial_stops_listening_at_the_end_of_input,
 	serial_tells_full_enough_from_timed_out,
