@@ -5,6 +5,7 @@ import array
 import fcntl
 import os
 import pty
+import re
 import signal
 import subprocess
 import termios
@@ -48,7 +49,10 @@ def without_debug_exit_the_port_is_absent_and_the_guest_halts(world):
 
 @test
 def all_sync_points_hold_when_nothing_moves(world):
-    vm = boots(world, "sync", "auto=yes", cpus=2, memory="64M")
+    vm = world.host().run("sync", "auto=yes", cpus=2, memory="64M")
+    status = vm.wait()
+    failed = re.findall("^(?:wrong|fail) .*", vm.out.text(), re.M)
+    equal((status, failed), (0, []), "exit status, and points that failed")
     check("\ndone\n" in vm.out.text(), "the last point was not reached")
 
 

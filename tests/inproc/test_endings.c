@@ -4,9 +4,11 @@
  * guests that end, reboot or are paused while they are moved.
  */
 #include <errno.h>
+#include <linux/kvm.h>
 #include <sched.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/ioctl.h>
 
 #include "arch/x86_64/layout.h"
 #include "tests/inproc/shuttle.h"
@@ -251,13 +253,38 @@ START_TEST(a_guest_that_exits_in_the_pause_exits_at_the_target)
 }
 END_TEST
 
+/*
+ * Instead of the instruction that it crashed at let the guest find a loop, or
+ * it would crash at the target even if its crash here had been forgotten. It
+ * is what `ud2` was, two bytes long.
+ */
+static void mend(struct rig_host *host)
+{
+	static const uint8_t loop[] = { 0xeb, 0xfe };
+	int fd = vcpu_fd(host->vm->vcpus[0]);
+	struct kvm_translation where = { 0 };
+	struct kvm_regs regs;
+	uint8_t ud2[2];
+
+	await_note(host);
+	ck_assert(!ioctl(fd, KVM_GET_REGS, &regs));
+	where.linear_address = regs.rip;
+	ck_assert(!ioctl(fd, KVM_TRANSLATE, &where) && where.valid);
+	ck_assert(!memory_read(host->vm->mem, where.physical_address, ud2,
+			       sizeof(ud2)));
+	ck_assert_uint_eq(ud2[0], 0x0f);
+	ck_assert_uint_eq(ud2[1], 0x0b);
+	ck_assert(!memory_write(host->vm->mem, where.physical_address, loop,
+				sizeof(loop)));
+}
+
 START_TEST(a_guest_that_crashes_in_the_pause_crashes_at_the_target)
 {
 	struct rig_host *a = rig_host_new();
 	struct rig_host *b = rig_host_new();
 
 	move_with_note(&(struct rig_guest){ .elf = "crash", .cmdline = "" }, a,
-		       b, NULL);
+		       b, mend);
 	rig_expect_end(b, VM_EVENT_CRASHED);
 	ck_assert_ptr_nonnull(strstr(b->why, "triple fault"));
 	rig_host_free(a);
