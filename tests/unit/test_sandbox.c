@@ -353,7 +353,7 @@ START_TEST(each_kind_may_do_its_own_work_and_not_the_others)
 		{ "unix socket", do_unix_socket, LOOP | VCPU | IO, MIGRATION },
 		{ "accept4", do_accept, VCPU | IO, LOOP | MIGRATION },
 		{ "unlink", do_unlink, VCPU | IO | MIGRATION, LOOP },
-		{ "F_OFD_SETLK", do_ofd_lock, LOOP | VCPU, IO | MIGRATION },
+		{ "F_OFD_SETLK", do_ofd_lock, VCPU, LOOP | IO | MIGRATION },
 		{ "statx", do_statx, LOOP | VCPU | IO, MIGRATION },
 		{ "fdatasync", do_fdatasync, LOOP | VCPU, IO | MIGRATION },
 		{ "io_uring_enter", do_io_uring_enter, LOOP | VCPU,
