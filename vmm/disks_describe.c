@@ -24,7 +24,7 @@ static const char *hint(const char *path)
 	if (strlen(name) > DISK_NAME_MAX)
 		return "";
 	for (const char *at = name; *at; at++) {
-		if (*at <= ' ' || *at > '~' || *at == ',' || *at == '=')
+		if (*at < ' ' || *at > '~' || *at == ',' || *at == '=')
 			return "";
 	}
 	return name;

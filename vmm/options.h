@@ -30,8 +30,7 @@ struct console_options {
 
 #define DISK_ROOTS_MAX	8
 #define DISK_SERIAL_MAX 20 /* bytes; VIRTIO 1.2, 5.2.6 */
-/* With a vector each and one for changes of the configuration. */
-#define DISK_QUEUES_MAX (DEVICE_VECTORS_MAX - 1)
+#define DISK_QUEUES_MAX 16 /* those of virtio-blk */
 
 /* A --disk. `listen` says only id, path and direct. */
 struct disk_options {

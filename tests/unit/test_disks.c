@@ -419,6 +419,80 @@ START_TEST(run_locks_what_it_opens)
 }
 END_TEST
 
+/* What `show` prints makes the same disk again. */
+static void say_again(struct rig *rig, const char *words)
+{
+	struct machine machine;
+	struct disk *disk;
+	char *said = NULL;
+	size_t size;
+	FILE *to;
+
+	machine_init(&machine);
+	ck_assert_msg(!disks_add_devices(rig->disks, &machine, &rig->err), "%s",
+		      rig->err.text);
+	ck_assert(!give(rig, "", SIZE, false, &disk));
+	to = open_memstream(&said, &size);
+	ck_assert(disks_put_words(rig->disks,
+				  &machine.devices[machine.ndevices - 1], to));
+	fclose(to);
+	ck_assert_str_eq(said, words);
+	free(said);
+	disk_close(disk);
+}
+
+START_TEST(a_disk_can_be_described_anew)
+{
+	struct rig *rig = setup();
+	struct disk_options *disk = rig->options.disks;
+	struct machine machine;
+	char words[200];
+
+	snprintf(rig->image, sizeof(rig->image), "%s/a,b.img", rig->dir);
+	make_file(rig->image, SIZE);
+	name_disk(rig, rig->image, false);
+	strcpy(disk->serial, "S-1");
+	disk->queues = 3;
+	disk->vectors = 5;
+	disk->werror_stop = true;
+	ck_assert_msg(!disks_open(&rig->options, false, &rig->disks, &rig->err),
+		      "%s", rig->err.text);
+	machine_init(&machine);
+	ck_assert(!disks_add_devices(rig->disks, &machine, &rig->err));
+	/* A name that can't stand among options is left out. */
+	ck_assert_str_eq(machine.devices[machine.ndevices - 1].options,
+			 "size=65536,queues=3,serial=S-1,werror=stop");
+	ck_assert_uint_eq(machine.devices[machine.ndevices - 1].vectors, 5);
+	snprintf(words, sizeof(words),
+		 "%s/a,,b.img,id=disk0,queues=3,serial=S-1,werror=stop,"
+		 "vectors=5",
+		 rig->dir);
+	say_again(rig, words);
+	teardown(rig);
+}
+END_TEST
+
+START_TEST(what_travels_of_a_path_is_its_last_part)
+{
+	struct rig *rig = setup();
+	struct machine machine;
+
+	disk_close(rig->source);
+	rig->source = NULL;
+	name_disk(rig, rig->image, false);
+	rig->options.disks[0].queues = 1;
+	rig->options.disks[0].readonly = true;
+	ck_assert(!disks_open(&rig->options, false, &rig->disks, &rig->err));
+	machine_init(&machine);
+	ck_assert(!disks_add_devices(rig->disks, &machine, &rig->err));
+	ck_assert_str_eq(machine.devices[machine.ndevices - 1].type,
+			 "virtio-blk");
+	ck_assert_str_eq(machine.devices[machine.ndevices - 1].options,
+			 "size=65536,queues=1,name=disk.img,readonly");
+	teardown(rig);
+}
+END_TEST
+
 START_TEST(what_is_not_there_is_named)
 {
 	struct rig *rig = setup();
@@ -451,4 +525,5 @@ UNIT_SUITE("disks", a_listener_gives_the_disk_that_its_command_line_names,
 	   what_is_cached_is_kept_under_the_same_kernel_only,
 	   a_host_has_another_name_in_each_session,
 	   siphash_gives_what_its_reference_gives, run_locks_what_it_opens,
-	   what_is_not_there_is_named)
+	   a_disk_can_be_described_anew,
+	   what_travels_of_a_path_is_its_last_part, what_is_not_there_is_named)
