@@ -92,7 +92,7 @@ static void serve_turn(struct rng *rng)
 	virtqueue_quiet(vq);
 	while (left && serve_one(rng))
 		left--;
-	if (virtqueue_should_interrupt(vq))
+	if (left < TURN_MAX && virtqueue_should_interrupt(vq))
 		virtio_interrupt(v, 0);
 	/* More has come, or was there already: another turn. */
 	if (rng->serving && (!left || virtqueue_listen(vq)))

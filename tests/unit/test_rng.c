@@ -209,6 +209,26 @@ START_TEST(rng_asks_to_be_rung_again_when_it_has_served_all)
 }
 END_TEST
 
+START_TEST(rng_interrupts_nobody_when_there_was_nothing_to_do)
+{
+	struct vring ring;
+	struct virtio_rig *rig = rng_new(&ring);
+
+	/* What comes with the start of a queue, and what a driver may do. */
+	rig_turn_loop(rig->base);
+	notify(rig, 0);
+	rig_turn_loop(rig->base);
+	ck_assert_uint_eq(rig->base->nmsis, 0);
+	ask(&ring, 0, BUFFERS, 16);
+	notify(rig, 0);
+	rig_turn_loop(rig->base);
+	notify(rig, 0);
+	rig_turn_loop(rig->base);
+	ck_assert_uint_eq(rig->base->nmsis, 1);
+	virtio_rig_free(rig);
+}
+END_TEST
+
 START_TEST(rng_takes_no_options)
 {
 	struct device_rig *rig = rig_new();
@@ -228,4 +248,5 @@ UNIT_SUITE("rng", rng_fills_buffers_with_random_bytes,
 	   rng_breaks_on_requests_that_cannot_be_filled,
 	   rng_serves_nothing_while_paused_and_the_rest_at_resume,
 	   rng_asks_to_be_rung_again_when_it_has_served_all,
+	   rng_interrupts_nobody_when_there_was_nothing_to_do,
 	   rng_takes_no_options)
