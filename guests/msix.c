@@ -392,9 +392,8 @@ static void start_device(bool lines)
 	m.line_hits = intx_hits();
 	trap_set(QUEUE_VECTOR, on_queue);
 	trap_set(CONFIG_VECTOR, on_config);
-	msix_target(&m.prod.msix, PROD_QUEUE + 1, cpu_apic_id(0),
-		    CONFIG_VECTOR);
-	msix_mask(&m.prod.msix, PROD_QUEUE + 1, false);
+	msix_target(&m.prod.msix, PROD_CONFIG, cpu_apic_id(0), CONFIG_VECTOR);
+	msix_mask(&m.prod.msix, PROD_CONFIG, false);
 	aim(0);
 	mask(false);
 	msix_control(&m.prod.msix, MSIX_ENABLE);

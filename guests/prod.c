@@ -30,7 +30,7 @@ bool prod_find(struct prod *prod)
 void prod_start(struct prod *prod, uint64_t features)
 {
 	virtio_negotiate(&prod->v, features);
-	prod->v.common->config_vector = PROD_QUEUE + 1;
+	prod->v.common->config_vector = PROD_CONFIG;
 	virtqueue_setup(&prod->queue, &prod->v, 0, VIRTQUEUE_SIZE, PROD_QUEUE);
 	if (!prod->requests)
 		prod->requests = mem_alloc(

@@ -12,7 +12,9 @@
 
 #include "block.h"
 
-#define PROD_QUEUE 0U /* the MSI-X entry of the queue; the next: config */
+/* MSI-X entries: of the configuration, and of the queue. */
+#define PROD_CONFIG 0U
+#define PROD_QUEUE  1U
 
 struct prod {
 	struct virtio v;
@@ -31,7 +33,7 @@ bool prod_find(struct prod *prod);
 
 /**
  * prod_start - reset the device and bring it up, interrupts by MSI-X entries
- * PROD_QUEUE and PROD_QUEUE + 1
+ * PROD_CONFIG and PROD_QUEUE
  * @features: wanted beside VIRTIO_F_VERSION_1
  *
  * MSI-X itself is left as it is.

@@ -30,10 +30,14 @@ struct prod *device_find(void)
 	return NULL;
 }
 
+static void aim(struct prod *prod, unsigned int entry, unsigned int vector)
+{
+	msix_target(&prod->msix, entry, cpu_apic_id(0), vector);
+	msix_mask(&prod->msix, entry, false);
+}
+
 struct prod *device_up(uint64_t features, bool msix)
 {
-	static const unsigned int vectors[] = { PROD_VECTOR,
-						PROD_CONFIG_VECTOR };
 	struct prod *prod = device_find();
 
 	if (!prod)
@@ -41,11 +45,8 @@ struct prod *device_up(uint64_t features, bool msix)
 	trap_set(PROD_VECTOR, on_queue);
 	trap_set(PROD_CONFIG_VECTOR, on_config);
 	queue_hits = config_hits = 0;
-	for (unsigned int i = 0; i < ARRAY_SIZE(vectors); i++) {
-		msix_target(&prod->msix, PROD_QUEUE + i, cpu_apic_id(0),
-			    vectors[i]);
-		msix_mask(&prod->msix, PROD_QUEUE + i, false);
-	}
+	aim(prod, PROD_QUEUE, PROD_VECTOR);
+	aim(prod, PROD_CONFIG, PROD_CONFIG_VECTOR);
 	msix_control(&prod->msix, msix ? MSIX_ENABLE : 0);
 	prod_start(prod, features);
 	return prod;

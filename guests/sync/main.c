@@ -84,6 +84,7 @@ static const struct point points[] = {
 	{ "virtio-reset", point_virtio_reset },
 	{ "virtio-acknowledge", point_virtio_acknowledge },
 	{ "virtio-half", point_virtio_half },
+	{ "virtio-window", point_virtio_window },
 	{ "virtio-needs-reset", point_virtio_needs_reset },
 	{ "virtqueue-full", point_virtqueue_full },
 	{ "virtqueue-not-rung", point_virtqueue_not_rung },

@@ -8,15 +8,18 @@
 /* Long enough for an interrupt that is one too many to show itself. */
 #define SETTLE_NS 2000000UL
 
-#define LATCHED	    PCI_DEVICE_ID
-#define HEADER_SIZE 64U
-#define MASKS	    (MSIX_ENABLE | MSIX_MASK)
+#define RESET_PORT    0xcf9 /* among the bridge's ports */
+#define RESET_IS_HARD 0x02  /* says how, and not that */
+#define LATCHED	      PCI_DEVICE_ID
+#define HEADER_SIZE   64U
+#define MASKS	      (MSIX_ENABLE | MSIX_MASK)
 
 /* The address is written, and the data port not yet read. */
 void point_pci_latch(void)
 {
 	struct pci_device first = { 0 };
 	uint32_t id, address = pci_address(&first, PCI_VENDOR_ID);
+	uint8_t reset;
 
 	if (!pci_present(PCI_PORTS)) {
 		sync_skip("no PCI by ports");
@@ -25,7 +28,11 @@ void point_pci_latch(void)
 	outl(PCI_ADDRESS_PORT, address);
 	id = inl(PCI_DATA_PORT);
 	sync_check("somebody is there", 1, (uint16_t)id != 0xffffU);
+	outb(RESET_PORT, RESET_IS_HARD);
+	reset = inb(RESET_PORT);
 	sync_wait();
+	sync_check("reset control", reset, inb(RESET_PORT));
+	outb(RESET_PORT, 0);
 	sync_check("data port", id, inl(PCI_DATA_PORT));
 	sync_check("its upper half", id >> 16, inw(PCI_DATA_PORT + LATCHED));
 	sync_check("address port", address, inl(PCI_ADDRESS_PORT));

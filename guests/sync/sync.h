@@ -142,6 +142,7 @@ void point_virtio_not_loaded(void);
 void point_virtio_reset(void);
 void point_virtio_acknowledge(void);
 void point_virtio_half(void);
+void point_virtio_window(void);
 void point_virtio_needs_reset(void);
 void point_virtqueue_full(void);
 void point_virtqueue_not_rung(void);

@@ -79,24 +79,26 @@ void point_virtio_half(void)
 	common = prod->v.common;
 	virtio_negotiate(&prod->v, VIRTIO_F_INDIRECT | VIRTIO_F_EVENT_IDX);
 	features = prod->v.features;
-	common->config_vector = PROD_QUEUE + 1;
+	common->config_vector = PROD_CONFIG;
 	common->queue_select = 0;
 	common->queue_size = 4;
 	common->queue_vector = PROD_QUEUE;
 	common->queue_desc[0] = 0x12345670U;
 	common->device_feature_select = 1;
 	common->driver_feature_select = 1;
+	common->queue_select = SOME;
 	sync_wait();
+	sync_check("queue select", SOME, common->queue_select);
+	common->queue_select = 0;
 	sync_check("status",
 		   VIRTIO_ACKNOWLEDGE | VIRTIO_DRIVER | VIRTIO_FEATURES_OK,
 		   common->status);
 	sync_check("driver features select", 1, common->driver_feature_select);
 	sync_check("driver features", features >> 32, common->driver_feature);
 	sync_check("device features select", 1, common->device_feature_select);
-	sync_check("queue select", 0, common->queue_select);
 	sync_check("queue size", 4, common->queue_size);
 	sync_check("queue vector", PROD_QUEUE, common->queue_vector);
-	sync_check("config vector", PROD_QUEUE + 1, common->config_vector);
+	sync_check("config vector", PROD_CONFIG, common->config_vector);
 	sync_check("queue descriptors", 0x12345670U, common->queue_desc[0]);
 	sync_check("their upper half", 0, common->queue_desc[1]);
 	sync_check("queue enabled", 0, common->queue_enable);
@@ -110,6 +112,54 @@ void point_virtio_half(void)
 	device_works(prod);
 }
 
+/* Registers of a capability; VIRTIO 1.2, section 4.1.4. */
+#define CAP_COMMON 1U
+#define CAP_WINDOW 5U
+#define CAP_TYPE   3U
+#define CAP_BAR	   4U
+#define CAP_OFFSET 8U
+#define CAP_LENGTH 12U
+#define CAP_DATA   16U
+
+static unsigned int capability(const struct pci_device *pci, unsigned int type)
+{
+	unsigned int cap = 0;
+
+	do
+		cap = pci_capability(pci, PCI_CAP_VENDOR, cap);
+	while (cap && pci_read(pci, cap + CAP_TYPE, 1) != type);
+	return cap;
+}
+
+/* The window in configuration space is aimed at a register, and not used. */
+void point_virtio_window(void)
+{
+	struct prod *prod = device_find();
+	unsigned int common, window;
+	const struct pci_device *pci;
+	uint32_t bar, at;
+
+	if (!prod)
+		return;
+	pci = &prod->v.pci;
+	common = capability(pci, CAP_COMMON);
+	window = capability(pci, CAP_WINDOW);
+	sync_check("there is a window", 1, !!window);
+	bar = pci_read(pci, common + CAP_BAR, 1);
+	at = pci_read(pci, common + CAP_OFFSET, 4) +
+	     (uint32_t)offsetof(struct virtio_common, num_queues);
+	pci_write(pci, window + CAP_BAR, 1, bar);
+	pci_write(pci, window + CAP_OFFSET, 4, at);
+	pci_write(pci, window + CAP_LENGTH, 4, 2);
+	sync_wait();
+	sync_check("BAR", bar, pci_read(pci, window + CAP_BAR, 1));
+	sync_check("offset", at, pci_read(pci, window + CAP_OFFSET, 4));
+	sync_check("length", 2, pci_read(pci, window + CAP_LENGTH, 4));
+	sync_check("what is there", prod->v.common->num_queues,
+		   pci_read(pci, window + CAP_DATA, 2));
+	pci_write(pci, window + CAP_LENGTH, 4, 0);
+}
+
 /* A chain that loops; the interrupt that tells of it is masked. */
 void point_virtio_needs_reset(void)
 {
@@ -120,7 +170,7 @@ void point_virtio_needs_reset(void)
 		return;
 	q = &prod->queue;
 	irq_set(true);
-	msix_mask(&prod->msix, PROD_QUEUE + 1, true);
+	msix_mask(&prod->msix, PROD_CONFIG, true);
 	prod_add(prod);
 	q->desc[0].flags = VIRTQ_NEXT | VIRTQ_WRITE;
 	q->desc[0].next = 0;
@@ -132,7 +182,7 @@ void point_virtio_needs_reset(void)
 	sync_check("needs reset after", 1, device_broken(prod));
 	sync_check("answers", 0, virtqueue_done(q));
 	sync_check("told while masked", 0, config_hits);
-	msix_mask(&prod->msix, PROD_QUEUE + 1, false);
+	msix_mask(&prod->msix, PROD_CONFIG, false);
 	sync_until(&config_hits, 1, 5 * SECOND_NS);
 	irq_set(false);
 	sync_check("told", 1, config_hits);
