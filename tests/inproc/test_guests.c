@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /*
  * Kinds of guests, each moved to and fro a few times: several vCPUs, timers,
- * memory above 4 GiB.
+ * disks, interrupts of devices, memory above 4 GiB.
  */
 #include <stdio.h>
 #include <sys/mman.h>
@@ -13,10 +13,10 @@
 #define TIMES 10
 
 /* Boot, move to and fro, have the guest judge. */
-static void to_and_fro(const struct rig_guest *guest, int times,
-		       const struct rig_move *move)
+static void to_and_fro_on(struct rig_host *const hosts[2],
+			  const struct rig_guest *guest, int times,
+			  const struct rig_move *move)
 {
-	struct rig_host *hosts[2] = { rig_host_new(), rig_host_new() };
 	struct rig_result result;
 
 	rig_boot(hosts[0], guest);
@@ -30,6 +30,14 @@ static void to_and_fro(const struct rig_guest *guest, int times,
 	}
 	rig_type(hosts[times % 2], "q");
 	rig_expect_exit(hosts[times % 2], 0);
+}
+
+static void to_and_fro(const struct rig_guest *guest, int times,
+		       const struct rig_move *move)
+{
+	struct rig_host *hosts[2] = { rig_host_new(), rig_host_new() };
+
+	to_and_fro_on(hosts, guest, times, move);
 	rig_host_free(hosts[0]);
 	rig_host_free(hosts[1]);
 }
@@ -79,6 +87,24 @@ START_TEST(a_guest_that_dirties_as_fast_as_it_can_moves)
 					.cmdline = "mib=8 progress=0",
 					.memory = 32 * MIB },
 		   4, &move);
+}
+END_TEST
+
+/* ---- devices ---- */
+
+START_TEST(no_interrupt_of_a_device_is_lost_or_doubled)
+{
+	to_and_fro(&(struct rig_guest){ .elf = "msix", .cmdline = "" }, TIMES,
+		   &rig_move_default);
+}
+END_TEST
+
+START_TEST(nor_one_that_goes_from_vcpu_to_vcpu)
+{
+	to_and_fro(&(struct rig_guest){ .elf = "msix",
+					.cmdline = "seed=2",
+					.cpus = 2 },
+		   TIMES, &rig_move_default);
 }
 END_TEST
 
@@ -249,6 +275,8 @@ UNIT_SUITE("guests", two_vcpus_that_count_together_lose_nothing,
 	   two_vcpus_that_dirty_lose_nothing, a_periodic_timer_loses_no_ticks,
 	   a_deadline_timer_loses_no_ticks,
 	   a_guest_that_dirties_as_fast_as_it_can_moves,
+	   no_interrupt_of_a_device_is_lost_or_doubled,
+	   nor_one_that_goes_from_vcpu_to_vcpu,
 	   a_capped_source_keeps_to_its_cap_and_shows_that_it_is_alive,
 	   memory_above_4_GiB_moves_and_stays_sparse,
 	   pages_of_zeroes_are_told_and_take_no_memory)
