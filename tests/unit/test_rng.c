@@ -153,12 +153,16 @@ END_TEST
 
 START_TEST(rng_breaks_on_requests_that_cannot_be_filled)
 {
-	for (int i = 0; i < 3; i++) {
+	for (int i = 0; i < 4; i++) {
 		struct vring ring;
 		struct virtio_rig *rig = rng_new(&ring);
 
 		vring_desc(&ring, 0, BUFFERS, i ? 8 : 0,
 			   i == 1 ? 0 : VRING_WRITE, 0);
+		if (i == 3) { /* readable and writable */
+			vring_desc(&ring, 0, BUFFERS, 8, VRING_NEXT, 1);
+			vring_desc(&ring, 1, BUFFERS, 8, VRING_WRITE, 0);
+		}
 		vring_offer(&ring, i == 2 ? RNG_QUEUE_SIZE : 0);
 		notify(rig, 0);
 		rig_turn_loop(rig->base);
