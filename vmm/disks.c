@@ -339,6 +339,7 @@ static int open_one(struct disks *disks, uint32_t at, struct error *err)
 		.readonly = options->readonly,
 		.direct = options->direct,
 		.lock_dir = disks->options->lock_dir,
+		.identity = options->serial[0] ? options->serial : NULL,
 	};
 	struct disk **ret = &disks->named[at];
 	int rc = disk_open(&params, ret, err);

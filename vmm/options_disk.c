@@ -13,7 +13,7 @@
 static const char *const run_words[] = { "id",	   "readonly", "direct",
 					 "serial", "queues",   "vectors",
 					 "werror", NULL };
-static const char *const listen_words[] = { "direct", NULL };
+static const char *const listen_words[] = { "direct", "serial", NULL };
 
 /* What one piece of the text sets; bits, so that none is given twice. */
 enum disk_word {

@@ -4,7 +4,8 @@
  * whose it is, and requests on it.
  *
  * Locks are open-file-description locks on single bytes far beyond any data,
- * of the image itself or of a file in --lock-dir that is named after the disk:
+ * of the image itself or of a file in --lock-dir that is named after the disk
+ * (by serial= of its --disk, if that is given):
  *
  *   OWNER   a VM has this disk; held from `run` until the VM is gone from here
  *   WRITER  it may write to it now; given from source to target in the pause

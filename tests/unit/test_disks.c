@@ -493,6 +493,32 @@ START_TEST(what_travels_of_a_path_is_its_last_part)
 }
 END_TEST
 
+/* A device has a name of its own on each host: both say which disk it is. */
+START_TEST(a_serial_number_names_a_disk_in_the_lock_dir)
+{
+	struct rig *rig = setup();
+	struct disks *other = NULL;
+	struct error err;
+
+	disk_close(rig->source);
+	rig->source = NULL;
+	rig->options.lock_dir = rig->dir;
+	name_disk(rig, rig->image, false);
+	strcpy(rig->options.disks[0].serial, "S1");
+	ck_assert(!disks_open(&rig->options, false, &rig->disks, &rig->err));
+	/* Another path, as the same disk has on another host. */
+	strcat(rig->image, "2");
+	make_file(rig->image, SIZE);
+	strcpy(rig->options.disks[0].path, rig->image);
+	ck_assert_int_eq(disks_open(&rig->options, false, &other, &err),
+			 -EBUSY);
+	strcpy(rig->options.disks[0].serial, "S2");
+	ck_assert(!disks_open(&rig->options, false, &other, &err));
+	disks_free(other);
+	teardown(rig);
+}
+END_TEST
+
 START_TEST(what_is_not_there_is_named)
 {
 	struct rig *rig = setup();
@@ -526,4 +552,6 @@ UNIT_SUITE("disks", a_listener_gives_the_disk_that_its_command_line_names,
 	   a_host_has_another_name_in_each_session,
 	   siphash_gives_what_its_reference_gives, run_locks_what_it_opens,
 	   a_disk_can_be_described_anew,
-	   what_travels_of_a_path_is_its_last_part, what_is_not_there_is_named)
+	   what_travels_of_a_path_is_its_last_part,
+	   a_serial_number_names_a_disk_in_the_lock_dir,
+	   what_is_not_there_is_named)

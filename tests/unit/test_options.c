@@ -333,7 +333,7 @@ START_TEST(listen_names_what_it_lets_a_guest_have)
 
 	ck_assert_int_eq(
 		options_listen(ARGS("unix:s", "--disk", "disk0=/a,,b,direct",
-				    "--disk", "root=/x=y", "--unsafe",
+				    "--disk", "root=/x=y,serial=S1", "--unsafe",
 				    "--lock-dir", "/l"),
 			       &l, &err),
 		0);
@@ -344,6 +344,7 @@ START_TEST(listen_names_what_it_lets_a_guest_have)
 	ck_assert(d[0].direct);
 	ck_assert_str_eq(d[1].id, "root");
 	ck_assert_str_eq(d[1].path, "/x=y");
+	ck_assert_str_eq(d[1].serial, "S1");
 	ck_assert(!d[1].direct);
 	ck_assert(l.process.disks.unsafe);
 	ck_assert_str_eq(l.process.disks.lock_dir, "/l");
