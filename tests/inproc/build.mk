@@ -21,12 +21,13 @@ $(INPROC_BINS): %: %.o $(RIG_OBJS) $(BUILD)/libgodwit.a
 FAULT_CALLS := sendmsg recv recvmsg poll ppoll read write pread pwrite madvise \
 	   memfd_create ftruncate eventfd socket connect accept4 getrandom \
 	   setsockopt getsockopt epoll_ctl sysinfo fcntl ioctl pthread_create \
-	   malloc calloc realloc free mmap munmap
-$(BUILD)/tests/inproc/test_faults: $(FAULT_OBJS)
+	   malloc calloc realloc free mmap munmap fdatasync posix_fadvise
+$(BUILD)/tests/inproc/test_faults $(BUILD)/tests/inproc/test_disks: $(FAULT_OBJS)
 $(BUILD)/tests/inproc/test_faults: INPROC_LDFLAGS = $(FAULT_CALLS:%=-Wl,--wrap=%)
 
 # A device of the test's own in the table.
-$(BUILD)/tests/inproc/test_disks: INPROC_LDFLAGS = -Wl,--wrap=device_type_find
+$(BUILD)/tests/inproc/test_disks: INPROC_LDFLAGS = \
+	$(FAULT_CALLS:%=-Wl,--wrap=%) -Wl,--wrap=device_type_find
 
 check-inproc: $(INPROC_BINS) guests
 	$(Q)tests/verify/check-streams $(BUILD)/streams $(INPROC_BINS)

@@ -19,7 +19,7 @@
 
 #define FAULT_KINDS_MAX 160
 
-/* A function, and for ioctl() its command. */
+/* A function, and for ioctl() and fcntl() its command. */
 struct fault_kind {
 	const char *name;
 	unsigned long command;

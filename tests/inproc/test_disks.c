@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #include "devices/backend/disk.h"
+#include "tests/inproc/fault.h"
 #include "tests/inproc/shuttle.h"
 #include "tests/unit/unit.h"
 
@@ -580,6 +581,67 @@ START_TEST(a_target_that_can_not_write_never_says_LOADED)
 }
 END_TEST
 
+static bool is_of_disks(const struct fault_kind *kind)
+{
+	return !strcmp(kind->name, "fcntl") ||
+	       !strcmp(kind->name, "fdatasync") ||
+	       !strcmp(kind->name, "posix_fadvise");
+}
+
+/* Each lock, each flush and each drop of a cache fails once, on one side. */
+static unsigned int fail_calls(struct scene *scene, bool target,
+			       const struct fault_kind *kind)
+{
+	struct rig_result result;
+	unsigned int nth = 0;
+	bool fired = true;
+
+	for (; fired; nth++) {
+		struct shuttle *s = &scene->s;
+
+		fault_arm(target ? s->there : s->here, kind, nth, 0);
+		shuttle_move(s, &rig_move_default, &result);
+		fired = fault_disarm(NULL);
+		expect_locks(scene);
+		if (result.source_rc)
+			retry(scene);
+	}
+	return nth - 1;
+}
+
+static unsigned int fail_side(bool target)
+{
+	struct fault_census *census = calloc(1, sizeof(*census));
+	unsigned int failed = 0;
+	struct scene scene;
+
+	scene_begin(&scene);
+	fault_count(target ? scene.s.there : scene.s.here);
+	retry(&scene);
+	fault_disarm(census);
+	for (unsigned int i = 0; i < census->nkinds; i++) {
+		if (is_of_disks(&census->kinds[i]))
+			failed += fail_calls(&scene, target, &census->kinds[i]);
+	}
+	scene_end(&scene);
+	free(census);
+	return failed;
+}
+
+START_TEST(any_lock_or_flush_of_the_source_may_fail)
+{
+	/* OWNER and WRITER again, PROOF, and the flush. */
+	ck_assert_uint_ge(fail_side(false), 4);
+}
+END_TEST
+
+START_TEST(any_lock_of_the_target_may_fail)
+{
+	/* OWNER, PROOF, what is behind it, WRITER, OWNER. */
+	ck_assert_uint_ge(fail_side(true), 5);
+}
+END_TEST
+
 /* Let go of all locks on the image that this process has, behind their back. */
 static void lose_locks(const char *image)
 {
@@ -669,6 +731,8 @@ UNIT_SUITE("disks", a_third_vm_that_tries_at_every_moment_never_gets_a_disk,
 	   a_disk_that_can_not_be_proven_ours_is_not_moved,
 	   a_disk_that_can_not_be_flushed_keeps_its_guest,
 	   a_target_that_can_not_write_never_says_LOADED,
+	   any_lock_or_flush_of_the_source_may_fail,
+	   any_lock_of_the_target_may_fail,
 	   a_guest_whose_lock_was_lost_to_another_vm_is_not_moved,
 	   a_flush_that_never_ends_holds_up_no_cancel,
 	   a_flush_that_never_ends_is_given_up_at_the_timeout)
