@@ -15,21 +15,24 @@ import sys
 
 import calibrate
 import cells
+import disk
 import host
 import report
 from vmm import Failed, Godwit, Qemu
 from watch import Gone, Observer
 
 DEFAULT_QEMU_MS = 300
+DISK = "disk"
 
 
 def options():
-    names = [cell.name for cell in cells.CELLS]
+    names = [cell.name for cell in cells.CELLS] + [DISK]
     parser = argparse.ArgumentParser(
         prog="tools/bench", description="Measures moves of tiny guests with "
         "godwit and, in turns, with QEMU.",
         epilog="Cells: " + "; ".join(f"{cell.name}: {cell.title}"
-                                     for cell in cells.CELLS))
+                                     for cell in cells.CELLS) +
+        f"; {DISK}: 4 KiB reads from a disk, no moves")
     parser.add_argument("--moves", type=int, default=10, metavar="N",
                         help="of each VMM in each cell (10)")
     parser.add_argument("--only", action="append", choices=names,
@@ -81,6 +84,12 @@ def progress(cell, turn):
               f"{len(turn.moves)} moves", end="", file=sys.stderr)
 
 
+def disk_progress(place, runner, turn):
+    if sys.stderr.isatty():
+        print(f"\r\033[K{place.name}: {runner.label}, {runner.variant.name}: "
+              f"run {turn + 1}", end="", file=sys.stderr)
+
+
 def measure(args, observer, cores, made, figures):
     """Fills figures as it goes, so that an interrupted run has some."""
     figures["socket"] = calibrate.raw_socket()
@@ -96,11 +105,24 @@ def measure(args, observer, cores, made, figures):
             print("\r\033[K", end="", file=sys.stderr)
         print(report.cell_text(cell, results) +
               report.phases_text(results[made[0].label]["moves"]), flush=True)
+    if not args.only or DISK in args.only:
+        measure_disks(made, max(moves // 3, 1), figures)
     if not args.only:
         figures["start"] = calibrate.start_times(made[:2], moves)
         print(report.start_text(figures["start"]))
-    print(report.resident_text(figures["cells"]))
-    print(report.LEGEND)
+    if figures["cells"]:
+        print(report.resident_text(figures["cells"]))
+        print(report.LEGEND)
+
+
+def measure_disks(made, runs, figures):
+    pairs = list(zip(made, (disk.GODWIT, disk.QEMU)))
+    figures["disk"] = {}
+    for place, runners in disk.measure(pairs, runs, disk_progress):
+        figures["disk"][place.name] = disk.figures(runners)
+        if sys.stderr.isatty():
+            print("\r\033[K", end="", file=sys.stderr)
+        print(disk.text(place, runners), flush=True)
 
 
 def run(args):

@@ -107,6 +107,7 @@ class Contender:
         self.guests = []
         self.directory = tempfile.mkdtemp(prefix="godwit-bench-")
         self.count = 0
+        self.env = None
 
     def _made(self, command, env=None):
         guest = Guest(self.observer, command, env)
@@ -121,6 +122,14 @@ class Contender:
         for guest in list(self.guests):
             self.end(guest)
         shutil.rmtree(self.directory, ignore_errors=True)
+
+    def start_with(self, kernel, cmdline, memory_mib, arguments):
+        """Boots a guest on a machine with PCI and what arguments add."""
+        guest = self._made(
+            self.command_with(kernel, cmdline, memory_mib) + arguments,
+            self.env)
+        guest.find_vcpu(self.vcpu, self.cores.vcpu)
+        return guest
 
     def _next(self):
         self.count += 1
@@ -142,6 +151,8 @@ class Godwit(Contender):
     def command(self, kernel, cmdline, memory_mib):
         return [self.program, "run", "--kernel", kernel, "--cmdline", cmdline,
                 "--memory", f"{memory_mib}M"]
+
+    command_with = command
 
     def start(self, kernel, cmdline, memory_mib):
         """Boots a guest. Returns it, with its vCPU pinned."""
@@ -258,11 +269,15 @@ class Qemu(Contender):
                               capture_output=True, text=True)
         return done.stdout.splitlines()[0]
 
-    def command(self, kernel, cmdline, memory_mib):
-        return [self.program, "-M", "microvm", "-accel", "kvm", "-cpu",
+    def command(self, kernel, cmdline, memory_mib, machine="microvm"):
+        return [self.program, "-M", machine, "-accel", "kvm", "-cpu",
                 "host,-arch-capabilities", "-m", f"{memory_mib}M",
                 "-nodefaults", "-display", "none", "-serial", "stdio",
                 "-no-reboot", "-kernel", kernel, "-append", cmdline]
+
+    def command_with(self, kernel, cmdline, memory_mib):
+        return self.command(kernel, cmdline, memory_mib, "q35") + [
+            "-name", "bench,debug-threads=on"]
 
     def _launch(self, command):
         path = os.path.join(self.directory, self._next())
