@@ -159,8 +159,8 @@ int __must_check pci_function_init(struct pci_function *fn, struct pci_bus *bus,
 
 /**
  * pci_function_fini() - leave the bus. Nobody accesses it any more, and
- * bar_moved() isn't called: the device has taken its doorbells down. Fine on a
- * zeroed function, and on one whose init failed.
+ * bar_moved() isn't called: doorbells go with the VM. Fine on a zeroed
+ * function, and on one whose init failed.
  */
 void pci_function_fini(struct pci_function *fn);
 

@@ -552,11 +552,10 @@ int virtio_pci_init(struct virtio *v, struct pci_bus *bus, struct error *err)
 
 void virtio_pci_fini(struct virtio *v)
 {
-	for (unsigned int i = 0; i < v->nqueues; i++) {
-		v->queues[i].ring.state.enabled = false;
-		if (v->queues[i].doorbell_gpa)
-			virtio_pci_move_doorbell(v, i);
-	}
+	/*
+	 * The doorbells go with the VM. Taking one down waits until no vCPU can
+	 * be ringing it, which takes milliseconds.
+	 */
 	pci_function_fini(&v->pci);
 }
 
