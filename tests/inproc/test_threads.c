@@ -1,0 +1,188 @@
+// SPDX-License-Identifier: MIT
+/*
+ * What threads do to each other where a guest is stopped and its writes are
+ * gathered, in a crowd that no move makes. Thread sanitizers look at this, too.
+ */
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+
+#include "migration/dirty.h"
+#include "tests/inproc/rig.h"
+#include "tests/unit/unit.h"
+#include "vmm/vm_internal.h"
+
+#define HOLDERS 3
+#define HOLDS	100
+
+/* ---- holding ---- */
+
+struct holder {
+	pthread_t thread;
+	struct vm *vm;
+	enum vm_hold why;
+};
+
+static uint32_t sum_of(const struct vm *vm)
+{
+	static const uint64_t start = 1 * MIB;
+	uint8_t *copy = malloc(MIB);
+	uint32_t sum;
+
+	ck_assert_ptr_nonnull(copy);
+	ck_assert(!memory_read(vm->mem, start, copy, MIB));
+	sum = crc32c(0, copy, MIB);
+	free(copy);
+	return sum;
+}
+
+static void *hold_and_look(void *opaque)
+{
+	const struct holder *holder = opaque;
+
+	for (int i = 0; i < HOLDS; i++) {
+		uint32_t sum;
+
+		vm_hold(holder->vm, holder->why);
+		ck_assert_uint_ne(vm_holds(holder->vm) & holder->why, 0);
+		sum = sum_of(holder->vm);
+		sched_yield();
+		ck_assert_msg(sum == sum_of(holder->vm), "the guest runs");
+		vm_release(holder->vm, holder->why);
+	}
+	return NULL;
+}
+
+START_TEST(the_guest_stands_still_for_each_of_many_who_hold_it)
+{
+	static const enum vm_hold reasons[HOLDERS] = { VM_HOLD_USER,
+						       VM_HOLD_MIGRATION,
+						       VM_HOLD_RESET };
+	struct holder holders[HOLDERS];
+	struct rig_host *host = rig_host_new();
+
+	rig_boot(host,
+		 &(struct rig_guest){ .elf = "smp", .cpus = 2, .cmdline = "" });
+	rig_expect(host, "ready");
+	for (int i = 0; i < HOLDERS; i++) {
+		holders[i].vm = host->vm;
+		holders[i].why = reasons[i];
+		ck_assert(!pthread_create(&holders[i].thread, NULL,
+					  hold_and_look, &holders[i]));
+	}
+	for (int i = 0; i < HOLDERS; i++)
+		pthread_join(holders[i].thread, NULL);
+	ck_assert_uint_eq(vm_holds(host->vm), 0);
+	rig_type(host, "q");
+	rig_expect_exit(host, 0);
+	rig_host_free(host);
+}
+END_TEST
+
+/* ---- gathering ---- */
+
+#define WRITERS 3
+#define ROUNDS	300
+#define PAGES	510 /* that are written, from FIRST on */
+#define FIRST	(8 * MIB >> GUEST_PAGE_SHIFT)
+
+/* Of each page: how many writes have begun and ended. */
+struct crowd {
+	struct memory *mem;
+	atomic_uint begun[PAGES];
+	atomic_uint ended[PAGES];
+	atomic_uint entered; /* writers of this round */
+	atomic_uint left;
+};
+
+/* Each page once: a later write would hide that this one was lost. */
+static void *write_pages(void *opaque)
+{
+	struct crowd *crowd = opaque;
+	unsigned int page = atomic_fetch_add(&crowd->entered, 1);
+
+	for (; page < PAGES; page += WRITERS) {
+		uint64_t gpa = memory_page_gpa(crowd->mem, FIRST + page);
+
+		atomic_fetch_add(&crowd->begun[page], 1);
+		memory_mark_dirty(crowd->mem, gpa, 1);
+		atomic_fetch_add(&crowd->ended[page], 1);
+	}
+	atomic_fetch_add(&crowd->left, 1);
+	return NULL;
+}
+
+/* Take all that is pending, as a round does; @ret_seen: writes until then. */
+static void take_all(struct dirty *dirty, struct crowd *crowd,
+		     unsigned int *ret_seen)
+{
+	uint64_t index = 0, n;
+	struct error err;
+
+	while ((n = dirty_next(dirty, &index, 64))) {
+		ck_assert_msg(!dirty_take(dirty, index, n, &err), "%s",
+			      err.text);
+		for (uint64_t at = index; at < index + n; at++) {
+			if (at >= FIRST && at < FIRST + PAGES)
+				ret_seen[at - FIRST] = crowd->begun[at - FIRST];
+		}
+		index += n;
+	}
+}
+
+static bool is_pending(const struct dirty *dirty, uint64_t page)
+{
+	uint64_t index = page;
+
+	return dirty_next(dirty, &index, 1) && index == page;
+}
+
+static void write_and_gather(struct crowd *crowd, struct dirty *dirty,
+			     unsigned int *seen)
+{
+	pthread_t writers[WRITERS];
+	struct error err;
+
+	crowd->entered = 0;
+	crowd->left = 0;
+	for (int i = 0; i < WRITERS; i++)
+		ck_assert(
+			!pthread_create(&writers[i], NULL, write_pages, crowd));
+	while (crowd->left < WRITERS) {
+		take_all(dirty, crowd, seen);
+		ck_assert(!dirty_sync(dirty, false, &err));
+	}
+	for (int i = 0; i < WRITERS; i++)
+		pthread_join(writers[i], NULL);
+	ck_assert(!dirty_sync(dirty, false, &err));
+	for (unsigned int i = 0; i < PAGES; i++)
+		ck_assert_msg(crowd->ended[i] <= seen[i] ||
+				      is_pending(dirty, FIRST + i),
+			      "a write to page %u was lost", i);
+}
+
+START_TEST(a_page_that_was_written_after_it_was_taken_is_pending_again)
+{
+	struct crowd *crowd = calloc(1, sizeof(*crowd));
+	struct rig_host *host = rig_host_new();
+	unsigned int seen[PAGES] = { 0 };
+	struct dirty *dirty;
+	struct error err;
+
+	ck_assert_ptr_nonnull(crowd);
+	rig_boot(host, &(struct rig_guest){ .elf = "heartbeat",
+					    .cmdline = "interval_us=1000" });
+	crowd->mem = host->vm->mem;
+	ck_assert(!dirty_create(crowd->mem, vm_fd(host->vm), &dirty, &err));
+	ck_assert(!dirty_start(dirty, -1, &err));
+	for (int i = 0; i < ROUNDS; i++)
+		write_and_gather(crowd, dirty, seen);
+	dirty_stop(dirty);
+	dirty_free(dirty);
+	free(crowd);
+	rig_host_free(host);
+}
+END_TEST
+
+UNIT_SUITE("threads", the_guest_stands_still_for_each_of_many_who_hold_it,
+	   a_page_that_was_written_after_it_was_taken_is_pending_again)
