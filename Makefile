@@ -3,7 +3,9 @@
 ## make               build/godwit
 ## make demo          install what is missing, build, move a guest ten times
 ## make check         install what is missing, build, run every rung of tests
-## make check-quick   the unit and in-process tests alone: seconds
+## make check-quick   the unit and in-process tests alone: minutes
+## make check-RUNG    one rung alone; tools/check --list names them
+## make soak          the in-process tests with 20000 moves: an hour
 ## make install       to PREFIX (/usr/local), below DESTDIR
 ## make fuzz          FUZZ_SECONDS each for the fuzzers; what crashes is kept
 ## make bench         figures of moves, with QEMU's beside them; BENCH="--help"
