@@ -286,10 +286,13 @@ static uint64_t proof_byte(const uint8_t *session)
 	return LOCK_PROOF + 2 * (number & ((1ULL << PROOF_BITS) - 1));
 }
 
-/* Locking once more what is ours succeeds, unless it isn't ours any more. */
+/*
+ * Locking once more what is ours succeeds, unless it isn't ours any more. OWNER
+ * may also become ours only here, when the disk came a moment ago.
+ */
 static int still_ours(struct disk *disk, struct error *err)
 {
-	int rc = set_lock(disk, LOCK_OWNER, owner_type(disk));
+	int rc = lock_owner(disk);
 
 	if (!rc)
 		rc = lock_writer(disk);

@@ -485,6 +485,28 @@ START_TEST(a_move_passes_the_locks_and_nobody_slips_in)
 }
 END_TEST
 
+/* It comes and goes on so soon that OWNER is had only as it is proved. */
+START_TEST(an_owner_that_was_late_gives_its_lock_back_when_the_file_stays_open)
+{
+	struct move move;
+	int kept;
+
+	move_init(&move, false);
+	disk_drop_writer(move.source);
+	ck_ok(disk_take_writer(move.target, &ck_err));
+	disk_close(move.source);
+	move.source = NULL;
+	ck_ok(disk_prove(move.target, session, &ck_err));
+	kept = dup(move.target->fd);
+	ck_assert_int_ge(kept, 0);
+	disk_close(move.target);
+	move.target = NULL;
+	ck_assert(third_gets_in(&move));
+	close(kept);
+	move_fini(&move);
+}
+END_TEST
+
 START_TEST(a_move_that_failed_gives_everything_back)
 {
 	struct move move;
@@ -1164,6 +1186,7 @@ UNIT_SUITE("disk", opening_says_what_is_wrong_with_a_file,
 	   a_dup_gives_its_locks_back_when_the_file_stays_open,
 	   a_filesystem_without_locks_is_refused,
 	   a_move_passes_the_locks_and_nobody_slips_in,
+	   an_owner_that_was_late_gives_its_lock_back_when_the_file_stays_open,
 	   a_move_that_failed_gives_everything_back, another_disk_is_refused,
 	   whoever_locks_everything_proves_nothing,
 	   a_readonly_disk_moves_and_stays_guarded,
