@@ -34,6 +34,8 @@ $(UNIT_BINS): %: %.o $(BUILD)/libgodwit.a
 comma := ,
 $(BUILD)/tests/unit/test_disk: UNIT_LDFLAGS = \
 	   $(patsubst %,-Wl$(comma)--wrap=%,fcntl preadv pwritev fallocate)
+$(BUILD)/tests/unit/test_blk: UNIT_LDFLAGS = \
+	   $(patsubst %,-Wl$(comma)--wrap=%,pwritev fdatasync)
 
 check-unit: $(UNIT_BINS)
 	$(Q)failed=0; for t in $^; do \

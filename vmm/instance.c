@@ -134,6 +134,15 @@ static json_t *reset_data(struct instance *inst)
 			 user ? "host-qmp-system-reset" : "guest-reset");
 }
 
+/* Texts of devices begin with "ID: ". */
+static json_t *io_error_data(const char *text)
+{
+	size_t len = strcspn(text, ":");
+
+	return json_pack("{s:s%,s:s,s:s,s:s}", "device", text, len, "operation",
+			 "write", "action", "stop", "reason", text);
+}
+
 static void on_vm_event(void *opaque, enum vm_event event, uint8_t status,
 			const char *text)
 {
@@ -142,6 +151,11 @@ static void on_vm_event(void *opaque, enum vm_event event, uint8_t status,
 	switch (event) {
 	case VM_EVENT_STOP:
 		control_event(inst->control, "STOP", NULL);
+		break;
+	case VM_EVENT_IO_ERROR:
+		log_error("stopped: %s", text);
+		control_event(inst->control, "BLOCK_IO_ERROR",
+			      io_error_data(text));
 		break;
 	case VM_EVENT_RESUME:
 		control_event(inst->control, "RESUME", NULL);

@@ -68,7 +68,10 @@ static void want(struct vm *vm, uint32_t wanted, uint8_t status,
 	vm->wanted.what |= wanted;
 	if (wanted & VM_WANTS_EXIT)
 		vm->wanted.exit_status = status;
-	if (text[0])
+	/* What ends the guest is not talked over by what only stops it. */
+	if (text[0] &&
+	    (wanted != VM_WANTS_STOP ||
+	     !(vm->wanted.what & (VM_WANTS_CRASHED | VM_WANTS_FAILED))))
 		snprintf(vm->wanted.text, sizeof(vm->wanted.text), "%s", text);
 	pthread_mutex_unlock(&vm->note_lock);
 	wake_loop(vm);
@@ -89,10 +92,16 @@ static void hook_exit(void *opaque, uint8_t status)
 	want(opaque, VM_WANTS_EXIT, status, "");
 }
 
+static void hook_stop(void *opaque, const char *text)
+{
+	want(opaque, VM_WANTS_STOP, 0, text);
+}
+
 static const struct device_hooks hooks = {
 	.request_poweroff = hook_poweroff,
 	.request_reset = hook_reset,
 	.request_exit = hook_exit,
+	.request_stop = hook_stop,
 };
 
 static void on_vcpu_exit(void *opaque, uint32_t index, enum vcpu_exit why,
@@ -304,6 +313,13 @@ static void end(struct vm *vm, enum vm_event event, uint8_t status,
 	tell(vm, event, status, text);
 }
 
+/* As the user's `pause` does, and so that the user's `resume` ends it. */
+static void stop_for_device(struct vm *vm, const char *text)
+{
+	tell(vm, VM_EVENT_IO_ERROR, 0, text);
+	hold_locked(vm, VM_HOLD_USER);
+}
+
 /* Act on what the guest wants, unless a migration has it in its hands. */
 static void act(struct vm *vm)
 {
@@ -326,6 +342,8 @@ static void act(struct vm *vm)
 		reset(vm);
 	else if (wanted.what & VM_WANTS_CRASHED)
 		end(vm, VM_EVENT_CRASHED, 0, wanted.text);
+	else if (wanted.what & VM_WANTS_STOP)
+		stop_for_device(vm, wanted.text);
 out:
 	pthread_mutex_unlock(&vm->lock);
 }

@@ -35,6 +35,9 @@ enum vm_hold {
 enum vm_event {
 	VM_EVENT_STOP,	 /* ran, and does no longer */
 	VM_EVENT_RESUME, /* runs again */
+	/* A device can't go on: STOP follows, as if the user had said so;
+	 * @text. */
+	VM_EVENT_IO_ERROR,
 	VM_EVENT_RESET,
 	VM_EVENT_POWEROFF, /* the guest switched itself off */
 	VM_EVENT_EXIT,	   /* --debug-exit; @status is the guest's byte */

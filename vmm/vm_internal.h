@@ -17,13 +17,14 @@ enum vm_wants {
 	VM_WANTS_EXIT = 1 << 2,
 	VM_WANTS_CRASHED = 1 << 3,
 	VM_WANTS_FAILED = 1 << 4,
-	VM_WANTS_ALL = (1 << 5) - 1,
+	VM_WANTS_STOP = 1 << 5,
+	VM_WANTS_ALL = (1 << 6) - 1,
 };
 
 struct vm_wanted {
 	uint32_t what;	     /* enum vm_wants */
 	uint8_t exit_status; /* for EXIT */
-	char text[160];	     /* for CRASHED and FAILED */
+	char text[160];	     /* for CRASHED, FAILED and STOP */
 };
 
 /* An event on its way to the loop's thread. */

@@ -16,6 +16,7 @@
 #include "devices/power.h"
 #include "devices/rtc.h"
 #include "devices/serial.h"
+#include "devices/virtio/blk.h"
 #include "devices/virtio/rng.h"
 #include "tests/unit/schema.h"
 #include "tests/unit/unit.h"
@@ -78,6 +79,11 @@ static const struct hole {
 	PADDING("pci", pci_host_state, reset_control, pci),
 	PCI_PADDING("pci", pci_host_state, pci),
 	VIRTIO_PADDING("virtio-rng", rng_state, virtio),
+	VIRTIO_PADDING("virtio-blk", blk_state, virtio),
+	{ "virtio-blk", offsetof(struct blk_state, kept[BLK_DEPTH]),
+	  sizeof(struct blk_state) -
+		  offsetof(struct blk_state, kept[BLK_DEPTH]),
+	  "padding", 0, 0 },
 };
 
 static bool is_hole(const char *type, size_t at)
