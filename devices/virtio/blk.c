@@ -277,7 +277,9 @@ static int handover_locked(struct blk *blk, enum device_handover step,
 		return 0;
 	case DEVICE_RECLAIM:
 		disk_unprove(blk->disk);
-		want_lock(blk, BLK_LOCK_WRITER);
+		/* A move that came too early let no WRITER go. */
+		if (blk->lock_wanted != BLK_LOCK_OWNER)
+			want_lock(blk, BLK_LOCK_WRITER);
 		return 0;
 	case DEVICE_TAKE:
 		return disk_take_writer(blk->disk, err);
