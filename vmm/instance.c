@@ -153,11 +153,13 @@ static void on_vm_event(void *opaque, enum vm_event event, uint8_t status,
 		control_event(inst->control, "STOP", NULL);
 		break;
 	case VM_EVENT_IO_ERROR:
-		log_error("stopped: %s", text);
+		inst->io_error = true;
+		log_error("the guest is paused: %s", text);
 		control_event(inst->control, "BLOCK_IO_ERROR",
 			      io_error_data(text));
 		break;
 	case VM_EVENT_RESUME:
+		inst->io_error = false;
 		control_event(inst->control, "RESUME", NULL);
 		break;
 	case VM_EVENT_RESET:

@@ -45,7 +45,7 @@ const char *instance_status(const struct instance *inst)
 	if (holds & VM_HOLD_MIGRATION)
 		return "finish-migrate";
 	if (holds & VM_HOLD_USER)
-		return "paused";
+		return inst->io_error ? "io-error" : "paused";
 	return holds & VM_HOLD_BIRTH ? "prelaunch" : "running";
 }
 

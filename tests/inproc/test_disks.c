@@ -37,6 +37,8 @@ struct holder {
 	struct device dev;
 	struct disk *disk;
 	struct loop_timer *retry;
+	const struct device_hooks *hooks;
+	void *hooks_opaque;
 	/* What it holds, as it was told; under the device's lock. */
 	bool owner;
 	bool writer;
@@ -236,6 +238,8 @@ static int holder_create(const struct device_env *env,
 		return rc;
 	}
 	device_init(&holder->dev, &holder_ops, config->id);
+	holder->hooks = env->hooks;
+	holder->hooks_opaque = env->hooks_opaque;
 	ck_assert(!loop_timer_add(env->loop, on_retry, holder,
 				  &holder->dev.lock, &holder->retry, &ignored));
 	/* Who opens for `run` has locked it, so that this changes nothing. */
@@ -676,6 +680,53 @@ START_TEST(a_guest_whose_lock_was_lost_to_another_vm_is_not_moved)
 }
 END_TEST
 
+/* ---- pausing ---- */
+
+static void ask_for_stop(struct rig_host *host)
+{
+	struct device *dev = vm_device_find(host->vm, "disk0");
+	struct holder *holder = container_of(dev, struct holder, dev);
+
+	pthread_mutex_lock(&dev->lock);
+	holder->hooks->request_stop(holder->hooks_opaque, "no space left");
+	pthread_mutex_unlock(&dev->lock);
+}
+
+/* Until its user holds the guest; then he lets it go on. */
+static void let_go_on(struct rig_host *host)
+{
+	uint64_t deadline = clock_ns() + PATIENCE;
+
+	while (!(vm_holds(host->vm) & VM_HOLD_USER)) {
+		ck_assert_msg(clock_ns() < deadline, "it is not paused");
+		sched_yield();
+	}
+	vm_release(host->vm, VM_HOLD_USER);
+}
+
+START_TEST(a_disk_that_can_not_write_may_have_the_guest_paused)
+{
+	struct rig_result result;
+	struct scene scene;
+
+	scene_begin(&scene);
+	ask_for_stop(scene.s.here);
+	let_go_on(scene.s.here);
+	retry(&scene);
+	/* Asked for, and not heard before the guest goes. */
+	rig_stall(scene.s.here);
+	ask_for_stop(scene.s.here);
+	rig_move(scene.s.here, scene.s.there, &rig_move_default, &result);
+	ck_assert_msg(!result.source_rc, "%s", result.source_error.text);
+	rig_unstall(scene.s.here);
+	scene.s = (struct shuttle){ .here = scene.s.there,
+				    .there = scene.s.here };
+	let_go_on(scene.s.here);
+	retry(&scene);
+	scene_end(&scene);
+}
+END_TEST
+
 /* ---- flushing ahead ---- */
 
 static void cancel_it(struct rig_moving *moving, void *opaque __maybe_unused)
@@ -734,5 +785,6 @@ UNIT_SUITE("disks", a_third_vm_that_tries_at_every_moment_never_gets_a_disk,
 	   any_lock_or_flush_of_the_source_may_fail,
 	   any_lock_of_the_target_may_fail,
 	   a_guest_whose_lock_was_lost_to_another_vm_is_not_moved,
+	   a_disk_that_can_not_write_may_have_the_guest_paused,
 	   a_flush_that_never_ends_holds_up_no_cancel,
 	   a_flush_that_never_ends_is_given_up_at_the_timeout)
