@@ -40,17 +40,17 @@ class Emulator:
         self.theirs.close()
         self.command("qmp_capabilities")
 
-    def command(self, name, **arguments):
+    def command(self, execute, **arguments):
         """Executes one command."""
-        request = {"execute": name, "arguments": arguments}
+        request = {"execute": execute, "arguments": arguments}
         self._socket.sendall(json.dumps(request).encode() + b"\n")
         for line in self._lines:
             answer = json.loads(line)
             if "return" in answer:
                 return
             if "error" in answer:
-                raise LabError(f"{name}: {answer['error']['desc']}")
-        raise LabError(f"the emulator is gone, at {name}")
+                raise LabError(f"{execute}: {answer['error']['desc']}")
+        raise LabError(f"the emulator is gone, at {execute}")
 
     def close(self):
         """Lets go of the emulator."""

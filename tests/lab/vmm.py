@@ -127,7 +127,6 @@ class Qemu:
 
     name = "QEMU"
     program = "qemu-system-x86_64"
-    has_disks = True
     # A target of QEMU's waits for a dead source for good.
     faults = (TARGET_DIES,)
 
@@ -217,7 +216,6 @@ class Godwit:
 
     name = "godwit"
     program = "godwit"
-    has_disks = False
     faults = (TARGET_DIES, SOURCE_DIES, CUT)
 
     def __init__(self, host):
@@ -225,15 +223,15 @@ class Godwit:
         self._numbers = itertools.count(1)
 
     @staticmethod
-    def _locks(disk):
-        return ["--lock-dir", disk.lock_dir] if disk.lock_dir else []
-
-    def _drive(self, disk):
+    def _drive(disk, name=""):
         if disk is None:
             return []
-        direct = ",direct" if disk.direct else ""
-        return ["--disk", f"{disk.path},serial=lab{direct}",
-                *self._locks(disk)]
+        words = ",direct" if disk.direct else ""
+        if not disk.lock_dir:
+            return ["--disk", name + disk.path + words]
+        # An NBD device has no name that both hosts know.
+        return ["--disk", f"{name}{disk.path},serial=lab{words}",
+                "--lock-dir", disk.lock_dir]
 
     def _spawn(self, words):
         name = f"godwit-{next(self._numbers)}"
@@ -252,13 +250,9 @@ class Godwit:
     def listen(self, spec):
         """Starts a machine that waits for a guest; it can be reached."""
         address = self.host.address or "127.0.0.1"
-        words = ["listen", f"tcp:{address}:0", "--once"]
-        if self.host.address:
-            words += ["--allow", NETWORK]
-        if spec.disk:
-            words += ["--disk", f"disk0={spec.disk.path}",
-                      *self._locks(spec.disk)]
-        machine = self._spawn(words)
+        allow = ["--allow", NETWORK] if self.host.address else []
+        machine = self._spawn(["listen", f"tcp:{address}:0", "--once", *allow,
+                               *self._drive(spec.disk, "disk0=")])
         console = machine.console
         self.host.wait(lambda: b"\n" in console.output() or console.over,
                        START_S, f"{machine.name} to print its port")
