@@ -28,8 +28,8 @@
  *   size=N	      of a queue, default 256
  *   passes=N seconds=N ops=N   end by itself; 0 (default): only on 'q'
  *   bench=no|read4k  measure reads instead; writes nothing
- * Serial: 's' prints "stats …"; 'r' resets the machine, requests in flight;
- * 'q' verifies everything and ends.
+ * Serial: 's' prints "stats …"; 'r' resets the machine as soon as requests are
+ * in flight; 'q' verifies everything and ends.
  * Verdicts: 20 wrong data, 21 a request failed, 22 the disk's id changed, 23 an
  * interrupt is lost.
  */
@@ -87,7 +87,7 @@ static struct {
 	unsigned int queue; /* whose turn it is */
 	struct job *free;
 	unsigned int in_flight;
-	bool stop;
+	bool stop, reset;
 	uint64_t start, due; /* TSC */
 	uint64_t lost_ns, last_turn;
 	uint64_t ops, count[BLOCK_WRITE_ZEROES + 1], sectors;
@@ -124,15 +124,20 @@ static void attend(void)
 	c = serial_poll();
 	if (c == 's')
 		show("stats");
-	if (c == 'r') {
-		print("reset in_flight=%u\n", blk.in_flight);
-		serial_drain();
-		outb(RESET_PORT, RESET_HARD);
-	}
+	if (c == 'r')
+		blk.reset = true;
 	if (c == 'q' ||
 	    (blk.options.seconds &&
 	     clock_tsc_ns(now - blk.start) >= blk.options.seconds * NS_PER_S))
 		blk.stop = true;
+}
+
+/* As the disk works on what it was told a moment ago. */
+static void reset_machine(void)
+{
+	print("reset in_flight=%u\n", blk.in_flight);
+	serial_drain();
+	outb(RESET_PORT, RESET_HARD);
 }
 
 /* ---- jobs ---- */
@@ -377,6 +382,8 @@ static void run_phase(enum phase phase)
 			for (unsigned int i = 0; i < blk.disk.nqueues; i++)
 				block_kick(&blk.disk, i);
 		}
+		if (blk.reset && blk.in_flight)
+			reset_machine();
 		look_for_lost(took);
 	} while (blk.in_flight || !all_begun());
 }

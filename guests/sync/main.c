@@ -89,6 +89,7 @@ static const struct point points[] = {
 	{ "virtqueue-full", point_virtqueue_full },
 	{ "virtqueue-not-rung", point_virtqueue_not_rung },
 	{ "virtqueue-event", point_virtqueue_event },
+	{ "virtqueue-event-past", point_virtqueue_event_past },
 	{ "virtqueue-reset", point_virtqueue_reset },
 	{ "virtqueue-resetting", point_virtqueue_resetting },
 	{ "disk-config", point_disk_config },

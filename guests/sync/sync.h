@@ -147,6 +147,7 @@ void point_virtio_needs_reset(void);
 void point_virtqueue_full(void);
 void point_virtqueue_not_rung(void);
 void point_virtqueue_event(void);
+void point_virtqueue_event_past(void);
 void point_virtqueue_reset(void);
 void point_virtqueue_resetting(void);
 /* disk.c */

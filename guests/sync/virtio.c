@@ -237,33 +237,62 @@ void point_virtqueue_not_rung(void)
 	device_down(prod);
 }
 
-/* The third answer from now is to interrupt, and no other. */
-void point_virtqueue_event(void)
+/* Up, with EVENT_IDX, and one answer has interrupted. */
+static struct prod *with_events(void)
 {
 	struct prod *prod = device_up(VIRTIO_F_EVENT_IDX, true);
 
 	if (!prod)
-		return;
+		return NULL;
 	if (!prod->queue.event_idx) {
 		sync_skip("not offered");
 		device_down(prod);
-		return;
+		return NULL;
 	}
 	irq_set(true);
 	prod_once(prod);
 	sync_until(&queue_hits, 1, 5 * SECOND_NS);
-	*virtqueue_used_event(&prod->queue) = (uint16_t)(prod->queue.taken + 2);
-	sync_wait();
-	prod_once(prod);
-	prod_once(prod);
+	return prod;
+}
+
+/* @quiet answers that interrupt nobody, and then one that does. */
+static void check_events(struct prod *prod, unsigned int quiet)
+{
+	while (quiet--)
+		prod_once(prod);
 	clock_delay(SETTLE_NS);
 	sync_check("too early", 1, queue_hits);
+	*virtqueue_used_event(&prod->queue) = prod->queue.taken;
 	prod_once(prod);
 	sync_until(&queue_hits, 2, 5 * SECOND_NS);
 	clock_delay(SETTLE_NS);
 	irq_set(false);
 	sync_check("interrupts", 2, queue_hits);
 	device_down(prod);
+}
+
+/* The third answer from now is to interrupt, and no other. */
+void point_virtqueue_event(void)
+{
+	struct prod *prod = with_events();
+
+	if (!prod)
+		return;
+	*virtqueue_used_event(&prod->queue) = (uint16_t)(prod->queue.taken + 2);
+	sync_wait();
+	check_events(prod, 2);
+}
+
+/* The event that the device last told of: none is to come. */
+void point_virtqueue_event_past(void)
+{
+	struct prod *prod = with_events();
+
+	if (!prod)
+		return;
+	*virtqueue_used_event(&prod->queue) = (uint16_t)(prod->queue.taken - 1);
+	sync_wait();
+	check_events(prod, 2);
 }
 
 static struct prod *with_queue_reset(void)
