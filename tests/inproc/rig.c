@@ -152,10 +152,58 @@ void rig_machine(const struct rig_host *host, const struct rig_guest *guest,
 		      "%s", err.text);
 }
 
+void rig_image_create(char ret_path[RIG_PATH_MAX], uint64_t size)
+{
+	int fd;
+
+	snprintf(ret_path, RIG_PATH_MAX, "/tmp/godwit-rig-XXXXXX");
+	fd = mkostemp(ret_path, O_CLOEXEC);
+	ck_assert_msg(fd >= 0, "%s: %s", ret_path, strerror(errno));
+	ck_assert_int_eq(ftruncate(fd, (off_t)size), 0);
+	close(fd);
+}
+
+void rig_image_remove(const char *path)
+{
+	ck_assert_int_eq(unlink(path), 0);
+}
+
+void rig_give_disk(struct rig_host *host, const char *path, uint32_t queues)
+{
+	struct disk_options *disk = &host->images.disks[0];
+
+	host->images = (struct disks_options){ .count = 1 };
+	strcpy(disk->id, "disk0");
+	disk->queues = queues;
+	disk->vectors = queues + 1;
+	snprintf(disk->path, sizeof(disk->path), "%s", path);
+}
+
+static void create(struct rig_host *host, const struct machine *machine)
+{
+	struct vm_host vm_host = vm_host_of(host);
+	struct error err;
+
+	rig_thread_host = host;
+	ck_assert_msg(!vm_create(machine, &vm_host, &host->vm, &err), "%s",
+		      err.text);
+	rig_thread_host = NULL;
+}
+
+void rig_remake(struct rig_host *host, const struct machine *machine)
+{
+	struct vm_image image = *vm_image(host->vm);
+
+	image.kernel_fd = dup(image.kernel_fd);
+	rig_discard(host);
+	open_disks(host, false);
+	create(host, machine);
+	vm_set_image(host->vm, &image);
+}
+
 void rig_boot(struct rig_host *host, const struct rig_guest *guest)
 {
 	struct machine *machine = calloc(1, sizeof(*machine));
-	struct vm_host vm_host;
 	struct vm_image image = { .initrd_fd = -1 };
 	struct error err;
 	struct stat st;
@@ -168,14 +216,10 @@ void rig_boot(struct rig_host *host, const struct rig_guest *guest)
 	image.kernel_size = (uint64_t)st.st_size;
 	rig_machine(host, guest, machine);
 	open_disks(host, false);
-	vm_host = vm_host_of(host);
 	if (host->disks)
 		ck_assert_msg(!disks_add_devices(host->disks, machine, &err),
 			      "%s", err.text);
-	rig_thread_host = host;
-	ck_assert_msg(!vm_create(machine, &vm_host, &host->vm, &err), "%s",
-		      err.text);
-	rig_thread_host = NULL;
+	create(host, machine);
 	free(machine);
 	vm_set_image(host->vm, &image);
 	ck_assert_msg(!vm_boot(host->vm, &err), "%s", err.text);

@@ -69,6 +69,24 @@ void rig_host_free(struct rig_host *host);
 /* Boot a guest; it runs when this returns. */
 void rig_boot(struct rig_host *host, const struct rig_guest *guest);
 
+/*
+ * An empty image of @size bytes in a file of its own; @ret_path names it, until
+ * rig_image_remove().
+ */
+#define RIG_PATH_MAX 64
+void rig_image_create(char ret_path[RIG_PATH_MAX], uint64_t size);
+void rig_image_remove(const char *path);
+
+/* Where the host has the guest's disk "disk0", from the next boot or move on.
+ */
+void rig_give_disk(struct rig_host *host, const char *path, uint32_t queues);
+
+/*
+ * Throw the VM away and make the same machine again, not booted and held as it
+ * is at birth. @machine is not the old VM's own.
+ */
+void rig_remake(struct rig_host *host, const struct machine *machine);
+
 /* The machine of a guest, as rig_boot() makes it. */
 void rig_machine(const struct rig_host *host, const struct rig_guest *guest,
 		 struct machine *ret);

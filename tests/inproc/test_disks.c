@@ -279,18 +279,6 @@ static void make_image(const char *path, off_t size)
 	close(fd);
 }
 
-/* Where the host has the guest's disk. */
-static void name_image(struct rig_host *host, const char *path)
-{
-	struct disk_options *disk = &host->images.disks[0];
-
-	host->images = (struct disks_options){ .count = 1 };
-	strcpy(disk->id, "disk0");
-	disk->queues = 1;
-	disk->vectors = 2;
-	snprintf(disk->path, sizeof(disk->path), "%s", path);
-}
-
 static void scene_begin(struct scene *scene)
 {
 	struct shuttle *s = &scene->s;
@@ -301,8 +289,8 @@ static void scene_begin(struct scene *scene)
 	make_image(scene->image, SIZE);
 	s->here = rig_host_new();
 	s->there = rig_host_new();
-	name_image(s->here, scene->image);
-	name_image(s->there, scene->image);
+	rig_give_disk(s->here, scene->image, 1);
+	rig_give_disk(s->there, scene->image, 1);
 	rig_boot(s->here, &(struct rig_guest){
 				  .elf = "dirty",
 				  .cmdline = "pages=60 rate=4 progress=0" });
@@ -496,10 +484,10 @@ START_TEST(a_copy_that_is_not_shared_is_refused)
 	scene_begin(&scene);
 	snprintf(copy, sizeof(copy), "%s/copy.img", scene.dir);
 	make_image(copy, SIZE);
-	name_image(scene.s.there, copy);
+	rig_give_disk(scene.s.there, copy, 1);
 	fails(&scene, &rig_move_default, "it is another disk, or a copy");
 	ck_assert(stranger_gets_it(copy));
-	name_image(scene.s.there, scene.image);
+	rig_give_disk(scene.s.there, scene.image, 1);
 	retry(&scene);
 	scene_end(&scene);
 }
@@ -546,7 +534,7 @@ START_TEST(a_listener_without_the_disk_says_how_to_have_it)
 	scene_begin(&scene);
 	strcpy(scene.s.there->images.disks[0].id, "other");
 	fails(&scene, &rig_move_default, "--disk disk0=PATH");
-	name_image(scene.s.there, scene.image);
+	rig_give_disk(scene.s.there, scene.image, 1);
 	retry(&scene);
 	scene_end(&scene);
 }

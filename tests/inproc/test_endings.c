@@ -380,6 +380,88 @@ START_TEST(a_guest_that_resets_in_the_rounds_moves_as_it_boots)
 }
 END_TEST
 
+/* ---- with a disk, and requests in flight ---- */
+
+#define RESETS 5
+
+static void start_writing(struct shuttle *s, char image[RIG_PATH_MAX])
+{
+	s->here = rig_host_new();
+	s->there = rig_host_new();
+	rig_image_create(image, MIB);
+	rig_give_disk(s->here, image, 1);
+	rig_give_disk(s->there, image, 1);
+	rig_boot(s->here,
+		 &(struct rig_guest){ .elf = "blk",
+				      .cmdline = "depth=32 rate=5000" });
+	rig_expect(s->here, "ready\n");
+}
+
+/* It has found all that it wrote before, and goes on. */
+static void expect_boot(struct shuttle *s, unsigned int number)
+{
+	char text[32];
+
+	snprintf(text, sizeof(text), "blk: boot=%u ", number);
+	rig_expect(s->here, text);
+	rig_expect(s->here, "ready\n");
+}
+
+static void end_writing(struct shuttle *s, const char *image)
+{
+	shuttle_end(s);
+	rig_image_remove(image);
+}
+
+static void move_over(struct shuttle *s, const struct rig_move *move)
+{
+	struct rig_host *old = s->here;
+	struct rig_result result;
+
+	rig_move(s->here, s->there, move, &result);
+	ck_assert_msg(!result.source_rc, "%s", result.source_error.text);
+	s->here = s->there;
+	s->there = old;
+}
+
+START_TEST(a_guest_with_a_busy_disk_that_resets_in_the_pause_finds_it_whole)
+{
+	char image[RIG_PATH_MAX];
+	struct shuttle s;
+
+	start_writing(&s, image);
+	for (unsigned int i = 0; i < RESETS; i++) {
+		rig_stall(s.here);
+		reset(s.here);
+		await_note(s.here);
+		move_over(&s, &rig_move_default);
+		rig_unstall(s.there);
+		rig_expect_reset(s.here);
+		expect_boot(&s, i + 2);
+	}
+	end_writing(&s, image);
+}
+END_TEST
+
+START_TEST(a_guest_with_a_busy_disk_that_resets_in_the_rounds_finds_it_whole)
+{
+	struct rig_move move = rig_move_default;
+	char image[RIG_PATH_MAX];
+	unsigned int resets;
+	struct shuttle s;
+
+	move.on_record = reset_in_rounds;
+	move.opaque = &resets;
+	start_writing(&s, image);
+	for (unsigned int i = 0; i < RESETS; i++) {
+		resets = 1;
+		move_over(&s, &move);
+		expect_boot(&s, i + 2);
+	}
+	end_writing(&s, image);
+}
+END_TEST
+
 static bool exit_in_rounds(struct rig_moving *moving,
 			   const struct relay_record *record, void *opaque)
 {
@@ -419,4 +501,6 @@ UNIT_SUITE("endings", the_source_may_cancel_at_any_record_before_COMMIT,
 	   a_guest_that_powers_off_in_the_pause_does_so_at_the_target,
 	   a_guest_that_resets_in_the_pause_boots_at_the_target,
 	   a_guest_that_resets_in_the_rounds_moves_as_it_boots,
+	   a_guest_with_a_busy_disk_that_resets_in_the_pause_finds_it_whole,
+	   a_guest_with_a_busy_disk_that_resets_in_the_rounds_finds_it_whole,
 	   a_guest_that_exits_in_the_rounds_is_not_moved)

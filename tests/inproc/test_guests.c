@@ -108,6 +108,55 @@ START_TEST(nor_one_that_goes_from_vcpu_to_vcpu)
 }
 END_TEST
 
+/* Sizes that are multiples of nothing but a sector. */
+#define IMAGE_SIZE (2 * MIB + 7 * 512)
+
+/* A guest that verifies all that it ever wrote. */
+static void write_to_and_fro(const char *cmdline, uint32_t queues)
+{
+	struct rig_host *hosts[2] = { rig_host_new(), rig_host_new() };
+	struct rig_guest guest = { .elf = "blk", .cmdline = cmdline };
+	char image[RIG_PATH_MAX];
+
+	rig_image_create(image, IMAGE_SIZE);
+	for (int i = 0; i < 2; i++)
+		rig_give_disk(hosts[i], image, queues);
+	to_and_fro_on(hosts, &guest, TIMES, &rig_move_default);
+	rig_host_free(hosts[0]);
+	rig_host_free(hosts[1]);
+	rig_image_remove(image);
+}
+
+START_TEST(what_was_written_to_a_disk_is_there_after_every_move)
+{
+	write_to_and_fro("depth=16", 1);
+}
+END_TEST
+
+START_TEST(a_disk_that_interrupts_loses_no_requests)
+{
+	write_to_and_fro("wait=irq depth=16 span=1000", 1);
+}
+END_TEST
+
+START_TEST(a_disk_without_indirect_tables_and_event_indices_moves)
+{
+	write_to_and_fro("indirect=no event=no wait=irq depth=64 size=64", 1);
+}
+END_TEST
+
+START_TEST(a_disk_with_four_queues_moves)
+{
+	write_to_and_fro("queues=4 wait=irq depth=32", 4);
+}
+END_TEST
+
+START_TEST(a_disk_of_one_request_at_a_time_moves)
+{
+	write_to_and_fro("depth=1 size=4 blocks=3 flushes=20", 1);
+}
+END_TEST
+
 /* ---- above 4 GiB ---- */
 
 static uint64_t resident_pages(const struct memory *mem)
@@ -277,6 +326,11 @@ UNIT_SUITE("guests", two_vcpus_that_count_together_lose_nothing,
 	   a_guest_that_dirties_as_fast_as_it_can_moves,
 	   no_interrupt_of_a_device_is_lost_or_doubled,
 	   nor_one_that_goes_from_vcpu_to_vcpu,
+	   what_was_written_to_a_disk_is_there_after_every_move,
+	   a_disk_that_interrupts_loses_no_requests,
+	   a_disk_without_indirect_tables_and_event_indices_moves,
+	   a_disk_with_four_queues_moves,
+	   a_disk_of_one_request_at_a_time_moves,
 	   a_capped_source_keeps_to_its_cap_and_shows_that_it_is_alive,
 	   memory_above_4_GiB_moves_and_stays_sparse,
 	   pages_of_zeroes_are_told_and_take_no_memory)

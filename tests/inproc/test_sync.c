@@ -19,6 +19,7 @@
 #include "vmm/vm_state.h"
 
 #define SECTIONS_MAX 32
+#define DISK_SIZE    (1 * MIB)
 
 /*
  * Fields that differ between a save and the next one, on a VM that stands
@@ -207,22 +208,14 @@ static void reload(struct rig_host *host, const char *point)
 	struct machine *machine = malloc(sizeof(*machine));
 	struct saved *before = calloc(1, sizeof(*before));
 	struct saved *after = calloc(1, sizeof(*after));
-	struct vm_host env = *vm_host(host->vm);
-	struct vm_image image = *vm_image(host->vm);
 	uint8_t *memory;
-	struct error err;
 
 	vm_hold(host->vm, VM_HOLD_MIGRATION);
 	save(host->vm, before);
 	*machine = *vm_machine(host->vm);
 	memory = malloc(machine->memory_size);
 	copy_memory(vm_memory(host->vm), memory, false);
-	image.kernel_fd = dup(image.kernel_fd);
-	rig_discard(host);
-
-	ck_assert_msg(!vm_create(machine, &env, &host->vm, &err), "%s",
-		      err.text);
-	vm_set_image(host->vm, &image);
+	rig_remake(host, machine);
 	copy_memory(vm_memory(host->vm), memory, true);
 	load(host->vm, before);
 	save(host->vm, after);
@@ -275,9 +268,13 @@ static void visit_all(uint32_t cpus, enum way way)
 	unsigned int points = 0;
 	unsigned int visited = 0;
 	unsigned int skipped = 0;
+	char image[RIG_PATH_MAX];
 	char line[200] = "";
 	char point[200] = "";
 
+	rig_image_create(image, DISK_SIZE);
+	for (int i = 0; i < 2; i++)
+		rig_give_disk(hosts[i], image, 1);
 	rig_boot(hosts[0], &(struct rig_guest){ .elf = "sync",
 						.cmdline = "",
 						.cpus = cpus });
@@ -302,10 +299,11 @@ static void visit_all(uint32_t cpus, enum way way)
 		}
 	}
 	rig_expect_exit(hosts[0], 0);
-	ck_assert_uint_gt(visited, 30);
+	ck_assert_uint_gt(visited, 50);
 	ck_assert_uint_eq(visited + skipped, points);
 	rig_host_free(hosts[0]);
 	rig_host_free(hosts[1]);
+	rig_image_remove(image);
 }
 
 START_TEST(one_cpu_is_reloaded_at_every_point)
