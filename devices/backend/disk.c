@@ -8,12 +8,14 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <linux/fs.h>
+#include <linux/magic.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include "devices/backend/disk_internal.h"
@@ -203,6 +205,43 @@ static int look(struct disk *disk, struct error *err)
 	return rc ? rc : look_size(disk, &stat, err);
 }
 
+/* ---- rings ---- */
+
+/*
+ * A file that is nothing but page cache: requests end as they are made, and
+ * io_uring, which takes such filesystems for slow ones, would only hand them to
+ * another thread.
+ */
+static bool is_in_memory(const struct disk *disk)
+{
+	struct statfs fs;
+
+	return !disk->block_device && !fstatfs(disk->fd, &fs) &&
+	       (fs.f_type == TMPFS_MAGIC || fs.f_type == RAMFS_MAGIC);
+}
+
+/*
+ * The kernel takes a ring down some time after its process has died, and what
+ * the ring refers to stays open until then. So it has an open file of its own:
+ * on the disk's are the locks, which have to go at once.
+ */
+static void make_ring(struct disk *disk)
+{
+	int flags = fcntl(disk->fd, F_GETFL);
+	char path[32];
+	int fd;
+
+	if (is_in_memory(disk) || flags < 0)
+		return;
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", disk->fd);
+	fd = open(path, flags | O_CLOEXEC);
+	if (fd < 0)
+		return;
+	/* Without one requests go another way. */
+	(void)!disk_uring_create(fd, &disk->uring);
+	close(fd);
+}
+
 /* ---- making and unmaking ---- */
 
 static struct disk *disk_new(const char *id, const char *given,
@@ -239,9 +278,8 @@ static int open_and_look(struct disk *disk, const struct disk_params *params,
 	if (!rc && params->lock_dir)
 		rc = disk_lock_open(disk, params->lock_dir, params->identity,
 				    err);
-	/* Without one requests go another way. */
 	if (!rc && params->fd < 0)
-		(void)!disk_uring_create(disk->fd, &disk->uring);
+		make_ring(disk);
 	return rc;
 }
 

@@ -10,10 +10,12 @@
 #include <liburing.h>
 #endif
 #include <poll.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "devices/backend/disk_internal.h"
@@ -752,9 +754,9 @@ static const struct way {
 	bool uring;
 	bool direct;
 } ways[] = {
-	{ "/dev/shm", false, false }, { "/dev/shm", true, false },
-	{ "/var/tmp", false, false }, { "/var/tmp", true, false },
-	{ "/var/tmp", false, true },  { "/var/tmp", true, true },
+	{ "/dev/shm", false, false }, { "/var/tmp", true, false },
+	{ "/var/tmp", false, false }, { "/var/tmp", false, true },
+	{ "/var/tmp", true, true },
 };
 
 /* Return: false: not to be had on this machine. */
@@ -1119,6 +1121,42 @@ START_TEST(a_discard_gives_space_back)
 }
 END_TEST
 
+/* As when its VM is started anew at once. */
+START_TEST(the_disk_of_a_process_that_was_killed_is_free)
+{
+	int ready[2];
+	char byte;
+
+	ck_assert_int_eq(pipe2(ready, O_CLOEXEC), 0);
+	for (size_t i = 0; i < ARRAY_SIZE(ways); i++) {
+		struct place place;
+		struct disk *disk;
+		pid_t pid;
+
+		place_init(&place, ways[i].above);
+		pid = fork();
+		ck_assert_int_ge(pid, 0);
+		if (!pid) {
+			struct error err;
+
+			disk = open_image(place.image, false);
+			if (disk_lock(disk, &err) || write(ready[1], "", 1) < 0)
+				_exit(1);
+			pause();
+		}
+		ck_assert_int_eq(read(ready[0], &byte, 1), 1);
+		kill(pid, SIGKILL);
+		ck_assert_int_eq(waitpid(pid, NULL, 0), pid);
+		disk = open_image(place.image, false);
+		ck_ok(disk_lock(disk, &ck_err));
+		disk_close(disk);
+		place_fini(&place);
+	}
+	close(ready[0]);
+	close(ready[1]);
+}
+END_TEST
+
 START_TEST(one_engine_has_the_ring_and_the_next_has_it_after)
 {
 	struct disk_engine *engine;
@@ -1204,4 +1242,5 @@ UNIT_SUITE("disk", opening_says_what_is_wrong_with_a_file,
 	   many_requests_are_in_flight_at_a_time,
 	   a_part_of_a_block_waits_for_the_whole_of_it,
 	   a_discard_gives_space_back,
+	   the_disk_of_a_process_that_was_killed_is_free,
 	   one_engine_has_the_ring_and_the_next_has_it_after)
