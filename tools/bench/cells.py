@@ -14,13 +14,16 @@ import host
 from vmm import Failed
 from watch import Gone
 
-Cell = collections.namedtuple("Cell", "name title kernel cmdline memory_mib")
+Cell = collections.namedtuple(
+    "Cell", "name title kernel cmdline memory_mib disk", defaults=(False,))
 
 DIRTY = "touch=word progress=0 beat_us=100"
 CELLS = [
     Cell("null", "nothing to move: 32 MiB, only the heartbeat",
          "heartbeat", "", 32),
     Cell("idle", "1 GiB, only the heartbeat", "heartbeat", "", 1024),
+    Cell("disked", "1 GiB, only the heartbeat, and a disk that nobody uses",
+         "heartbeat", "", 1024, True),
     Cell("slow", "1 GiB, writes 64 MiB over and over at 327 MB/s",
          "dirty", f"mib=64 rate=327 {DIRTY}", 1024),
     Cell("fast", "1 GiB, writes 256 MiB over and over at 2.6 GB/s",
@@ -61,7 +64,8 @@ class Turn:
     def boot(self):
         cell = self.cell
         self.guest = self.contender.start(f"build/guests/{cell.kernel}.elf",
-                                          cell.cmdline, cell.memory_mib)
+                                          cell.cmdline, cell.memory_mib,
+                                          cell.disk)
         self.guest.line("ready" if cell.kernel == "dirty" else "heartbeat:")
         self.observer.wait_vcpu(self.guest.console)
         self.memory()

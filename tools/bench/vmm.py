@@ -19,6 +19,7 @@ import time
 from watch import Gone, pipe
 
 MOVE_SECONDS = 60
+DISK_MIB = 64
 
 _libc = ctypes.CDLL(None)
 
@@ -131,6 +132,14 @@ class Contender:
         guest.find_vcpu(self.vcpu, self.cores.vcpu)
         return guest
 
+    def image(self):
+        """A disk that all guests of this contender have in turns."""
+        path = os.path.join(self.directory, "disk.img")
+        if not os.path.exists(path):
+            with open(path, "wb") as file:
+                file.truncate(DISK_MIB << 20)
+        return path
+
     def _next(self):
         self.count += 1
         return f"bench-{self.count}"
@@ -154,21 +163,25 @@ class Godwit(Contender):
 
     command_with = command
 
-    def start(self, kernel, cmdline, memory_mib):
+    def start(self, kernel, cmdline, memory_mib, disk=False):
         """Boots a guest. Returns it, with its vCPU pinned."""
         name = self._next()
+        disks = ["--disk", self.image()] if disk else []
         guest = self._made(self.command(kernel, cmdline, memory_mib) +
-                           ["--name", name], self.env)
+                           disks + ["--name", name], self.env)
         guest.name = name
+        guest.disk = disk
         guest.find_vcpu(self.vcpu, self.cores.vcpu)
         return guest
 
-    def receive(self, _source):
+    def receive(self, source):
         """Starts a process that waits for a guest."""
         name = self._next()
+        disks = ["--disk", f"disk0={self.image()}"] if source.disk else []
         guest = self._made([self.program, "listen", "tcp:127.0.0.1:0",
-                            "--name", name], self.env)
+                            "--name", name] + disks, self.env)
         guest.name = name
+        guest.disk = source.disk
         guest.port = int(guest.line(""))
         # The thread comes with the guest.
         guest.find_vcpu(self.vcpu, self.cores.vcpu)
@@ -302,8 +315,16 @@ class Qemu(Contender):
                     raise
                 time.sleep(0.001)
 
-    def start(self, kernel, cmdline, memory_mib):
-        return self._launch(self.command(kernel, cmdline, memory_mib))
+    def start(self, kernel, cmdline, memory_mib, disk=False):
+        if not disk:
+            return self._launch(self.command(kernel, cmdline, memory_mib))
+        # The smallest machine has no PCI to put it on without being asked.
+        return self._launch(
+            self.command(kernel, cmdline, memory_mib, "microvm,pcie=on") + [
+                "-object", "iothread,id=io", "-drive",
+                f"if=none,id=d,format=raw,file={self.image()},cache=none",
+                "-device", "virtio-blk-pci,drive=d,iothread=io,"
+                "disable-legacy=on"])
 
     def receive(self, source):
         base = source.started_with
