@@ -31,6 +31,15 @@ static const char *ended_status(const struct instance *inst)
 	return "shutdown";
 }
 
+/* The source tells so before its thread has come to its end here. */
+static bool has_moved(const struct instance *inst)
+{
+	struct report report;
+
+	return inst->mover && mover_report(inst->mover, &report) &&
+	       report.status == STATUS_COMPLETED;
+}
+
 const char *instance_status(const struct instance *inst)
 {
 	unsigned int holds;
@@ -43,7 +52,7 @@ const char *instance_status(const struct instance *inst)
 	if (holds & VM_HOLD_ENDED)
 		return "shutdown";
 	if (holds & VM_HOLD_MIGRATION)
-		return "finish-migrate";
+		return has_moved(inst) ? "postmigrate" : "finish-migrate";
 	if (holds & VM_HOLD_USER)
 		return inst->io_error ? "io-error" : "paused";
 	return holds & VM_HOLD_BIRTH ? "prelaunch" : "running";
