@@ -4,10 +4,12 @@
 # host. The kernels are kept in build/lab/cache (or LAB_CACHE).
 
 LAB_AGENT := $(BUILD)/lab/agent
+LAB_RELAY := $(BUILD)/lab/relay
 LAB_TSC	  := $(BUILD)/lab/tsc
 
-# Static: it runs where there is no userland but busybox.
-$(LAB_AGENT): tests/lab/agent.c tests/lab/wire.h
+# Static: they run where there is no userland but busybox.
+$(LAB_AGENT): tests/lab/wire.h
+$(LAB_AGENT) $(LAB_RELAY): $(BUILD)/lab/%: tests/lab/%.c
 	$(call say,CC,$@)
 	@mkdir -p $(@D)
 	$(Q)$(CC) -std=gnu11 -D_GNU_SOURCE $(WARN) $(CFLAGS) -static -o $@ $<
@@ -18,9 +20,9 @@ $(LAB_TSC): tests/lab/tsc.c
 	$(Q)$(CC) -std=gnu11 -D_GNU_SOURCE $(WARN) $(CFLAGS) -o $@ $<
 
 .PHONY: check-lab
-check-lab: $(BUILD)/godwit $(LAB_AGENT) $(LAB_TSC)
+check-lab: $(BUILD)/godwit $(LAB_AGENT) $(LAB_RELAY) $(LAB_TSC)
 	$(Q)tests/lab/selftest
 	$(Q)LAB_CACHE="$${LAB_CACHE:-$(abspath $(BUILD))/lab/cache}" \
 		tests/lab/run --godwit $(BUILD)/godwit --agent $(LAB_AGENT) \
-		--tsc $(LAB_TSC) \
+		--relay $(LAB_RELAY) --tsc $(LAB_TSC) \
 		--logs $(BUILD)/lab/logs $(LAB_ARGS)

@@ -211,6 +211,16 @@ class Guest:
             raise LabError(f"{machine.name} exited with {status}: "
                            f"{machine.complaint()}")
 
+    def check_streams(self):
+        """Holds what its moves sent against FORMAT.md."""
+        captures = [capture for vmm in self.vmms
+                    for capture in vmm.captures]
+        if len(captures) != len(self.moves):
+            raise LabError(f"{len(captures)} captures of {len(self.moves)} "
+                           "moves")
+        for capture in captures:
+            capture.check()
+
     def leave(self):
         """Ends what is left of it, whatever happened."""
         for machine in self.machines + [self._next]:

@@ -14,6 +14,7 @@ import itertools
 import json
 
 from host import LabError
+from streams import Capture
 
 # Enough for these kernels, and half of it is empty: moves are to be many.
 MEMORY_MIB = 128
@@ -212,7 +213,7 @@ class Qemu:
 
 
 class Godwit:
-    """godwit."""
+    """godwit. What its moves send is captured."""
 
     name = "godwit"
     program = "godwit"
@@ -220,6 +221,8 @@ class Godwit:
 
     def __init__(self, host):
         self.host = host
+        # Of each move; None: a relay would be in the way.
+        self.captures = []
         self._numbers = itertools.count(1)
 
     @staticmethod
@@ -267,8 +270,13 @@ class Godwit:
 
     def begin(self, source, target):
         """Starts to move a guest; what outcome() wants."""
+        address = target.address
+        if self.captures is not None:
+            self.captures.append(
+                Capture(self.host, address.removeprefix("tcp:")))
+            address = f"tcp:127.0.0.1:{self.captures[-1].port}"
         return self.host.spawn(
-            [self.program, "migrate", source.name, "--to", target.address,
+            [self.program, "migrate", source.name, "--to", address,
              "--max-downtime", f"{PAUSE_LIMIT_MS}ms",
              "--on-timeout", "pause", "--abort-after", f"{ABORT_AFTER_S}s",
              "--json"], "godwit migrate")
@@ -277,6 +285,8 @@ class Godwit:
         """Waits for the end of a move: (what became of it, Report or words)."""
         status = command.wait(MOVE_S)
         words = command.errors + command.output()
+        if self.captures:
+            self.captures[-1].finish()
         if status == 0:
             result = json.loads(command.output())
             return MOVED, Report(result["total_ms"], result["downtime_ms"])

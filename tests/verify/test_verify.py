@@ -282,6 +282,15 @@ class Torn(unittest.TestCase):
         data[self.bare[0][0] + 5] ^= 1
         tool.verify(io.BytesIO(bytes(data)))
 
+    def test_a_capture_may_leave_page_data_out_and_must_say_so(self):
+        start, end = self.bare[0]
+        bare = self.stream[:start] + self.stream[end:]
+        source, _ = tool.verify(io.BytesIO(bare), has_page_data=False)
+        self.assertEqual(source.rounds[0].pages, 1)
+        for data, has_page_data in (bare, True), (self.stream, False):
+            with self.assertRaises(tool.Fault):
+                tool.verify(io.BytesIO(data), has_page_data=has_page_data)
+
     def test_every_record_left_out_doubled_or_swapped(self):
         records = a_move()
         optional = ("PING", "PAGES", "ZERO")
