@@ -88,20 +88,16 @@ static void blk_config_write(struct virtio *v __maybe_unused,
 {
 }
 
-static void order(struct virtio *v, unsigned int index, enum blk_order what)
-{
-	blk_of(v)->queues[index].order = what;
-	blk_io_tell(blk_of(v));
-}
-
 static void blk_start_queue(struct virtio *v, unsigned int index)
 {
-	order(v, index, BLK_ORDER_START);
+	blk_of(v)->queues[index].to_start = true;
+	blk_io_tell(blk_of(v));
 }
 
 static void blk_stop_queue(struct virtio *v, unsigned int index)
 {
-	order(v, index, BLK_ORDER_STOP);
+	blk_of(v)->queues[index].to_stop = true;
+	blk_io_tell(blk_of(v));
 }
 
 static void blk_forget(struct virtio *v)

@@ -24,15 +24,11 @@ struct blk_request {
 	struct iovec data[VIRTQUEUE_SEGMENTS];
 };
 
-enum blk_order {
-	BLK_ORDER_NONE,
-	BLK_ORDER_START,
-	BLK_ORDER_STOP,
-};
-
 /* A queue as its I/O thread has it. */
 struct blk_queue {
-	enum blk_order order; /* under the device's lock */
+	/* Orders, under the device's lock. Given both, it starts and stops. */
+	bool to_start;
+	bool to_stop;
 	bool serving;
 	bool stopping;	 /* was told to, and something is in flight */
 	bool given_back; /* since the guest was interrupted last */

@@ -334,13 +334,15 @@ static void take_orders(struct blk *blk)
 	for (unsigned int i = 0; i < blk->virtio.nqueues; i++) {
 		struct blk_queue *q = &blk->queues[i];
 
-		if (q->order == BLK_ORDER_START)
+		/* A stop comes after its start: what is kept stays kept. */
+		if (q->to_start)
 			start(blk, i);
-		if (q->order == BLK_ORDER_STOP) {
+		if (q->to_stop) {
 			q->serving = false;
 			q->stopping = true;
 		}
-		q->order = BLK_ORDER_NONE;
+		q->to_start = false;
+		q->to_stop = false;
 	}
 	pthread_mutex_unlock(&blk->virtio.dev.lock);
 }

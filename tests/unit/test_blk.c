@@ -594,6 +594,28 @@ START_TEST(blk_keeps_what_failed_and_tries_again_when_resumed)
 }
 END_TEST
 
+START_TEST(blk_keeps_what_failed_when_it_is_paused_as_soon_as_resumed)
+{
+	struct blk_state state, again;
+	struct drive *drive = drive_that_stopped(&state);
+	struct device *dev = drive->rig->base->dev;
+
+	/* With the lock held the I/O thread can't begin in between. */
+	pthread_mutex_lock(&dev->lock);
+	dev->ops->resume(dev);
+	dev->ops->pause(dev);
+	pthread_mutex_unlock(&dev->lock);
+	save(drive, &again);
+	ck_assert_uint_eq(again.nkept, state.nkept);
+	ck_assert_mem_eq(again.kept, state.kept,
+			 state.nkept * sizeof(state.kept[0]));
+	fail_errno = 0;
+	RIG_OP(drive->rig->base, resume);
+	check_retried(drive);
+	drive_free(drive);
+}
+END_TEST
+
 START_TEST(blk_that_moved_tries_again_at_the_target)
 {
 	struct blk_state state;
@@ -943,6 +965,7 @@ UNIT_SUITE("blk", blk_reads_what_was_written,
 	   blk_serves_all_queues_at_a_time, blk_shows_its_shape,
 	   blk_tells_the_guest_of_a_host_that_fails,
 	   blk_keeps_what_failed_and_tries_again_when_resumed,
+	   blk_keeps_what_failed_when_it_is_paused_as_soon_as_resumed,
 	   blk_that_moved_tries_again_at_the_target,
 	   blk_forgets_what_it_kept_of_a_queue_that_is_reset,
 	   blk_state_that_cannot_be_is_refused,
