@@ -79,7 +79,8 @@ struct blk {
 	struct blk_queue queues[BLK_QUEUES_MAX];
 	unsigned int first; /* the queue that is looked at first */
 	struct blk_request *free;
-	unsigned int nfree;
+	unsigned int nfree;	      /* with those that were never used */
+	unsigned int nused;	      /* of requests[], ever */
 	unsigned int nwaiting;	      /* to be tried again, of all queues */
 	struct blk_request *requests; /* BLK_DEPTH */
 	atomic_bool stop_asked;

@@ -68,12 +68,18 @@ static void put_free(struct blk *blk, struct blk_request *request)
 	blk->nfree++;
 }
 
+/* One that was used before, if there is any: others take no memory yet. */
 static struct blk_request *take_free(struct blk *blk)
 {
 	struct blk_request *request = blk->free;
 
-	blk->free = request->next;
 	blk->nfree--;
+	if (!request) {
+		request = &blk->requests[blk->nused++];
+		request->blk = blk;
+		return request;
+	}
+	blk->free = request->next;
 	return request;
 }
 
@@ -523,15 +529,12 @@ static void *io_main(void *opaque)
 
 static int make_requests(struct blk *blk, struct error *err)
 {
-	/* Touched one by one, so what is never used takes no memory. */
+	/* Untouched until take_free() gets to it. */
 	blk->requests = calloc(BLK_DEPTH, sizeof(*blk->requests));
 	if (!blk->requests)
 		return error_set(err, -ENOMEM, "%s: out of memory",
 				 blk->virtio.dev.id);
-	for (unsigned int i = BLK_DEPTH; i-- > 0;) {
-		blk->requests[i].blk = blk;
-		put_free(blk, &blk->requests[i]);
-	}
+	blk->nfree = BLK_DEPTH;
 	return 0;
 }
 

@@ -6,9 +6,10 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <sys/mman.h>
 
 #include "devices/backend/disk.h"
-#include "devices/virtio/blk.h"
+#include "devices/virtio/blk_internal.h"
 #include "tests/unit/virtio_rig.h"
 #include "vmm/sandbox.h"
 
@@ -863,6 +864,31 @@ END_TEST
 
 /* ---- making ---- */
 
+/* Has the page that @at lies in ever been touched? */
+static bool is_touched(const void *at)
+{
+	uintptr_t page = (uintptr_t)at & ~(uintptr_t)(GUEST_PAGE_SIZE - 1);
+	unsigned char resident;
+
+	ck_assert_int_eq(mincore((void *)page, 1, &resident), 0);
+	return resident & 1;
+}
+
+START_TEST(blk_takes_no_memory_for_requests_that_are_not_made)
+{
+	struct drive *drive = drive_new("queues=2", false);
+	struct device *dev = drive->rig->base->dev;
+	struct blk *blk = container_of(dev, struct blk, virtio.dev);
+
+	for (unsigned int i = 0; i < BLK_DEPTH; i++)
+		ck_assert_int_eq(do_one(drive, BLK_T_IN, i, DATA, 512), 0);
+	ck_assert(is_touched(&blk->requests[0].chain.iov[0]));
+	for (unsigned int i = 2; i < BLK_DEPTH; i++)
+		ck_assert(!is_touched(&blk->requests[i].chain.iov[0]));
+	drive_free(drive);
+}
+END_TEST
+
 START_TEST(blk_options_are_what_they_say)
 {
 	static const char *const bad[] = {
@@ -972,6 +998,7 @@ UNIT_SUITE("blk", blk_reads_what_was_written,
 	   blk_pauses_with_nothing_in_flight,
 	   blk_settles_by_a_flush_since_the_last_pause, blk_hands_its_disk_over,
 	   blk_takes_its_disk_back_in_the_background,
+	   blk_takes_no_memory_for_requests_that_are_not_made,
 	   blk_options_are_what_they_say,
 #if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
 	   blk_does_its_work_in_the_cage,
