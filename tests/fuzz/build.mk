@@ -28,4 +28,8 @@ fuzz-bins: $(FUZZ_NAMES:%=$(BUILD)/tests/fuzz/fuzz_%)
 
 $(BUILD)/tests/fuzz/fuzz_%: $(BUILD)/tests/fuzz/fuzz_%.o $(BUILD)/libgodwit.a
 	$(call say,LINK,$@)
-	$(Q)$(CC) $(CFLAGS) -fsanitize=fuzzer -o $@ $^ $(LDLIBS)
+	$(Q)$(CC) $(CFLAGS) -fsanitize=fuzzer $(FUZZ_LDFLAGS) -o $@ $^ $(LDLIBS)
+
+# Calls that a fuzzer lets fail.
+$(BUILD)/tests/fuzz/fuzz_blk: FUZZ_LDFLAGS = \
+	   $(patsubst %,-Wl$(comma)--wrap=%,pwritev fdatasync)
