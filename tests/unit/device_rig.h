@@ -48,7 +48,7 @@ struct device_rig {
 	unsigned int resets;
 	unsigned int exits;
 	uint8_t exit_status;
-	unsigned int stops;
+	_Atomic unsigned int stops;
 };
 
 void irq_set_line(struct irq *irq, uint32_t gsi, bool level)

@@ -80,8 +80,8 @@ static inline void vring_offer(struct vring *ring, uint16_t head)
 		    ring->avail + 4 + 2ULL * (ring->avail_idx % ring->size),
 		    head);
 	ring->avail_idx++;
-	__atomic_thread_fence(__ATOMIC_SEQ_CST);
-	vring_put16(ring, ring->avail + 2, ring->avail_idx);
+	__atomic_store_n((uint16_t *)memory_hva(ring->mem, ring->avail + 2, 2),
+			 ring->avail_idx, __ATOMIC_SEQ_CST);
 }
 
 static inline void vring_set_avail_flags(struct vring *ring, uint16_t flags)
