@@ -36,6 +36,8 @@ $(BUILD)/tests/unit/test_disk: UNIT_LDFLAGS = \
 	   $(patsubst %,-Wl$(comma)--wrap=%,fcntl preadv pwritev fallocate)
 $(BUILD)/tests/unit/test_blk: UNIT_LDFLAGS = \
 	   $(patsubst %,-Wl$(comma)--wrap=%,pwritev fdatasync)
+$(BUILD)/tests/unit/test_fairness: UNIT_LDFLAGS = \
+	   $(patsubst %,-Wl$(comma)--wrap=%,pwritev getrandom)
 
 check-unit: $(UNIT_BINS)
 	$(Q)failed=0; for t in $^; do \

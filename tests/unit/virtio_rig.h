@@ -50,6 +50,7 @@ struct virtio_rig {
 	struct device_rig *base;
 	struct device *host;
 	struct memory *mem;
+	unsigned int slot; /* of the device whose registers are meant */
 	struct doorbell doorbell;
 	struct {
 		uint64_t gpa; /* 0: none */
@@ -129,6 +130,7 @@ static struct virtio_rig *virtio_rig_new(virtio_rig_create_fn *create,
 	struct error err = { "" };
 
 	ck_assert_ptr_nonnull(rig);
+	rig->slot = 1;
 	rig->base = rig_new();
 	ck_assert(!memory_create(VIRTIO_RIG_RAM, false, &rig->mem, &err));
 	rig->base->env.memory = rig->mem;
@@ -166,16 +168,21 @@ static void poke(struct virtio_rig *rig, uint64_t gpa, uint64_t value,
 	ck_assert(bus_write(&rig->base->mmio, gpa, &value, size));
 }
 
+static uint64_t config_at(const struct virtio_rig *rig, unsigned int offset)
+{
+	return LAYOUT_PCI_ECAM + rig->slot * 0x8000ULL + offset;
+}
+
 static uint32_t config_read(struct virtio_rig *rig, unsigned int offset,
 			    unsigned int size)
 {
-	return (uint32_t)peek(rig, LAYOUT_PCI_ECAM + 0x8000 + offset, size);
+	return (uint32_t)peek(rig, config_at(rig, offset), size);
 }
 
 static void config_write(struct virtio_rig *rig, unsigned int offset,
 			 uint32_t value, unsigned int size)
 {
-	poke(rig, LAYOUT_PCI_ECAM + 0x8000 + offset, value, size);
+	poke(rig, config_at(rig, offset), value, size);
 }
 
 static uint64_t bar(struct virtio_rig *rig, unsigned int index)
