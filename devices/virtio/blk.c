@@ -154,11 +154,13 @@ static void blk_snapshot(struct device *dev, void *state)
 	memcpy(s->kept, blk->kept, sizeof(s->kept));
 }
 
-/* One chain can't wait twice, and what was given back doesn't. */
+/*
+ * What was given back doesn't wait. One chain may wait twice: a driver that
+ * breaks the rules offers it twice.
+ */
 static int check_kept(const struct blk *blk, const struct blk_state *s,
 		      struct error *err)
 {
-	bool seen[BLK_QUEUES_MAX][VIRTQUEUE_SIZE_MAX] = { { false } };
 	uint16_t left[BLK_QUEUES_MAX];
 
 	for (unsigned int i = 0; i < blk->virtio.nqueues; i++) {
@@ -171,13 +173,11 @@ static int check_kept(const struct blk *blk, const struct blk_state *s,
 		uint16_t head = s->kept[i].head;
 
 		if (queue >= blk->virtio.nqueues ||
-		    head >= s->virtio.queues[queue].ring.size || !left[queue] ||
-		    seen[queue][head])
+		    head >= s->virtio.queues[queue].ring.size || !left[queue])
 			return error_set(err, -EINVAL,
 					 "%s: kept %u: head %u of queue %u is "
 					 "none that can wait",
 					 blk->virtio.dev.id, i, head, queue);
-		seen[queue][head] = true;
 		left[queue]--;
 	}
 	return 0;
