@@ -19,7 +19,7 @@
 #define WIRE_VERSION_MAX 1
 
 #define WIRE_SESSION_SIZE 16
-#define WIRE_TEXT_MAX	  400
+#define WIRE_TEXT_MAX	  1000
 
 /* A reader skips an unknown record with this bit and refuses one without. */
 #define WIRE_OPTIONAL 0x80000000u

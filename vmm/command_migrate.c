@@ -309,7 +309,10 @@ static int finish_without_report(struct follow *follow, bool started,
 			  "target does not answer; see `godwit resolve %s`",
 			  name);
 	else if (started)
-		error_prefix(err, "uncertain");
+		error_set(err, -ECONNRESET,
+			  "uncertain: its process has ended; the guest runs at "
+			  "the target if the log there says so, and else it "
+			  "died with its process");
 	if (follow->options->json)
 		print_json(follow, started ? "uncertain" : "failed", err);
 	else

@@ -200,8 +200,14 @@ static int open_unix(struct console *console, const char *path,
 static int open_file(struct console *console, const char *path,
 		     struct error *err)
 {
-	console->out =
-		open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+	/* A FIFO that nobody reads is not waited for. */
+	console->out = open(
+		path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NONBLOCK,
+		0644);
+	if (console->out < 0 && errno == ENXIO)
+		return error_set(err, -ENXIO,
+				 "it is a FIFO that nobody reads; open its "
+				 "other end first");
 	if (console->out < 0)
 		return error_set(err, -errno, "%s", strerror(errno));
 	console->owned = true;

@@ -329,6 +329,25 @@ void disks_offer(struct disks *disks, const struct wire_config *config,
 
 /* ---- opening ---- */
 
+/* Locked by this very command would be blamed on another VM. */
+static int check_twice(const struct disks *disks, uint32_t at,
+		       struct error *err)
+{
+	uint64_t dev, ino, other_dev, other_ino;
+
+	disk_inode(disks->named[at], &dev, &ino);
+	for (uint32_t i = 0; i < at; i++) {
+		disk_inode(disks->named[i], &other_dev, &other_ino);
+		if (dev == other_dev && ino == other_ino)
+			return error_set(err, -EINVAL,
+					 "--disk %s: it is the image of %s "
+					 "already; give each disk its own",
+					 disks->options->disks[at].path,
+					 disks->options->disks[i].id);
+	}
+	return 0;
+}
+
 static int open_one(struct disks *disks, uint32_t at, struct error *err)
 {
 	const struct disk_options *options = &disks->options->disks[at];
@@ -344,8 +363,11 @@ static int open_one(struct disks *disks, uint32_t at, struct error *err)
 	struct disk **ret = &disks->named[at];
 	int rc = disk_open(&params, ret, err);
 
-	if (!disks->listens)
+	if (!disks->listens) {
+		if (!rc)
+			rc = check_twice(disks, at, err);
 		return rc ? rc : disk_lock(*ret, err);
+	}
 	/* Whether the guest only reads it is known when it comes. */
 	if (rc == -EACCES || rc == -EROFS || rc == -EPERM) {
 		params.readonly = true;

@@ -20,7 +20,7 @@ int(error_set)(struct error *err, int code, const char *fmt, ...)
 
 void error_prefix(struct error *err, const char *fmt, ...)
 {
-	char context[ERROR_TEXT_MAX];
+	char context[ERROR_TEXT_MAX / 2];
 	char text[ERROR_TEXT_MAX];
 	va_list ap;
 
@@ -28,8 +28,10 @@ void error_prefix(struct error *err, const char *fmt, ...)
 	vsnprintf(context, sizeof(context), fmt, ap);
 	va_end(ap);
 	memcpy(text, err->text, sizeof(text));
-	/* A text too long for the buffer loses its tail, never its head. */
-	snprintf(err->text, sizeof(err->text), "%.*s: %.*s",
-		 (int)(sizeof(err->text) / 2), context,
-		 (int)(sizeof(err->text) / 2) - 4, text);
+	/*
+	 * What is too long for the buffer loses its tail, where the remedy is:
+	 * of the context first, which is to be no more than half.
+	 */
+	snprintf(err->text, sizeof(err->text), "%s: %.*s", context,
+		 (int)(sizeof(err->text) - strlen(context) - 3), text);
 }

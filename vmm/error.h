@@ -12,7 +12,7 @@
 
 #include "vmm/util.h"
 
-#define ERROR_TEXT_MAX 512
+#define ERROR_TEXT_MAX 1024
 
 struct error {
 	char text[ERROR_TEXT_MAX];

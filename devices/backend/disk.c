@@ -41,7 +41,7 @@ static int open_failed(const struct disk *disk, int code, struct error *err)
 {
 	const char *remedy = "";
 
-	if (code == -ENOENT)
+	if (code == -ENOENT && strncmp(disk->given, "/dev/", 5) != 0)
 		remedy = "; `truncate -s SIZE FILE` makes an empty disk";
 	else if (code == -EINVAL && disk->direct)
 		remedy = "; its filesystem may have no O_DIRECT: leave out "
@@ -180,8 +180,11 @@ static int look_size(struct disk *disk, const struct stat *stat,
 				  strerror(errno));
 	if (!disk->size)
 		return disk_error(disk, err, -EINVAL,
-				  "it is empty; `truncate -s SIZE FILE` gives "
-				  "it a size");
+				  disk->block_device
+					  ? "it has no size: nothing is "
+					    "attached to the device"
+					  : "it is empty; `truncate -s SIZE "
+					    "FILE` gives it a size");
 	return 0;
 }
 
