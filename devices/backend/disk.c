@@ -37,11 +37,17 @@ int disk_error(const struct disk *disk, struct error *err, int code,
 
 /* ---- opening ---- */
 
+/* Where a file in a device's place would be a surprise. */
+static bool is_in_dev(const char *path)
+{
+	return !strncmp(path, "/dev/", 5) && strncmp(path, "/dev/shm/", 9) != 0;
+}
+
 static int open_failed(const struct disk *disk, int code, struct error *err)
 {
 	const char *remedy = "";
 
-	if (code == -ENOENT && strncmp(disk->given, "/dev/", 5) != 0)
+	if (code == -ENOENT && !is_in_dev(disk->given))
 		remedy = "; `truncate -s SIZE FILE` makes an empty disk";
 	else if (code == -EINVAL && disk->direct)
 		remedy = "; its filesystem may have no O_DIRECT: leave out "
