@@ -4,11 +4,11 @@
  * virtio.h. Sections are those of VIRTIO 1.2.
  *
  * A queue is served exactly while all of this holds: it is enabled, the driver
- * has set DRIVER_OK, nobody has found fault (NEEDS_RESET), and the device is
- *not paused. serve() starts it when the last of these comes true; stop() ends
- *it when the first ceases, or a reset begins, during which the driver isn't
- *heard. Between the two lies the device's own time: virtio_queue_stopped() says
- *that it is over.
+ * has set DRIVER_OK, nobody has found fault (NEEDS_RESET), and the device isn't
+ * paused. serve() starts it when the last of these comes true; stop() ends it
+ * when the first ceases, or a reset begins, during which the driver isn't
+ * heard. Between the two lies the device's own time: virtio_queue_stopped()
+ * says that it is over.
  *
  *	IDLE --serve()--> SERVED --stop()--> STOPPING --stopped()--> IDLE
  *
