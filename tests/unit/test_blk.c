@@ -26,6 +26,7 @@
 /* ---- a host that fails when told to ---- */
 
 static _Atomic int fail_errno; /* of all that writes; 0: all is well */
+static _Atomic unsigned int nfailed;
 static _Atomic unsigned int nflushes;
 
 ssize_t __real_pwritev(int fd, const struct iovec *iov, int n, off_t offset);
@@ -37,6 +38,7 @@ ssize_t __wrap_pwritev(int fd, const struct iovec *iov, int n, off_t offset)
 {
 	if (!fail_errno)
 		return __real_pwritev(fd, iov, n, offset);
+	nfailed++;
 	errno = fail_errno;
 	return -1;
 }
@@ -46,6 +48,7 @@ int __wrap_fdatasync(int fd)
 	nflushes++;
 	if (!fail_errno)
 		return __real_fdatasync(fd);
+	nfailed++;
 	errno = fail_errno;
 	return -1;
 }
@@ -113,6 +116,7 @@ static void backing_init(struct backing *backing, const char *options,
 	int fd;
 
 	fail_errno = 0;
+	nfailed = 0;
 	*backing = (struct backing){ .path = "/dev/shm/godwit-blk-XXXXXX",
 				     .options = options,
 				     .by_fd = by_fd };
@@ -554,7 +558,8 @@ static struct drive *drive_that_stopped(struct blk_state *state)
 	offer(drive, 1, 2, BLK_T_OUT, 2, DATA, 512);
 	notify(drive->rig, 0);
 	notify(drive->rig, 1);
-	while (!drive->rig->base->stops)
+	/* The first asks for the stop: it may come before the last is taken. */
+	while (nfailed < 3 || !drive->rig->base->stops)
 		sched_yield();
 	RIG_OP(drive->rig->base, pause);
 	save(drive, state);
