@@ -58,7 +58,7 @@ enum pacing_on_timeout {
 
 struct pacing_params {
 	uint64_t max_downtime_ns;
-	uint64_t timeout_ns; /* of the rounds; 0: none */
+	uint64_t timeout_ns; /* of all before the pause; 0: none */
 	enum pacing_on_timeout on_timeout;
 	bool offline; /* pause first, copy once */
 };
@@ -179,7 +179,7 @@ void pacing_predict(const struct pacing *p, uint64_t dirty_pages,
 
 /**
  * pacing_decide() - what to do after the last noted round. Call once a round.
- * @elapsed_ns: since round 0 began.
+ * @elapsed_ns: since the migration began.
  *
  * SWITCH only when the prediction is within the threshold, disks have been
  * flushed, and what @prepare asks for was done in an earlier round; even then

@@ -30,7 +30,6 @@
 
 struct precopy {
 	struct source *s;
-	uint64_t start_ns;
 	uint64_t round_start_ns;
 	/* by the cap */
 	double debt;	  /* bytes that were sent too early */
@@ -60,12 +59,18 @@ static int sleep_until(struct source *s, uint64_t until_ns, struct error *err)
 	return 0;
 }
 
+/* Since the user asked for the move: that is what a timeout counts from. */
+static uint64_t elapsed_ns(const struct source *s)
+{
+	return clock_ns() - s->report.start_ns;
+}
+
 /* The round has taken so long that the user has something to say to it. */
 static bool is_late(const struct precopy *p)
 {
 	uint64_t timeout = p->s->params.timeout_ns;
 
-	return timeout && clock_ns() - p->start_ns >= timeout;
+	return timeout && elapsed_ns(p->s) >= timeout;
 }
 
 /* What is left of the debt; the cap may be another than a moment ago. */
@@ -147,7 +152,7 @@ static int acknowledged(struct source *s, uint32_t number, struct error *err)
 {
 	struct wire_round ack = { 0 };
 	struct record record;
-	int rc = source_expect(s, WIRE_ROUND_ACK, &record, source_patience(),
+	int rc = source_expect(s, WIRE_ROUND_ACK, &record, source_patience(s),
 			       err);
 
 	if (!rc)
@@ -170,16 +175,16 @@ static int send_round(struct precopy *p, uint32_t number,
 
 	*counts = (struct page_counts){ 0 };
 	rc = stream_send_struct(s->stream, WIRE_ROUND, wire_round_visit, &round,
-				source_patience(), err);
+				source_patience(s), err);
 	if (!rc)
 		rc = page_sender_send(s->sender, s->dirty,
-				      source_patience() - clock_ns(), pace, p,
+				      time_left(source_patience(s)), pace, p,
 				      counts, err);
 	end.pages = counts->pages + counts->zero_pages;
 	if (!rc)
 		rc = stream_send_struct(s->stream, WIRE_ROUND_END,
 					wire_round_end_visit, &end,
-					source_patience(), err);
+					source_patience(s), err);
 	return rc ? rc : acknowledged(s, number, err);
 }
 
@@ -258,7 +263,7 @@ static void decide(struct precopy *p, struct pacing_decision *ret)
 
 	pacing_set_max_downtime(&s->pacing, s->max_downtime_ns);
 	pacing_set_cap(&s->pacing, s->bandwidth_cap);
-	pacing_decide(&s->pacing, clock_ns() - p->start_ns, ret);
+	pacing_decide(&s->pacing, elapsed_ns(s), ret);
 	log_info("migration: rounds: %s: %s", pacing_action_name(ret->action),
 		 ret->reason);
 	pthread_mutex_lock(&s->lock);
@@ -269,9 +274,7 @@ static void decide(struct precopy *p, struct pacing_decision *ret)
 
 int precopy_run(struct source *s, struct error *err)
 {
-	struct precopy p = { .s = s,
-			     .start_ns = clock_ns(),
-			     .debt_ns = clock_ns() };
+	struct precopy p = { .s = s, .debt_ns = clock_ns() };
 	struct pacing_decision decision;
 	int rc = 0;
 

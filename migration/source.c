@@ -37,8 +37,7 @@
 #define ASK_PATIENCE	 (2 * NS_PER_S)
 #define ASK_INTERVAL_MS	 500
 #define GOODBYE_PATIENCE (1 * NS_PER_S)
-#define IMAGE_PIECE	 (128 * KIB)
-#define PINGS		 5
+#define TIMEOUT_GRACE	 (1 * NS_PER_S)
 
 const struct source_params source_params_default = {
 	.max_downtime_ns = 10 * NS_PER_MS,
@@ -221,6 +220,22 @@ void source_set_bandwidth(struct source *s, uint64_t bytes_per_s)
 	s->bandwidth_cap = bytes_per_s;
 }
 
+/* Where the user's timeout ends the wait for a peer that does not answer. */
+static uint64_t timeout_deadline(const struct source *s)
+{
+	if (!s->params.timeout_ns ||
+	    s->params.on_timeout != SOURCE_TIMEOUT_CANCEL)
+		return STREAM_NO_DEADLINE;
+	return s->report.start_ns + s->params.timeout_ns;
+}
+
+/* A round that is under way may end by itself, and say what is missing. */
+static void allow_grace(struct source *s)
+{
+	if (s->deadline_ns != STREAM_NO_DEADLINE)
+		s->deadline_ns += TIMEOUT_GRACE;
+}
+
 static int before_the_pause(struct source *s, struct error *err)
 {
 	const char *never = vm_never_migrates(s->vm);
@@ -233,6 +248,7 @@ static int before_the_pause(struct source *s, struct error *err)
 		return rc;
 	set_status(s, STATUS_ACTIVE);
 	source_enter_phase(s, PHASE_ROUNDS);
+	allow_grace(s);
 	rc = dirty_start(s->dirty, vm_host(s->vm)->kvm->pagemap_fd, err);
 	if (rc || s->params.offline)
 		return rc;
@@ -266,15 +282,7 @@ static uint64_t abort_deadline(const struct source *s, uint64_t pause_ns)
 
 static uint64_t pause_patience(const struct source *s)
 {
-	return MIN(s->abort_ns, source_patience());
-}
-
-static uint64_t pause_left(const struct source *s)
-{
-	uint64_t until = pause_patience(s);
-	uint64_t now = clock_ns();
-
-	return until > now ? until - now : 0;
+	return MIN(s->abort_ns, source_patience(s));
 }
 
 static int send_final(struct source *s, struct error *err)
@@ -286,8 +294,9 @@ static int send_final(struct source *s, struct error *err)
 	rc = stream_send(s->stream, WIRE_PAUSED, NULL, 0, pause_patience(s),
 			 err);
 	if (!rc)
-		rc = page_sender_send(s->sender, s->dirty, pause_left(s),
-				      final_pace, s, &counts, err);
+		rc = page_sender_send(s->sender, s->dirty,
+				      time_left(pause_patience(s)), final_pace,
+				      s, &counts, err);
 	if (!rc)
 		rc = source_send_state(s, pause_patience(s), err);
 	pthread_mutex_lock(&s->lock);
@@ -310,6 +319,7 @@ static int pause_and_load(struct source *s, struct error *err)
 
 	set_status(s, STATUS_DEVICE);
 	source_enter_phase(s, PHASE_STOP);
+	s->deadline_ns = STREAM_NO_DEADLINE;
 	s->pause_ns = clock_ns();
 	s->abort_ns = abort_deadline(s, s->pause_ns);
 	vm_hold(s->vm, VM_HOLD_MIGRATION);
@@ -533,8 +543,13 @@ int source_run(struct source *s, struct error *err)
 	s->report.start_ns = clock_ns();
 	s->phase_start_ns = s->report.start_ns;
 	pthread_mutex_unlock(&s->lock);
+	s->deadline_ns = timeout_deadline(s);
 	set_status(s, STATUS_SETUP);
 	rc = before_the_pause(s, err);
+	if (rc == STREAM_DEADLINE && clock_ns() >= s->deadline_ns) {
+		error_prefix(err, "timeout");
+		rc = -ETIME;
+	}
 	if (!rc)
 		rc = pause_and_load(s, err);
 	if (!rc)

@@ -26,7 +26,7 @@ struct source_params {
 	uint64_t max_downtime_ns;
 	uint64_t abort_after_ns; /* pause to LOADED; 0: 30 × max_downtime */
 	uint64_t bandwidth;	 /* bytes a second in pre-copy; 0: no cap */
-	uint64_t timeout_ns;	 /* of pre-copy; 0: none */
+	uint64_t timeout_ns;	 /* from the start to the pause; 0: none */
 	enum source_on_timeout on_timeout;
 	bool offline; /* pause first, then copy once */
 };

@@ -30,10 +30,11 @@ struct source {
 	struct pacing pacing;
 	uint64_t state_deadline_ns;
 	uint64_t phase_start_ns;
-	uint64_t pause_ns; /* when the pause began */
-	uint64_t abort_ns; /* when it is called off */
-	bool nacked;	   /* the target has said that it never ran the guest */
-	bool forced;	   /* switched over at the timeout, whatever it costs */
+	uint64_t deadline_ns; /* before the pause; STREAM_NO_DEADLINE */
+	uint64_t pause_ns;    /* when the pause began */
+	uint64_t abort_ns;    /* when it is called off */
+	bool nacked; /* the target has said that it never ran the guest */
+	bool forced; /* switched over at the timeout, whatever it costs */
 
 	_Atomic uint64_t max_downtime_ns;
 	_Atomic uint64_t bandwidth_cap; /* bytes a second; 0: none */
@@ -47,9 +48,9 @@ struct source {
 
 /**
  * source_patience() - the deadline of a step in which the peer's answer, or
- * its taking what we send, is due.
+ * its taking what we send, is due: never later than the user's timeout.
  */
-uint64_t source_patience(void);
+uint64_t source_patience(const struct source *s);
 
 /**
  * source_enter_phase() - the phase before ends here.

@@ -22,9 +22,9 @@
 #define IMAGE_PIECE	 (128 * KIB)
 #define PINGS		 5
 
-uint64_t source_patience(void)
+uint64_t source_patience(const struct source *s)
 {
-	return clock_ns() + SILENCE_MS * NS_PER_MS;
+	return MIN(clock_ns() + SILENCE_MS * NS_PER_MS, s->deadline_ns);
 }
 
 int source_expect(struct source *s, enum wire_type type, struct record *ret,
@@ -76,14 +76,16 @@ static int say_hello(struct source *s, struct error *err)
 	struct record record;
 	int rc;
 
-	rc = source_connect(s, clock_ns() + CONNECT_PATIENCE, &s->stream, err);
+	rc = source_connect(s,
+			    MIN(clock_ns() + CONNECT_PATIENCE, s->deadline_ns),
+			    &s->stream, err);
 	if (rc)
 		return rc;
 	source_fill_hello(s, &hello);
 	rc = stream_send_struct(s->stream, WIRE_HELLO, wire_hello_visit, &hello,
-				source_patience(), err);
+				source_patience(s), err);
 	if (!rc)
-		rc = source_expect(s, WIRE_WELCOME, &record, source_patience(),
+		rc = source_expect(s, WIRE_WELCOME, &record, source_patience(s),
 				   err);
 	if (!rc)
 		rc = stream_decode(&record, wire_welcome_visit, &welcome, err);
@@ -142,11 +144,11 @@ static int send_config(struct source *s, struct error *err)
 	config->initrd_size = vm_image(s->vm)->initrd_size;
 	describe_disks(s, config);
 	rc = stream_send_struct(s->stream, WIRE_CONFIG, wire_config_visit,
-				config, source_patience(), err);
+				config, source_patience(s), err);
 	free(config);
 	if (rc)
 		return rc;
-	return source_expect(s, WIRE_ACCEPT, &record, source_patience(), err);
+	return source_expect(s, WIRE_ACCEPT, &record, source_patience(s), err);
 }
 
 /* One file of the boot image, from @offset of the image on. */
@@ -161,7 +163,7 @@ static int send_image_file(struct source *s, int fd, uint64_t size,
 			return error_set(err, rc, "boot image at %llu: %s",
 					 (unsigned long long)at, strerror(-rc));
 		rc = stream_send_image(s->stream, offset + at, piece, len,
-				       source_patience(), err);
+				       source_patience(s), err);
 		if (rc)
 			return rc;
 		at += len;
@@ -215,12 +217,12 @@ int source_send_state(struct source *s, uint64_t deadline_ns, struct error *err)
 int source_drain(struct source *s, struct error *err)
 {
 	struct record record;
-	int rc = stream_send(s->stream, WIRE_PING, NULL, 0, source_patience(),
+	int rc = stream_send(s->stream, WIRE_PING, NULL, 0, source_patience(s),
 			     err);
 
 	if (rc)
 		return rc;
-	return source_expect(s, WIRE_PONG, &record, source_patience(), err);
+	return source_expect(s, WIRE_PONG, &record, source_patience(s), err);
 }
 
 static int ping(struct source *s, struct error *err)
@@ -266,12 +268,12 @@ static int rehearse(struct source *s, struct error *err)
 
 	if (!rc)
 		rc = stream_send(s->stream, WIRE_REHEARSE, NULL, 0,
-				 source_patience(), err);
+				 source_patience(s), err);
 	if (!rc)
-		rc = source_send_state(s, source_patience(), err);
+		rc = source_send_state(s, source_patience(s), err);
 	if (!rc)
 		rc = source_expect(s, WIRE_REHEARSED, &record,
-				   source_patience(), err);
+				   source_patience(s), err);
 	if (!rc)
 		rc = stream_decode(&record, wire_load_times_visit, &times, err);
 	if (rc)

@@ -50,6 +50,17 @@ static inline uint64_t div_round_up(uint64_t value, uint64_t by)
 uint64_t clock_ns(void);
 
 /**
+ * time_left() - nanoseconds until @deadline_ns of clock_ns(); 0 when it has
+ * passed.
+ */
+static inline uint64_t time_left(uint64_t deadline_ns)
+{
+	uint64_t now = clock_ns();
+
+	return deadline_ns > now ? deadline_ns - now : 0;
+}
+
+/**
  * clock_real_ns() - CLOCK_REALTIME, in nanoseconds since 1970.
  */
 uint64_t clock_real_ns(void);

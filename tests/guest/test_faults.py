@@ -20,22 +20,25 @@ BEFORE_COMMIT = ("HELLO", "CONFIG", "REHEARSE", "ROUND", "PAUSED", "LOADED")
 class Move:
     """A move of heartbeat that stands still at a record."""
 
-    def __init__(self, world, record, *options):
+    def __init__(self, world, record, *options, name="bird"):
         self.world = world
+        self.name = name
         self.a, self.b = world.hosts()
         self.listener = self.b.listen()
         self.relay = world.relay(self.listener.address, faults=True)
         self.gate = self.relay.hold(record)
-        self.vm = self.a.run("heartbeat")
+        self.vm = self.a.run("heartbeat", name=name)
         self.vm.out.wait(r"\.")
-        self.command = self.a.start_migrate(self.relay.address, *options)
+        self.command = self.a.start_migrate(self.relay.address, *options,
+                                           name=name)
         self.gate.wait()
 
     def expect_kept(self):
         """The source has the guest, it runs, and all is well in it."""
         self.command.expect_exit(1)
         self.vm.out.wait_more(100)
-        check(self.a.status()["running"], "it does not run at the source")
+        check(self.a.status(self.name)["running"],
+              "it does not run at the source")
         wait_until(lambda: not self.b.list(), "nothing is left at the target")
         equal(self.listener.console(), b"", "the console at the target")
         self.vm.send(b"q")
@@ -362,6 +365,24 @@ def a_target_that_says_nothing_can_be_cancelled(world):
     a.command("cancel", "bird")
     command.expect_exit(1)
     vm.out.wait_more(100)
+
+
+@test
+def a_target_that_says_nothing_is_given_up_at_the_timeout(world):
+    a = world.host("a")
+    a.run("heartbeat").out.wait(r"\.")
+    address, accept = world.accept_one()
+    command = a.start_migrate(address, "--timeout", "200ms")
+    accept().expect("HELLO")
+    command.expect_exit(1)
+    check("timeout: the peer does not answer" in command.err.text(),
+          command.err.text())
+    move = Move(world, "ROUND_ACK", "--timeout", "1s", name="other")
+    move.command.expect_exit(1)
+    check("timeout: the peer does not answer" in move.command.err.text(),
+          move.command.err.text())
+    move.gate.close()
+    move.expect_kept()
 
 
 def answered_with(world, a, answer, said):
