@@ -109,7 +109,8 @@ int __must_check transport_listen(const struct address *address,
 
 /**
  * transport_tune() - set up a connected socket for a migration: non-blocking,
- * no Nagle, dead peers noticed within @silence_ms.
+ * no Nagle, dead peers noticed within @silence_ms, a buffer that suits a peer
+ * on the same host.
  */
 void transport_tune(int fd, unsigned int silence_ms);
 
