@@ -39,6 +39,7 @@
 #include "devices/serial.h"
 #include "vmm/bus.h"
 #include "vmm/irq.h"
+#include "vmm/log.h"
 #include "vmm/loop.h"
 
 /* Registers, datasheet section 8.0, table II. */
@@ -110,6 +111,7 @@ struct serial {
 	bool claimed; /* the ports are on the bus */
 	bool running; /* not paused */
 	bool line;    /* what the interrupt line was last driven to */
+	bool lost;    /* output was, and the user has been told */
 	struct serial_state state;
 };
 
@@ -167,9 +169,10 @@ static bool serial_can_receive(const struct serial *uart)
  * non-blocking.
  *
  * Return: false when the host can't take it now. A byte that can never be
- * taken (the reader is gone, the disk is full) counts as taken.
+ * taken (the reader is gone, the disk is full) counts as taken, and the user
+ * is told so once.
  */
-static bool serial_emit(const struct serial *uart, uint8_t byte)
+static bool serial_emit(struct serial *uart, uint8_t byte)
 {
 	struct pollfd out = { .fd = uart->out_fd, .events = POLLOUT };
 	ssize_t n;
@@ -179,7 +182,14 @@ static bool serial_emit(const struct serial *uart, uint8_t byte)
 	if (poll(&out, 1, 0) <= 0)
 		return false;
 	n = write(uart->out_fd, &byte, 1);
-	return n >= 0 || (errno != EAGAIN && errno != EINTR);
+	if (n < 0 && (errno == EAGAIN || errno == EINTR))
+		return false;
+	if (n < 0 && !uart->lost) {
+		log_warn("console: %s; what the guest says is lost",
+			 strerror(errno));
+		uart->lost = true;
+	}
+	return true;
 }
 
 static void serial_drain(struct serial *uart)

@@ -2,6 +2,8 @@
 /*
  * Reports for programs and for people; see report.h.
  */
+#include <string.h>
+
 #include "migration/report.h"
 
 static const char *const status_names[] = {
@@ -117,10 +119,13 @@ static void print_phases(const struct report *report, FILE *to)
 void report_print(const struct report *report, FILE *to)
 {
 	if (report->status != STATUS_COMPLETED) {
-		fprintf(to, "%s in phase %s after %.1f ms: %s\n",
+		bool said =
+			!strcmp(report->error, status_names[report->status]);
+
+		fprintf(to, "%s in phase %s after %.1f ms%s%s\n",
 			status_names[report->status],
 			phase_names[report->phase], ms(report->total_ns),
-			report->error);
+			said ? "" : ": ", said ? "" : report->error);
 		return;
 	}
 	fprintf(to,

@@ -352,8 +352,12 @@ int transport_listen(const struct address *address, uint16_t *ret_port,
 		int code = -errno;
 
 		close(fd);
-		return error_set(err, code, "listen on %s: %s", address->text,
-				 strerror(-code));
+		return error_set(err, code, "listen on %s: %s%s", address->text,
+				 strerror(-code),
+				 code == -EADDRINUSE
+					 ? "; somebody listens there: take "
+					   "another, or end that one first"
+					 : "");
 	}
 	if (address->kind == ADDRESS_TCP)
 		*ret_port = bound_port(fd);

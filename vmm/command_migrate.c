@@ -297,27 +297,26 @@ static void print_json(const struct follow *follow, const char *status,
 	json_decref(out);
 }
 
-/* There is no last word; @started: the guest's fate isn't known here. */
-static int finish_without_report(struct follow *follow, bool started,
-				 struct error *err)
+/* There is no last word: the guest's fate isn't known here. */
+static int finish_without_report(struct follow *follow, struct error *err)
 {
 	const char *name = follow->options->name;
 
-	if (started && patience_is_over(follow))
+	if (patience_is_over(follow))
 		error_set(err, -EAGAIN,
 			  "uncertain: the guest was handed over and the "
 			  "target does not answer; see `godwit resolve %s`",
 			  name);
-	else if (started)
+	else
 		error_set(err, -ECONNRESET,
 			  "uncertain: its process has ended; the guest runs at "
 			  "the target if the log there says so, and else it "
 			  "died with its process");
 	if (follow->options->json)
-		print_json(follow, started ? "uncertain" : "failed", err);
+		print_json(follow, "uncertain", err);
 	else
 		log_error("%s: %s", name, err->text);
-	return started ? EXIT_UNCERTAIN : EXIT_FAILURE;
+	return EXIT_UNCERTAIN;
 }
 
 /* What became of a guest that was to move and did not. */
@@ -338,6 +337,18 @@ static void print_kept(struct follow *follow, const char *why)
 		log_error("%s: not moved: %s; the guest is here, %s", name, why,
 			  status);
 	json_decref(now);
+}
+
+/* It never began. */
+static int finish_unstarted(struct follow *follow, const struct error *err)
+{
+	if (follow->options->json)
+		print_json(follow, "failed", err);
+	else if (follow->client.fd >= 0)
+		print_kept(follow, err->text);
+	else
+		log_error("%s: %s", follow->options->name, err->text);
+	return EXIT_FAILURE;
 }
 
 static int finish(struct follow *follow)
@@ -380,7 +391,6 @@ int command_migrate(const struct migrate_options *options)
 		.client.fd = -1,
 		.progress = !options->json && isatty(STDERR_FILENO),
 	};
-	bool started = false;
 	struct error err;
 	int status, rc;
 
@@ -392,13 +402,14 @@ int command_migrate(const struct migrate_options *options)
 	follow.client.opaque = &follow;
 	if (!rc)
 		rc = start(&follow, &err);
-	started = !rc;
-	if (started)
+	if (!rc)
 		(void)follow_move(&follow, &err);
-	if (follow.ended)
+	if (rc)
+		status = finish_unstarted(&follow, &err);
+	else if (follow.ended)
 		status = finish(&follow);
 	else
-		status = finish_without_report(&follow, started, &err);
+		status = finish_without_report(&follow, &err);
 	json_decref(follow.report);
 	client_close(&follow.client);
 	close_fd(&follow.signal_fd);

@@ -77,6 +77,33 @@ static int kill_vm(const char *name)
 	return rc ? failed(name, &err) : EXIT_SUCCESS;
 }
 
+/* QMP's own word for it is content when there is nothing to call off. */
+static int cancel_move(const char *name)
+{
+	static const char *const over[] = { "", "completed", "failed",
+					    "cancelled" };
+	struct client client;
+	struct error err;
+	json_t *migration, *answer = NULL;
+	bool moves = true;
+
+	if (client_open(name, &client, &err))
+		return failed(name, &err);
+	migration = client_call(&client, "query-migrate", NULL, &err);
+	for (size_t i = 0; migration && i < ARRAY_SIZE(over); i++)
+		moves &= strcmp(text_of(migration, "status"), over[i]) != 0;
+	if (!moves)
+		(void)error_set(&err, -ENOENT,
+				"no migration is under way; there is nothing "
+				"to cancel");
+	else if (migration)
+		answer = client_call(&client, "migrate_cancel", NULL, &err);
+	json_decref(migration);
+	json_decref(answer);
+	client_close(&client);
+	return answer ? EXIT_SUCCESS : failed(name, &err);
+}
+
 int command_simple(const char *command, const char *name)
 {
 	static const struct {
@@ -87,13 +114,14 @@ int command_simple(const char *command, const char *name)
 		{ "resume", "cont" },
 		{ "reset", "system_reset" },
 		{ "poweroff", "system_powerdown" },
-		{ "cancel", "migrate_cancel" },
 	};
 	struct error err;
 	json_t *answer = NULL;
 
 	if (!strcmp(command, "kill"))
 		return kill_vm(name);
+	if (!strcmp(command, "cancel"))
+		return cancel_move(name);
 	for (size_t i = 0; i < ARRAY_SIZE(words); i++) {
 		if (!strcmp(words[i].command, command))
 			answer = ask(name, words[i].qmp, NULL, &err);
@@ -161,7 +189,9 @@ static void print_migration(const char *name, json_t *migration)
 		       text_of(migration, "phase"),
 		       json_array_size(json_object_get(migration, "rounds")),
 		       (double)number_of(migration, "total-time") / 1e3);
-	printf("%s%s\n", why[0] ? ": " : "", why);
+	if (why[0] && strcmp(why, status) != 0)
+		printf(": %s", why);
+	printf("\n");
 }
 
 int command_status(const struct name_options *options)

@@ -206,12 +206,20 @@ static int open_file(struct console *console, const char *path,
 		0644);
 	if (console->out < 0 && errno == ENXIO)
 		return error_set(err, -ENXIO,
-				 "it is a FIFO that nobody reads; open its "
-				 "other end first");
+				 "file:%s: it is a FIFO that nobody reads; "
+				 "open its other end first",
+				 path);
 	if (console->out < 0)
-		return error_set(err, -errno, "%s", strerror(errno));
+		return error_set(err, -errno, "file:%s: %s", path,
+				 strerror(errno));
 	console->owned = true;
 	return 0;
+}
+
+/* Closed at our start: main() has put something unwritable in its place. */
+static bool is_writable(int fd)
+{
+	return (fcntl(fd, F_GETFL) & O_ACCMODE) != O_RDONLY;
 }
 
 static int open_stdio(struct console *console, loop_fn *leave, void *opaque,
@@ -220,7 +228,8 @@ static int open_stdio(struct console *console, loop_fn *leave, void *opaque,
 	int rc;
 
 	console->in = STDIN_FILENO;
-	console->out = STDOUT_FILENO;
+	if (is_writable(STDOUT_FILENO))
+		console->out = STDOUT_FILENO;
 	if (!isatty(STDIN_FILENO))
 		return 0;
 	rc = terminal_create(console->loop, STDIN_FILENO, leave, opaque,
@@ -257,8 +266,7 @@ int console_open(const struct console_options *options, struct loop *loop,
 	}
 	if (rc) {
 		console_free(console);
-		if (options->path)
-			error_prefix(err, "--console %s", options->path);
+		error_prefix(err, "--console");
 		return rc;
 	}
 	*ret = console;

@@ -67,6 +67,7 @@ static void info(void *opaque, struct qmp_info *ret)
 		.name = machine ? machine->name : "",
 		.status = instance_status(inst),
 		.running = inst->vm && !vm_holds(inst->vm),
+		.uncertain = mover_uncertain(inst->mover),
 		.cpus = machine ? machine->cpus : 0,
 		.memory = machine ? machine->memory_size : 0,
 	};
@@ -134,9 +135,12 @@ static int stop(void *opaque, struct error *err)
 	struct instance *inst = opaque;
 	int rc = need_certainty(inst, err);
 
-	if (!rc)
-		vm_hold(inst->vm, VM_HOLD_USER);
-	return rc;
+	if (rc)
+		return rc;
+	vm_hold(inst->vm, VM_HOLD_USER);
+	/* STOP comes before the answer, as QEMU has it. */
+	vm_tell_events(inst->vm);
+	return 0;
 }
 
 static int cont(void *opaque, struct error *err)
@@ -144,9 +148,11 @@ static int cont(void *opaque, struct error *err)
 	struct instance *inst = opaque;
 	int rc = need_certainty(inst, err);
 
-	if (!rc)
-		vm_release(inst->vm, VM_HOLD_USER);
-	return rc;
+	if (rc)
+		return rc;
+	vm_release(inst->vm, VM_HOLD_USER);
+	vm_tell_events(inst->vm);
+	return 0;
 }
 
 static int powerdown(void *opaque, struct error *err)

@@ -43,8 +43,10 @@ struct listener {
 	pthread_t receive_thread;
 	bool receiving; /* its thread was started and not joined */
 
-	/* the receiving thread's own */
-	bool claimed; /* the socket has a guest's name */
+	/* the receiving thread's own, until the guest has arrived */
+	bool claimed;			/* the socket has a guest's name */
+	char came_as[MACHINE_NAME_MAX]; /* what it was called there */
+	struct error taken;		/* why it isn't here; "": --name */
 
 	pthread_mutex_t lock;
 	bool stop;	       /* no further attempt */
@@ -70,13 +72,11 @@ static int claim_name(struct listener *l, struct machine *machine,
 		      struct error *err)
 {
 	struct instance *inst = &l->inst;
-	char wanted[MACHINE_NAME_MAX];
-	struct error why;
+	const char *wanted = l->came_as;
 	int rc;
 
-	memcpy(wanted, machine->name, sizeof(wanted));
 	rc = rundir_claim(&inst->dir, &inst->socket, machine->name, err);
-	why = *err;
+	l->taken = *err;
 	for (int n = 2; rc == -EADDRINUSE && n < NAME_TRIES; n++) {
 		snprintf(machine->name, sizeof(machine->name), "%.*s-%d",
 			 stem_length(wanted), wanted, n);
@@ -86,9 +86,6 @@ static int claim_name(struct listener *l, struct machine *machine,
 	if (rc)
 		return rc;
 	l->claimed = true;
-	if (strcmp(wanted, machine->name))
-		log_warn("the guest is called '%s' here: %s", machine->name,
-			 why.text);
 	return 0;
 }
 
@@ -101,12 +98,10 @@ static int on_config(void *opaque, struct wire_config *config,
 	const char *name = l->options->process.name;
 
 	disks_offer(l->inst.disks, config, session);
-
+	memcpy(l->came_as, machine->name, sizeof(l->came_as));
 	if (!name)
 		return claim_name(l, machine, err);
-	if (strcmp(name, machine->name))
-		log_warn("the guest '%s' is called '%s' here", machine->name,
-			 name);
+	l->taken.text[0] = '\0';
 	snprintf(machine->name, sizeof(machine->name), "%s", name);
 	return 0;
 }
@@ -217,6 +212,7 @@ static int attempt(struct listener *l, struct stream *stream,
 }
 
 static void on_no_guest(void *opaque);
+static void on_door_check(void *opaque);
 
 static void *receive(void *arg)
 {
@@ -239,6 +235,8 @@ static void *receive(void *arg)
 	} while (rc && l->door && !l->options->once);
 	if (rc)
 		loop_post(l->inst.loop, on_no_guest, l);
+	else
+		loop_post(l->inst.loop, on_door_check, l);
 	return NULL;
 }
 
@@ -284,6 +282,8 @@ static void on_door_check(void *opaque)
 {
 	struct listener *l = opaque;
 
+	if (!l->receiving)
+		return;
 	if (target_must_answer(l->target)) {
 		loop_timer_arm(l->door_timer, clock_ns() + DOOR_CHECK);
 		return;
@@ -297,6 +297,17 @@ static void on_door_check(void *opaque)
 	l->target = NULL;
 }
 
+/* Only now: one that doesn't come is called nothing here. */
+static void tell_name(const struct listener *l)
+{
+	const char *name = vm_machine(l->arrived)->name;
+	const char *why = l->taken.text;
+
+	if (strcmp(l->came_as, name) != 0)
+		log_warn("the guest '%s' is called '%s' here%s%s", l->came_as,
+			 name, why[0] ? ": " : "", why);
+}
+
 static void on_arrived(void *opaque)
 {
 	struct listener *l = opaque;
@@ -304,6 +315,7 @@ static void on_arrived(void *opaque)
 	if (l->door)
 		door_refuse_guests(l->door, "this listener has its guest");
 	instance_adopt(&l->inst, l->arrived);
+	tell_name(l);
 	loop_timer_arm(l->door_timer, clock_ns() + DOOR_CHECK);
 }
 
@@ -373,12 +385,11 @@ static int open_door(struct listener *l, struct error *err)
 		close(params.listen_fd);
 		return rc;
 	}
-	if (l->address.kind == ADDRESS_TCP) {
-		printf("%u\n", port);
-		if (fflush(stdout))
-			return error_set(err, -errno, "standard output: %s",
-					 strerror(errno));
-	}
+	/* Whoever has said which port it is knows it. */
+	if (l->address.kind == ADDRESS_TCP &&
+	    dprintf(STDOUT_FILENO, "%u\n", port) < 0 && !l->address.port)
+		return error_set(err, -errno, "standard output: %s",
+				 strerror(errno));
 	return 0;
 }
 

@@ -4,6 +4,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -137,16 +138,29 @@ static int dispatch(const char *command, char *const argv[])
 
 /*
  * Standard input, output and error exist: or the next file that is opened
- * would be taken for one of them.
+ * would be taken for one of them. What is written to an output that was closed
+ * has not been said, so that one can't be written to.
  */
 static void fill_standard_descriptors(void)
 {
-	int fd;
+	for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++) {
+		int flags = fd == STDOUT_FILENO ? O_RDONLY : O_RDWR;
 
-	do {
-		fd = open("/dev/null", O_RDWR);
-	} while (fd >= 0 && fd <= STDERR_FILENO);
-	close_fd(&fd);
+		/* The lowest one that is free is this one. */
+		if (fcntl(fd, F_GETFD) < 0)
+			(void)!open("/dev/null", flags);
+	}
+}
+
+/* Has everything been said? The first write that failed counts. */
+static bool output_lost(void)
+{
+	bool lost = ferror(stdout);
+
+	if (fflush(stdout))
+		return true;
+	errno = EIO;
+	return lost;
 }
 
 int main(int argc, char *argv[])
@@ -160,7 +174,7 @@ int main(int argc, char *argv[])
 	}
 	status = dispatch(argv[1], argv + 2);
 	/* An answer that could not be printed was not given. */
-	if (fflush(stdout) && !status) {
+	if (output_lost() && !status) {
 		log_error("standard output: %s", strerror(errno));
 		status = EXIT_FAILURE;
 	}

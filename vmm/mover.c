@@ -21,7 +21,6 @@ struct mover {
 	pthread_t thread;
 	struct source *source; /* of the last move */
 	bool busy;
-	enum report_status status; /* as last told to the loop */
 
 	pthread_mutex_t lock;
 	pthread_cond_t wake;
@@ -46,10 +45,8 @@ static void deliver_statuses(void *opaque)
 	memcpy(statuses, mover->statuses, n * sizeof(statuses[0]));
 	mover->nstatuses = 0;
 	pthread_mutex_unlock(&mover->lock);
-	for (unsigned int i = 0; i < n; i++) {
-		mover->status = statuses[i];
+	for (unsigned int i = 0; i < n; i++)
 		mover->env.on_status(mover->env.opaque, statuses[i]);
-	}
 }
 
 static void deliver_end(void *opaque)
@@ -165,7 +162,6 @@ int mover_start(struct mover *mover, struct vm *vm,
 	mover_forget(mover);
 	mover->source = source;
 	mover->busy = true;
-	mover->status = STATUS_NONE;
 	pthread_mutex_lock(&mover->lock);
 	mover->job = source;
 	pthread_cond_signal(&mover->wake);
@@ -178,9 +174,15 @@ bool mover_busy(const struct mover *mover)
 	return mover->busy;
 }
 
+/* As the source has it now: the loop may not have been told yet. */
 bool mover_uncertain(const struct mover *mover)
 {
-	return mover->busy && mover->status == STATUS_UNCERTAIN;
+	struct report report;
+
+	if (!mover || !mover->busy)
+		return false;
+	source_report(mover->source, &report);
+	return report.status == STATUS_UNCERTAIN;
 }
 
 int mover_cancel(struct mover *mover, struct error *err)

@@ -19,6 +19,19 @@ static int take_path(const char *value, const char **ret, struct error *err)
 	return 0;
 }
 
+static int take_socket_path(const char *value, const char **ret,
+			    struct error *err)
+{
+	size_t max = sizeof(((struct sockaddr_un *)0)->sun_path) - 1;
+
+	if (strlen(value) > max)
+		return option_refuse(err,
+				     "a socket's path has at most %zu bytes; "
+				     "give a shorter one",
+				     max);
+	return take_path(value, ret, err);
+}
+
 static int parse_console(const char *value, struct console_options *ret,
 			 struct error *err)
 {
@@ -32,7 +45,7 @@ static int parse_console(const char *value, struct console_options *ret,
 	}
 	if (!strncmp(value, "unix:", 5)) {
 		ret->kind = CONSOLE_UNIX;
-		return take_path(value + 5, &ret->path, err);
+		return take_socket_path(value + 5, &ret->path, err);
 	}
 	if (!strncmp(value, "file:", 5)) {
 		ret->kind = CONSOLE_FILE;
@@ -217,41 +230,56 @@ static int take_downtime(const char *value, uint64_t *ret, struct error *err)
 	return rc;
 }
 
-/* Behind the address, which may have commas itself. */
-#define AFTER	 ",after="
-#define DOWNTIME ",max-downtime="
+/* Behind the address. */
+#define AFTER	 "after="
+#define DOWNTIME "max-downtime="
 
-/* Up to the next comma. */
-static void first_part(const char *value, char *text, size_t size)
+static int take_time_once(int (*take)(const char *, uint64_t *, struct error *),
+			  const char *piece, size_t prefix, uint64_t *value,
+			  bool *seen, struct error *err)
 {
-	snprintf(text, size, "%.*s", (int)strcspn(value, ","), value);
+	int rc;
+
+	if (*seen)
+		return option_refuse(err, "%.*s: given twice; give it once",
+				     (int)prefix - 1, piece);
+	*seen = true;
+	rc = take(piece + prefix, value, err);
+	if (rc)
+		error_prefix(err, "%s", piece);
+	return rc;
 }
 
 static int run_migrate_to(void *opts, const char *value, struct error *err)
 {
 	struct run_options *run = opts;
-	const char *after = strstr(value, AFTER);
-	const char *downtime = strstr(value, DOWNTIME);
-	size_t len = strlen(value);
-	char text[ADDRESS_TEXT_MAX];
+	bool after = false, downtime = false;
+	char piece[ADDRESS_TEXT_MAX];
 	int rc;
 
-	if (after)
-		len = MIN(len, (size_t)(after - value));
-	if (downtime)
-		len = MIN(len, (size_t)(downtime - value));
-	if (len >= sizeof(text))
-		return option_refuse(err, "the address is too long");
-	memcpy(text, value, len);
-	text[len] = '\0';
-	rc = address_parse(text, &run->migrate_to, err);
-	if (!rc && after) {
-		first_part(after + strlen(AFTER), text, sizeof(text));
-		rc = units_seconds(text, &run->migrate_after_ns, err);
-	}
-	if (!rc && downtime) {
-		first_part(downtime + strlen(DOWNTIME), text, sizeof(text));
-		rc = take_downtime(text, &run->migrate_downtime_ns, err);
+	value = option_next_piece(value, piece, sizeof(piece), &rc, err);
+	if (!rc)
+		rc = address_parse(piece, &run->migrate_to, err);
+	while (!rc && value) {
+		value = option_next_piece(value, piece, sizeof(piece), &rc,
+					  err);
+		if (rc)
+			break;
+		if (!strncmp(piece, AFTER, strlen(AFTER)))
+			rc = take_time_once(units_seconds, piece, strlen(AFTER),
+					    &run->migrate_after_ns, &after,
+					    err);
+		else if (!strncmp(piece, DOWNTIME, strlen(DOWNTIME)))
+			rc = take_time_once(
+				take_downtime, piece, strlen(DOWNTIME),
+				&run->migrate_downtime_ns, &downtime, err);
+		else
+			rc = option_refuse(err,
+					   "'%.80s': no such word; give "
+					   "after=SECONDS or "
+					   "max-downtime=TIME; a comma in a "
+					   "path is doubled",
+					   piece);
 	}
 	run->migrates = !rc;
 	return rc;

@@ -26,12 +26,7 @@ enum disk_word {
 	WORD_WERROR,
 };
 
-/*
- * The piece up to the next comma that stands alone, doubled ones made single.
- * Return: what follows that comma, NULL at the end; -1 in *@ret_rc when the
- * piece doesn't fit.
- */
-static const char *next_piece(const char *text, char *buf, size_t size,
+const char *option_next_piece(const char *text, char *buf, size_t size,
 			      int *ret_rc, struct error *err)
 {
 	size_t len = 0;
@@ -205,11 +200,12 @@ static int parse(const char *text, const char *const words[],
 	char piece[80];
 	int rc;
 
-	text = next_piece(text, disk->path, sizeof(disk->path), &rc, err);
+	text = option_next_piece(text, disk->path, sizeof(disk->path), &rc,
+				 err);
 	if (!rc && !disk->path[0])
 		return option_refuse(err, "the path is empty");
 	while (!rc && text) {
-		text = next_piece(text, piece, sizeof(piece), &rc, err);
+		text = option_next_piece(text, piece, sizeof(piece), &rc, err);
 		if (!rc)
 			rc = take_piece(piece, words, disk, &seen, err);
 	}

@@ -39,6 +39,16 @@ int __must_check option_walk(const struct option_walk *walk, char *const argv[],
 			     void *opts, struct error *err);
 
 /**
+ * option_next_piece() - the piece up to the next comma that stands alone,
+ * doubled ones made single.
+ *
+ * Return: what follows that comma, NULL at the end; -EINVAL in *@ret_rc when
+ * the piece doesn't fit into @buf.
+ */
+const char *option_next_piece(const char *text, char *buf, size_t size,
+			      int *ret_rc, struct error *err);
+
+/**
  * option_disk_run() / option_disk_listen() - the value of --disk:
  * PATH[,WORD]..., ID=PATH[,direct].
  */

@@ -23,6 +23,7 @@ struct qmp_info {
 	const char *name;   /* "" for a listener that has no guest yet */
 	const char *status; /* QEMU's RunState: "running", "paused", … */
 	bool running;
+	bool uncertain; /* it may run elsewhere; QEMU has no word for it */
 	uint32_t cpus;
 	uint64_t memory; /* bytes */
 };

@@ -73,8 +73,9 @@ static json_t *query_all(struct qmp_call *call,
 
 	call->backend->info(call->opaque, &info);
 	return json_pack("{s:s,s:s,s:b,s:i,s:I,s:I}", "name", info.name,
-			 "status", info.status, "running", info.running, "pid",
-			 getpid(), "cpus", (json_int_t)info.cpus, "memory",
+			 "status", info.uncertain ? "uncertain" : info.status,
+			 "running", info.running, "pid", getpid(), "cpus",
+			 (json_int_t)info.cpus, "memory",
 			 (json_int_t)info.memory);
 }
 

@@ -41,6 +41,11 @@ static int open_file(const char *option, const char *path, int *ret_fd,
 		return error_set(err, -EINVAL, "%s %s: not a regular file",
 				 option, path);
 	}
+	if (!st.st_size) {
+		close(fd);
+		return error_set(err, -EINVAL, "%s %s: the file is empty",
+				 option, path);
+	}
 	*ret_fd = fd;
 	*ret_size = (uint64_t)st.st_size;
 	return 0;

@@ -348,17 +348,11 @@ out:
 	pthread_mutex_unlock(&vm->lock);
 }
 
-static void on_wake(void *opaque, uint32_t events)
+void vm_tell_events(struct vm *vm)
 {
-	struct vm *vm = opaque;
 	struct vm_told told[ARRAY_SIZE(vm->told)];
-	uint64_t count;
 	unsigned int n;
 
-	(void)events;
-	if (read(vm->wake_fd, &count, sizeof(count)) < 0)
-		return;
-	act(vm);
 	pthread_mutex_lock(&vm->note_lock);
 	n = vm->ntold;
 	memcpy(told, vm->told, n * sizeof(told[0]));
@@ -367,6 +361,18 @@ static void on_wake(void *opaque, uint32_t events)
 	for (unsigned int i = 0; i < n; i++)
 		vm->host.on_event(vm->host.opaque, told[i].event,
 				  told[i].status, told[i].text);
+}
+
+static void on_wake(void *opaque, uint32_t events)
+{
+	struct vm *vm = opaque;
+	uint64_t count;
+
+	(void)events;
+	if (read(vm->wake_fd, &count, sizeof(count)) < 0)
+		return;
+	act(vm);
+	vm_tell_events(vm);
 }
 
 /* ---- throttle ---- */

@@ -130,6 +130,12 @@ uint64_t vm_hold(struct vm *vm, enum vm_hold why);
 void vm_release(struct vm *vm, enum vm_hold why);
 
 /**
+ * vm_tell_events() - tell now what has happened, on the loop's thread: whoever
+ * has just held or released the VM there wants it told before he goes on.
+ */
+void vm_tell_events(struct vm *vm);
+
+/**
  * vm_settle() - have the devices write what the host still caches, while the
  * guest runs on; never blocks. See settle() in device.h.
  * @ret_ns: what the last flush of each took, one after the other.

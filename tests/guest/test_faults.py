@@ -55,7 +55,11 @@ class Move:
         wait_until(lambda: self.a.status()["migration"].get("status") ==
                    "uncertain", "the status is uncertain")
         check(not self.a.status()["running"], "it runs, uncertain as it is")
-        check("uncertain" in self.a.command("status", "bird").out, "status")
+        said = self.a.command("status", "bird").out
+        check(said.startswith("bird: uncertain\n") and
+              "godwit resolve bird" in said, said)
+        equal(self.a.qmp().execute("query-status")["status"],
+              "finish-migrate", "status in QEMU's words")
         for command in ("resume", "cancel", "reset", "pause"):
             result = self.a.command(command, "bird", status=1)
             check("resolve" in result.err, f"{command}: {result.err}")

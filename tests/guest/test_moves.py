@@ -403,9 +403,24 @@ def a_name_that_is_taken_over_there_gets_a_number(world):
     vm.out.wait(r"\.")
     a.migrate(listener.address)
     moved_by(vm)
-    listener.err.wait("the guest is called 'bird-2' here")
+    listener.err.wait("the guest 'bird' is called 'bird-2' here: name 'bird'")
     equal(sorted(b.list()), ["bird", "bird-2"], "names")
     finish(listener, vm)
+
+
+@test
+def a_guest_that_does_not_come_is_called_nothing(world):
+    a = world.host("a")
+    listener = a.listen()
+    relay = world.relay(listener.address, faults=True)
+    gate = relay.hold("ROUND")
+    vm = a.run("heartbeat")
+    vm.out.wait(r"\.")
+    command = a.start_migrate(relay.address)
+    gate.wait().close()
+    command.expect_exit(1)
+    listener.err.wait("no guest came")
+    check("called" not in listener.err.text(), listener.err.text())
 
 
 @test
@@ -576,6 +591,10 @@ def a_move_that_is_cancelled_leaves_the_guest_where_it_was(world):
     gate.release()
     vm.out.wait_more(100)
     listener.err.wait("the source called it off: cancelled")
+    out = a.command("status", "bird").out
+    check(out.endswith("migration: cancelled\n"), out)
+    result = a.command("cancel", "bird", status=1)
+    check("no migration is under way" in result.err, result.err)
     a.migrate(listener.address)
     moved_by(vm)
     finish(listener, vm)

@@ -6,10 +6,11 @@ import os
 import re
 import resource
 import socket
+import subprocess
 
 import stream
 
-from lib import check, equal, test, wait_until
+from lib import BUILD, GODWIT, check, equal, test, wait_until
 from test_moves import finish
 
 # ---- sandbox ----
@@ -122,6 +123,39 @@ def failed_attempts_leave_nothing_behind_on_either_side(world):
     b.wait_running()
 
 
+# ---- standard output ----
+
+def with_output(host, to, *words):
+    """A godwit command with its standard output redirected by a shell."""
+    return subprocess.run(
+        ["sh", "-c", f'exec "$0" "$@" {to}', GODWIT, *words], env=host.env,
+        stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, check=False,
+        text=True)
+
+
+@test
+def what_can_not_be_printed_is_a_failure(world):
+    host = world.host()
+    host.run("heartbeat").out.wait(r"\.")
+    for words in (("list",), ("show", "bird"), ("help", "run"),
+                  ("status", "bird", "--json")):
+        for to, why in ((">/dev/full", "No space left"),
+                        (">&-", "Bad file descriptor")):
+            result = with_output(host, to, *words)
+            equal(result.returncode, 1, f"{words} {to}: {result.stderr}")
+            check(f"standard output: {why}" in result.stderr, result.stderr)
+
+
+@test
+def a_console_that_takes_nothing_is_told_of_once(world):
+    host = world.host()
+    result = with_output(host, ">/dev/full", "run", "--kernel",
+                         BUILD / "guests/hello.elf", "--debug-exit")
+    equal(result.returncode, 0, "the guest's verdict")
+    equal(result.stderr, "godwit: console: No space left on device; what the "
+          "guest says is lost\n", "what is said")
+
+
 # ---- QMP ----
 
 def qemu_client(world):
@@ -140,13 +174,14 @@ def a_client_of_qemu_finds_what_it_knows(world):
     check("qmp_capabilities" in raw.error("query-status"), "before capabilities")
     status = client.execute("query-status")
     equal((status["status"], status["running"]), ("running", True), "status")
-    client.execute("stop")
-    client.event("STOP")
-    equal(client.execute("query-status")["status"], "paused", "status")
-    client.execute("cont")
-    client.event("RESUME")
-    client.execute("system_powerdown")
-    client.event("POWERDOWN")
+    for command, event in (("stop", "STOP"), ("cont", "RESUME"),
+                           ("system_powerdown", "POWERDOWN")):
+        client.execute(command)
+        # Before the answer, as QEMU has it.
+        equal([each["event"] for each in client.events], [event], command)
+        client.event(event)
+        equal(client.execute("query-status")["running"], command != "stop",
+              f"running after {command}")
     equal(client.execute("query-name"), {"name": "bird"}, "name")
     check("has not been found" in client.error("device_add"), "device_add")
     answer = client.call("query-status")

@@ -183,11 +183,15 @@ BAD = (
      "vectors=33: at most 32 a device"),
     (RUN + ("--net", "tap=x"), 2, "--net: not in this version"),
     (RUN + ("--console", "tty"), 2, "--console tty"),
-    (RUN + ("--console", "unix:/nonexistent/x"), 1, "/nonexistent/x"),
-    (RUN + ("--console", "file:/nonexistent/x"), 1, "/nonexistent/x"),
+    (RUN + ("--console", "unix:/nonexistent/x"), 1,
+     "--console: listen on unix:/nonexistent/x: No such"),
+    (RUN + ("--console", "file:/nonexistent/x"), 1,
+     "--console: file:/nonexistent/x: No such"),
+    (RUN + ("--console", "unix:" + "x" * 150, "--debug-exit"), 2, "107"),
     (RUN + ("--debug-exot",), 2, "did you mean --debug-exit"),
     (RUN + ("--migrate-to", "somewhere"), 2, "--migrate-to somewhere"),
     (RUN + ("--migrate-to", "unix:x,after=soon"), 2, "soon"),
+    (RUN + ("--migrate-to", "unix:/x,frob=1"), 2, "'frob=1'.*doubled"),
     (RUN + ("--cmdline", "x" * 3000), 2, "--cmdline.*2047"),
     (RUN + ("word",), 2, "word"),
     (("listen",), 2, "ADDR is missing"),
@@ -241,6 +245,14 @@ def a_pipe_is_no_kernel_and_is_not_waited_for(world):
 
 
 @test
+def an_empty_file_is_no_initrd(world):
+    empty = world.dir / "empty"
+    empty.touch()
+    result = world.host("a").command(*RUN, "--initrd", empty, status=1)
+    check(f"--initrd {empty}: the file is empty" in result.err, result.err)
+
+
+@test
 def a_runtime_directory_that_is_not_there_is_named_with_the_remedy(world):
     a = world.host("a")
     a.env["XDG_RUNTIME_DIR"] = f"{world.dir}/nowhere"
@@ -254,7 +266,8 @@ def an_address_that_is_taken_is_refused(world):
     a = world.host("a")
     listener = a.listen()
     result = a.command("listen", listener.address, status=1)
-    check("Address already in use" in result.err, result.err)
+    check("Address already in use; somebody listens there" in result.err,
+          result.err)
     path = f"unix:{world.dir}/nest"
     a.listen(address=path)
     a.command("listen", path, status=1)
@@ -276,6 +289,17 @@ def nobody_listening_is_said_with_the_address(world):
     result = a.migrate(address, status=1)
     check(address in result.err and "is `godwit listen` running there?" in
           result.err, result.err)
+
+
+@test
+def a_move_that_can_not_begin_leaves_the_guest_running_and_says_so(world):
+    a = world.host("a")
+    a.run("heartbeat").out.wait(r"\.")
+    result = a.migrate("tcp:nobody.invalid:1", status=1)
+    check(re.search("not moved: host 'nobody.invalid': .*runs on here",
+                    result.err), result.err)
+    result = a.migrate("tcp:nobody.invalid:1", "--json", status=1)
+    equal(result.json()["status"], "failed", "status")
 
 
 @test

@@ -211,6 +211,36 @@ START_TEST(run_refuses_values_that_make_no_machine)
 		    "--migrate-to", "unit");
 	RUN_REFUSED(ARGS("--migrate-to", "tcp:h:1,max-downtime=0ms"),
 		    "--migrate-to", "pause");
+	RUN_REFUSED(ARGS("--migrate-to", "unix:/x,frob=1"), "'frob=1'",
+		    "doubled");
+	RUN_REFUSED(ARGS("--migrate-to", "tcp:h:1,"), "''", "after=SECONDS");
+	RUN_REFUSED(ARGS("--migrate-to", "tcp:h:1,after=1,after=2"), "after",
+		    "twice");
+}
+END_TEST
+
+START_TEST(a_path_to_migrate_to_has_its_commas_doubled)
+{
+	struct run_options run;
+	struct error err;
+
+	ck_assert_int_eq(options_run(ARGS("--kernel", "k", "--migrate-to",
+					  "unix:/a,,b,,after=7,after=1"),
+				     &run, &err),
+			 0);
+	ck_assert_str_eq(run.migrate_to.un.sun_path, "/a,b,after=7");
+	ck_assert_uint_eq(run.migrate_after_ns, NS_PER_S);
+}
+END_TEST
+
+START_TEST(a_console_whose_socket_can_not_be_is_refused)
+{
+	char path[160];
+
+	memset(path, 'x', sizeof(path) - 1);
+	path[sizeof(path) - 1] = '\0';
+	memcpy(path, "unix:", 5);
+	RUN_REFUSED(ARGS("--console", path), "--console", "107 bytes");
 }
 END_TEST
 
@@ -523,6 +553,8 @@ UNIT_SUITE("options", a_size_has_a_unit_and_may_have_a_fraction,
 	   run_takes_everything_it_has, run_has_defaults,
 	   run_refuses_what_is_missing_or_unknown,
 	   run_refuses_values_that_make_no_machine,
+	   a_path_to_migrate_to_has_its_commas_doubled,
+	   a_console_whose_socket_can_not_be_is_refused,
 	   run_refuses_a_command_line_that_no_kernel_takes,
 	   what_comes_later_is_refused_as_such, a_disk_has_what_its_words_say,
 	   a_disk_that_can_not_be_is_refused_with_the_reason,
