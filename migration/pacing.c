@@ -222,6 +222,25 @@ static uint64_t round_bandwidth(const struct pacing *p)
 	return p->cap ? MIN(link, p->cap) : link;
 }
 
+bool pacing_converges(const struct pacing *p)
+{
+	uint64_t idle = add(cost_ns(p, PACING_TRIP), cost_ns(p, PACING_SYNC));
+	uint64_t wire = round_bandwidth(p) / PAGE_BYTES; /* pages a second */
+	uint64_t pages = last_round(p)->dirty_pages;
+	uint64_t rate = pacing_dirty_rate(p);
+	struct pacing_prediction then;
+
+	/*
+	 * A round sends n pages in n ÷ wire + idle, and finds rate times that:
+	 * n shrinks towards where both are the same.
+	 */
+	if (rate < wire)
+		pages = MIN(pages, scale(scale(rate, idle, NS_PER_S), wire,
+					 wire - rate));
+	pacing_predict(p, pages, &then);
+	return then.total_ns <= p->params.max_downtime_ns;
+}
+
 /*
  * Within the threshold: would one more round be cheap, and shorten the pause
  * by a quarter or more?

@@ -178,6 +178,12 @@ void pacing_predict(const struct pacing *p, uint64_t dirty_pages,
 		    struct pacing_prediction *ret);
 
 /**
+ * pacing_converges() - would rounds, if all goes on as in the last ones, lead
+ * to a pause within the threshold? One round must have been noted.
+ */
+bool pacing_converges(const struct pacing *p);
+
+/**
  * pacing_decide() - what to do after the last noted round. Call once a round.
  * @elapsed_ns: since the migration began.
  *

@@ -26,6 +26,7 @@
 
 /* While the cap makes us wait: look again, and show that we are there. */
 #define NAP	   (50 * NS_PER_MS)
+#define SEEN_EVERY (100 * NS_PER_MS)
 #define KEEP_ALIVE (1 * NS_PER_S)
 
 struct precopy {
@@ -34,6 +35,9 @@ struct precopy {
 	/* by the cap */
 	double debt;	  /* bytes that were sent too early */
 	uint64_t debt_ns; /* as of then */
+	/* how much was sent, as of when, for those who watch */
+	uint64_t seen_ns;
+	uint64_t seen_bytes;
 	/* the burst of this round */
 	bool bursting;
 	uint64_t burst_ns;   /* since when */
@@ -124,6 +128,26 @@ static int begin_burst(struct precopy *p, struct error *err)
 	return rc;
 }
 
+/* How far it is, for those who watch. */
+static void show(struct precopy *p)
+{
+	struct source *s = p->s;
+	uint64_t now = clock_ns();
+	uint64_t ns = now - p->seen_ns;
+
+	pthread_mutex_lock(&s->lock);
+	s->report.remaining_pages = dirty_pending(s->dirty);
+	s->report.bytes = s->stream->bytes_sent;
+	if (ns >= SEEN_EVERY) {
+		s->report.sent_per_s =
+			(uint64_t)((double)(s->report.bytes - p->seen_bytes) *
+				   (double)NS_PER_S / (double)ns);
+		p->seen_ns = now;
+		p->seen_bytes = s->report.bytes;
+	}
+	pthread_mutex_unlock(&s->lock);
+}
+
 /*
  * Before each record of pages: keep to the cap, and show how far it is.
  *
@@ -135,10 +159,7 @@ static int pace(void *opaque, size_t bytes, struct error *err)
 	struct source *s = p->s;
 	int rc = 0;
 
-	pthread_mutex_lock(&s->lock);
-	s->report.remaining_pages = dirty_pending(s->dirty);
-	s->report.bytes = s->stream->bytes_sent;
-	pthread_mutex_unlock(&s->lock);
+	show(p);
 	if (!p->bursting && s->bandwidth_cap) {
 		rc = pay(p, err);
 		if (!rc)
@@ -269,12 +290,18 @@ static void decide(struct precopy *p, struct pacing_decision *ret)
 	pthread_mutex_lock(&s->lock);
 	s->report.expected_ns = ret->prediction.total_ns;
 	s->report.predicted_ns = ret->prediction.total_ns;
+	s->report.outlook = pacing_converges(&s->pacing) ? OUTLOOK_CONVERGES
+							 : OUTLOOK_DIVERGES;
+	s->report.throttle = ret->throttle;
 	pthread_mutex_unlock(&s->lock);
 }
 
 int precopy_run(struct source *s, struct error *err)
 {
-	struct precopy p = { .s = s, .debt_ns = clock_ns() };
+	struct precopy p = { .s = s,
+			     .debt_ns = clock_ns(),
+			     .seen_ns = clock_ns(),
+			     .seen_bytes = s->stream->bytes_sent };
 	struct pacing_decision decision;
 	int rc = 0;
 

@@ -40,6 +40,14 @@ enum report_status {
 	REPORT_STATUSES,
 };
 
+/* Will a pause within the limit be had, if all goes on as in the last rounds?
+ */
+enum report_outlook {
+	OUTLOOK_UNKNOWN, /* no round has ended yet */
+	OUTLOOK_CONVERGES,
+	OUTLOOK_DIVERGES,
+};
+
 #define REPORT_ROUNDS_MAX 256
 
 struct report_round {
@@ -57,15 +65,21 @@ struct report {
 	uint64_t phase_ns[REPORT_PHASES];
 	uint64_t start_ns; /* of clock_ns() */
 	uint64_t total_ns;
-	uint64_t downtime_ns;  /* first kick to RUNNING received */
-	uint64_t predicted_ns; /* of the pause, when it was decided */
-	uint64_t expected_ns;  /* of a pause taken now: progress */
+	uint64_t downtime_ns;	  /* first kick to RUNNING received */
+	uint64_t predicted_ns;	  /* of the pause, when it was decided */
+	uint64_t expected_ns;	  /* of a pause taken now: progress */
+	uint64_t max_downtime_ns; /* what is allowed now */
+	uint64_t bandwidth_cap;	  /* bytes a second before the pause; 0: none */
+	enum report_outlook outlook;
+	unsigned int throttle; /* per cent of their time that vCPUs are held */
 	uint64_t memory_size;  /* bytes */
 	uint64_t remaining_pages;
 	uint64_t pages;
 	uint64_t zero_pages;
 	uint64_t bytes;
-	uint64_t bandwidth; /* bytes a second, as measured */
+	uint64_t pause_bytes; /* of those, since the pause began */
+	uint64_t sent_per_s;  /* bytes, lately; at the end, of the whole move */
+	uint64_t bandwidth;   /* bytes a second that the link takes */
 	uint64_t dirty_pages_per_s;
 	uint32_t nrounds; /* in all; the first REPORT_ROUNDS_MAX are kept */
 	struct report_round rounds[REPORT_ROUNDS_MAX];

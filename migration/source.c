@@ -71,6 +71,7 @@ int source_create(const struct source_env *env,
 		});
 	s->bandwidth_cap = params->bandwidth;
 	s->report.memory_size = vm_machine(s->vm)->memory_size;
+	s->report.remaining_pages = s->report.memory_size / GUEST_PAGE_SIZE;
 	pthread_mutex_init(&s->lock, NULL);
 	s->interrupt_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (s->interrupt_fd < 0) {
@@ -155,6 +156,9 @@ static void finish_report(struct source *s, const char *error)
 	source_enter_phase(s, s->report.phase);
 	pthread_mutex_lock(&s->lock);
 	s->report.total_ns = clock_ns() - s->report.start_ns;
+	s->report.sent_per_s =
+		(uint64_t)((double)s->report.bytes * (double)NS_PER_S /
+			   (double)MAX(s->report.total_ns, 1));
 	snprintf(s->report.error, sizeof(s->report.error), "%s", error);
 	pthread_mutex_unlock(&s->lock);
 }
@@ -163,6 +167,8 @@ void source_report(struct source *s, struct report *ret)
 {
 	pthread_mutex_lock(&s->lock);
 	*ret = s->report;
+	ret->max_downtime_ns = s->max_downtime_ns;
+	ret->bandwidth_cap = s->bandwidth_cap;
 	if (!ret->total_ns && ret->start_ns) {
 		ret->total_ns = clock_ns() - ret->start_ns;
 		ret->phase_ns[ret->phase] += clock_ns() - s->phase_start_ns;
@@ -287,6 +293,7 @@ static uint64_t pause_patience(const struct source *s)
 
 static int send_final(struct source *s, struct error *err)
 {
+	uint64_t before = s->stream->bytes_sent;
 	struct page_counts counts = { 0 };
 	int rc;
 
@@ -303,6 +310,7 @@ static int send_final(struct source *s, struct error *err)
 	s->report.pages += counts.pages;
 	s->report.zero_pages += counts.zero_pages;
 	s->report.bytes = s->stream->bytes_sent;
+	s->report.pause_bytes = s->report.bytes - before;
 	s->report.remaining_pages = dirty_pending(s->dirty);
 	pthread_mutex_unlock(&s->lock);
 	return rc;

@@ -10,12 +10,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/signalfd.h>
 #include <unistd.h>
 
 #include "vmm/client.h"
 #include "vmm/commands.h"
 #include "vmm/log.h"
+#include "vmm/progress.h"
 
 #define PROGRESS_MS 200
 
@@ -175,21 +177,23 @@ static double real_of(json_t *object, const char *key)
 	return json_number_value(json_object_get(object, key));
 }
 
-static void print_progress(struct follow *follow, json_t *now)
+static size_t terminal_width(void)
 {
-	const char *phase = json_string_value(json_object_get(now, "phase"));
-	json_t *ram = json_object_get(now, "ram");
-	double total = real_of(ram, "total");
-	double done = total ? 100 * (1 - real_of(ram, "remaining") / total) : 0;
+	struct winsize size;
 
-	wipe_progress(follow);
-	fprintf(stderr,
-		"%s, round %.0f, %.0f%%, %.0f MiB/s, dirtied %.0f pages/s, "
-		"a pause now: %.1f ms",
-		phase ? phase : "?", real_of(ram, "dirty-sync-count"), done,
-		real_of(ram, "mbps") * 1e6 / 8 / (double)MIB,
-		real_of(ram, "dirty-pages-rate"),
-		real_of(now, "expected-downtime-us") / 1e3);
+	if (ioctl(STDERR_FILENO, TIOCGWINSZ, &size) || !size.ws_col)
+		return 80;
+	return size.ws_col;
+}
+
+/* In one write, so that nobody sees an empty line flash up. */
+static void print_progress(json_t *now)
+{
+	char line[PROGRESS_MAX];
+
+	/* In the last column some terminals wrap. */
+	progress_line(now, terminal_width() - 1, line, sizeof(line));
+	fprintf(stderr, "\r%s\033[K", line);
 }
 
 static int show_progress(struct follow *follow, struct error *err)
@@ -199,7 +203,7 @@ static int show_progress(struct follow *follow, struct error *err)
 	if (!now)
 		return -EIO;
 	if (!follow->ended)
-		print_progress(follow, now);
+		print_progress(now);
 	json_decref(now);
 	return 0;
 }
@@ -370,6 +374,14 @@ static int finish(struct follow *follow)
 
 /* ---- the whole ---- */
 
+/* One that can rewrite a line. */
+static bool is_terminal(void)
+{
+	const char *term = getenv("TERM");
+
+	return isatty(STDERR_FILENO) && term && strcmp(term, "dumb") != 0;
+}
+
 static int open_signal(struct error *err)
 {
 	sigset_t set;
@@ -389,7 +401,7 @@ int command_migrate(const struct migrate_options *options)
 	struct follow follow = {
 		.options = options,
 		.client.fd = -1,
-		.progress = !options->json && isatty(STDERR_FILENO),
+		.progress = !options->json && is_terminal(),
 	};
 	struct error err;
 	int status, rc;

@@ -12,6 +12,7 @@
 #include "vmm/client.h"
 #include "vmm/commands.h"
 #include "vmm/log.h"
+#include "vmm/progress.h"
 #include "vmm/rundir.h"
 
 /* A VM that is in order answers in no time; one that hangs holds up others. */
@@ -173,6 +174,7 @@ static void print_migration(const char *name, json_t *migration)
 {
 	const char *status = text_of(migration, "status");
 	const char *why = text_of(migration, "error-desc");
+	char line[PROGRESS_MAX];
 
 	if (!status[0])
 		return;
@@ -184,11 +186,11 @@ static void print_migration(const char *name, json_t *migration)
 		return;
 	}
 	printf("  migration: %s", status);
-	if (!strcmp(status, "active") || !strcmp(status, "setup"))
-		printf(", phase %s, %zu rounds, %.1f s",
-		       text_of(migration, "phase"),
-		       json_array_size(json_object_get(migration, "rounds")),
-		       (double)number_of(migration, "total-time") / 1e3);
+	if (progress_is_due(migration)) {
+		progress_line(migration, sizeof(line), line, sizeof(line));
+		printf(" for %.1f s: %s",
+		       (double)number_of(migration, "total-time") / 1e3, line);
+	}
 	if (why[0] && strcmp(why, status) != 0)
 		printf(": %s", why);
 	printf("\n");

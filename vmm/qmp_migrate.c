@@ -325,21 +325,42 @@ json_t *qmp_query_migrate_parameters(struct qmp_call *call,
 
 /* ---- query-migrate ---- */
 
+/* What QEMU counts and godwit has nothing of: one connection, no post-copy. */
+static void put_zeroes(json_t *ram)
+{
+	static const char *const names[] = {
+		"skipped",	  "postcopy-requests",
+		"postcopy-bytes", "dirty-sync-missed-zero-copy",
+		"multifd-bytes",
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(names); i++)
+		json_object_set_new(ram, names[i], json_integer(0));
+}
+
+/* QEMU's MigrationStats. */
 static json_t *ram_json(const struct report *report)
 {
 	uint64_t normal = report->pages; /* the zero ones are apart */
-	double mbps = (double)report->bandwidth * 8 / 1e6;
-
-	return json_pack(
-		"{s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:f,s:i,s:I}", "transferred",
-		(json_int_t)report->bytes, "remaining",
+	double mbps = (double)report->sent_per_s * 8 / 1e6;
+	json_t *ram = json_pack(
+		"{s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:f,s:i,s:I,s:I,s:I,s:I}",
+		"transferred", (json_int_t)report->bytes, "remaining",
 		(json_int_t)(report->remaining_pages * GUEST_PAGE_SIZE),
 		"total", (json_int_t)report->memory_size, "duplicate",
 		(json_int_t)report->zero_pages, "normal", (json_int_t)normal,
 		"normal-bytes", (json_int_t)(normal * GUEST_PAGE_SIZE),
 		"dirty-pages-rate", (json_int_t)report->dirty_pages_per_s,
 		"mbps", mbps, "page-size", (int)GUEST_PAGE_SIZE,
-		"dirty-sync-count", (json_int_t)report->nrounds);
+		"dirty-sync-count", (json_int_t)report->nrounds,
+		"pages-per-second",
+		(json_int_t)(report->sent_per_s / GUEST_PAGE_SIZE),
+		"precopy-bytes",
+		(json_int_t)(report->bytes - report->pause_bytes),
+		"downtime-bytes", (json_int_t)report->pause_bytes);
+
+	put_zeroes(ram);
+	return ram;
 }
 
 static json_int_t to_ms(uint64_t ns)
@@ -359,14 +380,29 @@ static json_t *progress_json(const struct report *report)
 	uint64_t setup = phase[PHASE_HELLO] + phase[PHASE_CONFIG] +
 			 phase[PHASE_REHEARSAL];
 
-	return json_pack("{s:s,s:I,s:I,s:I,s:o,s:s,s:I,s:I}", "status",
-			 report_status_name(report->status), "total-time",
-			 to_ms(report->total_ns), "setup-time", to_ms(setup),
-			 "expected-downtime", to_ms(report->expected_ns), "ram",
-			 ram_json(report), "phase",
-			 report_phase_name(report->phase),
+	return json_pack("{s:s,s:I,s:I,s:I,s:o,s:s,s:I,s:I,s:I,s:I,s:I}",
+			 "status", report_status_name(report->status),
+			 "total-time", to_ms(report->total_ns), "setup-time",
+			 to_ms(setup), "expected-downtime",
+			 to_ms(report->expected_ns), "ram", ram_json(report),
+			 "phase", report_phase_name(report->phase),
 			 "expected-downtime-us", to_us(report->expected_ns),
-			 "predicted-downtime-us", to_us(report->predicted_ns));
+			 "predicted-downtime-us", to_us(report->predicted_ns),
+			 "max-downtime-us", to_us(report->max_downtime_ns),
+			 "max-bandwidth", (json_int_t)report->bandwidth_cap,
+			 "bandwidth", (json_int_t)report->bandwidth);
+}
+
+/* What there is at some times only. */
+static void put_outlook(json_t *json, const struct report *report)
+{
+	if (report->outlook != OUTLOOK_UNKNOWN)
+		json_object_set_new(
+			json, "converges",
+			json_boolean(report->outlook == OUTLOOK_CONVERGES));
+	if (report->throttle)
+		json_object_set_new(json, "cpu-throttle-percentage",
+				    json_integer(report->throttle));
 }
 
 json_t *qmp_migration_data(const struct report *report)
@@ -380,6 +416,7 @@ json_t *qmp_migration_data(const struct report *report)
 		json_object_set_new(json, "downtime-us",
 				    json_integer(to_us(report->downtime_ns)));
 	}
+	put_outlook(json, report);
 	json_object_set(json, "phases", json_object_get(own, "phases"));
 	json_object_set(json, "rounds", json_object_get(own, "rounds"));
 	if (report->error[0])

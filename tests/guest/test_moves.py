@@ -1,12 +1,18 @@
 # SPDX-License-Identifier: MIT
 """Moves between processes: every kind of address, every way to ask for one."""
 
+import fcntl
 import json
+import os
+import pty
 import re
 import signal
 import socket
+import struct
+import subprocess
+import termios
 
-from lib import PATIENT, check, equal, test, wait_until
+from lib import GODWIT, PATIENT, Output, check, equal, test, wait_until
 
 PHASES = ("hello", "config", "rehearsal", "rounds", "stop", "save", "sync",
           "final", "loaded", "commit")
@@ -553,6 +559,45 @@ def migrate_says_in_words_how_it_went(world):
     check(re.search(r"bird moved in [\d.]+ ms; paused for [\d.]+ ms "
                     r"\(predicted [\d.]+\)", out), out)
     check("phases, ms: hello " in out, out)
+
+
+def on_terminal(world, columns, *words):
+    """`godwit` with a terminal for its standard error; what it showed."""
+    ours, theirs = pty.openpty()
+    size = struct.pack("HHHH", 24, columns, 0, 0)
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, size)
+    env = dict(world.host("a").env, TERM="vt100")
+    process = subprocess.Popen([GODWIT, *words], env=env, stderr=theirs,
+                               stdin=subprocess.DEVNULL,
+                               stdout=subprocess.DEVNULL)
+    os.close(theirs)
+    return process, Output(ours)
+
+
+@test
+def migrate_shows_how_it_goes_on_a_terminal_in_the_room_that_there_is(world):
+    a, b = world.hosts()
+    listener = b.listen()
+    vm = a.run("dirty", "mib=8", "rate=20")
+    vm.out.wait("ready")
+    for columns in (100, 30):
+        relay = world.relay(listener.address, faults=True)
+        gate = relay.hold("ROUND_ACK")
+        process, shown = on_terminal(world, columns, "migrate", "bird",
+                                     "--to", relay.address)
+        gate.wait()
+        shown.wait(r"\rround 1[^\r]*\x1b\[K")
+        check("for " in a.command("status", "bird").out and "round 1, " in
+              a.command("status", "bird").out, "status")
+        a.command("cancel", "bird")
+        shown.wait("not moved: cancelled")
+        equal(process.wait(), 1, "its status")
+        gate.close()
+        lines = shown.text().partition("godwit:")[0].split("\r")
+        longest = max(len(line.replace("\x1b[K", "")) for line in lines)
+        check(longest < columns, f"{longest} of {columns} columns: {lines}")
+    # Elsewhere nothing is in the way of those who read.
+    equal(a.migrate(listener.address).err, "", "words without a terminal")
 
 
 @test

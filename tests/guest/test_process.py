@@ -223,7 +223,8 @@ def a_client_of_qemu_moves_a_guest(world):
     ram = info["ram"]
     for field in ("transferred", "remaining", "total", "duplicate", "normal",
                   "normal-bytes", "dirty-pages-rate", "mbps", "page-size",
-                  "dirty-sync-count"):
+                  "dirty-sync-count", "pages-per-second", "precopy-bytes",
+                  "downtime-bytes", "skipped", "postcopy-requests"):
         check(ram[field] >= 0, f"{field}: {ram}")
     equal(ram["total"], 32 << 20, "total")
     vm.expect_exit(0)

@@ -90,6 +90,34 @@ START_TEST(nothing_is_predicted_from_no_bandwidth)
 }
 END_TEST
 
+START_TEST(it_converges_when_rounds_lead_to_a_pause_that_is_short_enough)
+{
+	struct pacing p = fresh();
+
+	/* A quarter of the wire: the next rounds are shorter and shorter. */
+	note(&p, 250000, NS_PER_S, 62500);
+	ck_assert_int_eq(decide(&p).action, PACING_GO_ON);
+	ck_assert(pacing_converges(&p));
+	/* Faster than the wire, and more than the pause could carry. */
+	note(&p, 62500, NS_PER_S / 4, 70000);
+	ck_assert(!pacing_converges(&p));
+	/* As fast, but little: that is all there is. */
+	note(&p, 100, NS_PER_MS / 2, 200);
+	ck_assert(pacing_converges(&p));
+	/* What a pause costs by itself counts, too. */
+	p = fresh();
+	note_costs(&p, 3 * NS_PER_MS);
+	note_costs(&p, 3 * NS_PER_MS);
+	note(&p, 250000, NS_PER_S, 100);
+	ck_assert(!pacing_converges(&p));
+	/* So does a cap on the rounds. */
+	p = fresh();
+	note(&p, 250000, NS_PER_S, 62500);
+	pacing_set_cap(&p, 100 * MIB);
+	ck_assert(!pacing_converges(&p));
+}
+END_TEST
+
 START_TEST(small_rounds_do_not_spoil_the_bandwidth)
 {
 	struct pacing p = fresh();
@@ -632,6 +660,7 @@ END_TEST
 
 UNIT_SUITE("pacing", a_prediction_is_the_sum_of_its_terms,
 	   nothing_is_predicted_from_no_bandwidth,
+	   it_converges_when_rounds_lead_to_a_pause_that_is_short_enough,
 	   small_rounds_do_not_spoil_the_bandwidth,
 	   a_cap_on_rounds_is_none_on_the_pause,
 	   a_round_without_a_burst_says_nothing_of_the_link,

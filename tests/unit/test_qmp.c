@@ -596,7 +596,13 @@ START_TEST(query_migrate_has_qemus_shape)
 		.pages = 10,
 		.zero_pages = 90,
 		.bytes = 4242,
+		.pause_bytes = 242,
+		.sent_per_s = 125000,
 		.bandwidth = 1000000,
+		.max_downtime_ns = 1500000,
+		.bandwidth_cap = 77,
+		.throttle = 20,
+		.outlook = OUTLOOK_DIVERGES,
 		.nrounds = 2,
 	};
 	fake->has_report = true;
@@ -606,7 +612,17 @@ START_TEST(query_migrate_has_qemus_shape)
 	ck_assert_int_eq(int_at(ret, "setup-time"), 2);
 	ck_assert_int_eq(int_at(ret, "downtime"), 1);
 	ck_assert_int_eq(int_at(ret, "downtime-us"), 1235);
+	ck_assert_int_eq(int_at(ret, "max-downtime-us"), 1500);
+	ck_assert_int_eq(int_at(ret, "max-bandwidth"), 77);
+	ck_assert_int_eq(int_at(ret, "bandwidth"), 1000000);
+	ck_assert_int_eq(int_at(ret, "cpu-throttle-percentage"), 20);
+	ck_assert(json_is_false(json_object_get(ret, "converges")));
 	ram = json_object_get(ret, "ram");
+	ck_assert_int_eq(int_at(ram, "precopy-bytes"), 4000);
+	ck_assert_int_eq(int_at(ram, "downtime-bytes"), 242);
+	ck_assert_int_eq(int_at(ram, "pages-per-second"), 30);
+	ck_assert_int_eq(int_at(ram, "multifd-bytes"), 0);
+	ck_assert_double_eq(json_real_value(json_object_get(ram, "mbps")), 1.0);
 	ck_assert_int_eq(int_at(ram, "total"), GIB);
 	ck_assert_int_eq(int_at(ram, "normal"), 10);
 	ck_assert_int_eq(int_at(ram, "normal-bytes"), 40960);
