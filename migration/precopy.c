@@ -39,6 +39,7 @@ struct precopy {
 	uint64_t seen_ns;
 	uint64_t seen_bytes;
 	/* the burst of this round */
+	bool unbounded; /* all of it: there was no cap when it began */
 	bool bursting;
 	uint64_t burst_ns;   /* since when */
 	uint64_t burst_from; /* of stream->bytes_sent */
@@ -148,6 +149,25 @@ static void show(struct precopy *p)
 	pthread_mutex_unlock(&s->lock);
 }
 
+/* The cap may come and go while the round is under way. */
+static int keep_to_cap(struct precopy *p, struct error *err)
+{
+	int rc;
+
+	if (!p->s->bandwidth_cap) {
+		/* What is sent now is owed to nobody. */
+		p->debt = 0;
+		p->debt_ns = clock_ns();
+		return 0;
+	}
+	if (p->unbounded)
+		p->bursting = p->unbounded = false;
+	if (p->bursting)
+		return 0;
+	rc = pay(p, err);
+	return rc ? rc : begin_burst(p, err);
+}
+
 /*
  * Before each record of pages: keep to the cap, and show how far it is.
  *
@@ -156,15 +176,10 @@ static void show(struct precopy *p)
 static int pace(void *opaque, size_t bytes, struct error *err)
 {
 	struct precopy *p = opaque;
-	struct source *s = p->s;
-	int rc = 0;
+	int rc;
 
 	show(p);
-	if (!p->bursting && s->bandwidth_cap) {
-		rc = pay(p, err);
-		if (!rc)
-			rc = begin_burst(p, err);
-	}
+	rc = keep_to_cap(p, err);
 	p->debt += (double)bytes;
 	return rc || !is_late(p) ? rc : PAGES_ENOUGH;
 }
@@ -252,7 +267,8 @@ static void note_round(const struct precopy *p,
 static void begin_round(struct precopy *p)
 {
 	p->round_start_ns = clock_ns();
-	p->bursting = !p->s->bandwidth_cap;
+	p->unbounded = !p->s->bandwidth_cap;
+	p->bursting = p->unbounded;
 	p->burst_ns = p->round_start_ns;
 	p->burst_from = p->s->stream->bytes_sent;
 }

@@ -216,19 +216,27 @@ static int resolve(void *opaque, bool resume, struct error *err)
 	return mover_resolve(inst->mover, resume, err);
 }
 
-static struct source_params *params(void *opaque)
+static const struct source_params *params(void *opaque)
 {
 	struct instance *inst = opaque;
 
 	return &inst->params;
 }
 
-static void params_changed(void *opaque)
+static void set_max_downtime(void *opaque, uint64_t ns)
 {
 	struct instance *inst = opaque;
 
-	mover_set_limits(inst->mover, inst->params.max_downtime_ns,
-			 inst->params.bandwidth);
+	inst->params.max_downtime_ns = ns;
+	mover_set_max_downtime(inst->mover, ns);
+}
+
+static void set_bandwidth(void *opaque, uint64_t bytes_per_s)
+{
+	struct instance *inst = opaque;
+
+	inst->params.bandwidth = bytes_per_s;
+	mover_set_bandwidth(inst->mover, bytes_per_s);
 }
 
 /* ---- show ---- */
@@ -372,7 +380,8 @@ const struct qmp_backend instance_backend = {
 	.cancel = cancel,
 	.resolve = resolve,
 	.params = params,
-	.params_changed = params_changed,
+	.set_max_downtime = set_max_downtime,
+	.set_bandwidth = set_bandwidth,
 	.report = report,
 	.disk = disk,
 	.show = show,

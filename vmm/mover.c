@@ -206,13 +206,16 @@ int mover_resolve(struct mover *mover, bool resume, struct error *err)
 			 "nothing to resolve");
 }
 
-void mover_set_limits(struct mover *mover, uint64_t max_downtime_ns,
-		      uint64_t bandwidth)
+void mover_set_max_downtime(struct mover *mover, uint64_t ns)
 {
-	if (!mover->busy)
-		return;
-	source_set_max_downtime(mover->source, max_downtime_ns);
-	source_set_bandwidth(mover->source, bandwidth);
+	if (mover->busy)
+		source_set_max_downtime(mover->source, ns);
+}
+
+void mover_set_bandwidth(struct mover *mover, uint64_t bytes_per_s)
+{
+	if (mover->busy)
+		source_set_bandwidth(mover->source, bytes_per_s);
 }
 
 bool mover_report(struct mover *mover, struct report *ret)

@@ -69,10 +69,11 @@ int __must_check mover_resolve(struct mover *mover, bool resume,
 			       struct error *err);
 
 /**
- * mover_set_limits() - change what the move under way aims at.
+ * mover_set_max_downtime() / mover_set_bandwidth() - change a limit of the move
+ * that is under way, if there is one.
  */
-void mover_set_limits(struct mover *mover, uint64_t max_downtime_ns,
-		      uint64_t bandwidth);
+void mover_set_max_downtime(struct mover *mover, uint64_t ns);
+void mover_set_bandwidth(struct mover *mover, uint64_t bytes_per_s);
 
 /**
  * mover_report() - of the move under way or the last one.

@@ -56,9 +56,10 @@ struct qmp_backend {
 	int (*cancel)(void *opaque, struct error *err);
 	int (*resolve)(void *opaque, bool resume, struct error *err);
 	/* What a migration starts with unless it says otherwise. */
-	struct source_params *(*params)(void *opaque);
-	/* @params() was changed: a running migration takes it over. */
-	void (*params_changed)(void *opaque);
+	const struct source_params *(*params)(void *opaque);
+	/* For every later migration, and for one that is under way. */
+	void (*set_max_downtime)(void *opaque, uint64_t ns);
+	void (*set_bandwidth)(void *opaque, uint64_t bytes_per_s);
 	/* Of the migration that runs or ran last; false when there was none. */
 	bool (*report)(void *opaque, struct report *ret);
 

@@ -287,11 +287,13 @@ json_t *qmp_resolve(struct qmp_call *call, struct error *err)
 	return qmp_nothing();
 }
 
+/* No count that get_count() gives is as large. */
+#define UNCHANGED UINT64_MAX
+
 json_t *qmp_migrate_set_parameters(struct qmp_call *call, struct error *err)
 {
-	struct source_params *params = call->backend->params(call->opaque);
-	uint64_t downtime = params->max_downtime_ns;
-	uint64_t bandwidth = params->bandwidth;
+	const struct qmp_backend *backend = call->backend;
+	uint64_t downtime = UNCHANGED, bandwidth = UNCHANGED;
 
 	if (get_count(call, "downtime-limit", NS_PER_MS, &downtime, err) ||
 	    get_count(call, "x-godwit-downtime-limit-us", NS_PER_US, &downtime,
@@ -304,23 +306,41 @@ json_t *qmp_migrate_set_parameters(struct qmp_call *call, struct error *err)
 				"that short");
 		return NULL;
 	}
-	params->max_downtime_ns = downtime;
-	params->bandwidth = bandwidth;
-	call->backend->params_changed(call->opaque);
+	/* Only what is named: a migration may have limits of its own. */
+	if (downtime != UNCHANGED)
+		backend->set_max_downtime(call->opaque, downtime);
+	if (bandwidth != UNCHANGED)
+		backend->set_bandwidth(call->opaque, bandwidth);
 	return qmp_nothing();
 }
 
+static bool has_ended(const struct report *report)
+{
+	return report->status == STATUS_COMPLETED ||
+	       report->status == STATUS_FAILED ||
+	       report->status == STATUS_CANCELLED;
+}
+
+/* Those of the migration that is under way, else of the next. */
 json_t *qmp_query_migrate_parameters(struct qmp_call *call,
 				     struct error *err __maybe_unused)
 {
 	const struct source_params *params =
 		call->backend->params(call->opaque);
+	uint64_t downtime = params->max_downtime_ns;
+	uint64_t bandwidth = params->bandwidth;
+	struct report report;
 
+	if (call->backend->report(call->opaque, &report) &&
+	    !has_ended(&report)) {
+		downtime = report.max_downtime_ns;
+		bandwidth = report.bandwidth_cap;
+	}
 	return json_pack("{s:I,s:I,s:I}", "downtime-limit",
-			 (json_int_t)(params->max_downtime_ns / NS_PER_MS),
+			 (json_int_t)(downtime / NS_PER_MS),
 			 "x-godwit-downtime-limit-us",
-			 (json_int_t)(params->max_downtime_ns / NS_PER_US),
-			 "max-bandwidth", (json_int_t)params->bandwidth);
+			 (json_int_t)(downtime / NS_PER_US), "max-bandwidth",
+			 (json_int_t)bandwidth);
 }
 
 /* ---- query-migrate ---- */
@@ -424,13 +444,6 @@ json_t *qmp_migration_data(const struct report *report)
 				    json_string(report->error));
 	json_decref(own);
 	return json;
-}
-
-static bool has_ended(const struct report *report)
-{
-	return report->status == STATUS_COMPLETED ||
-	       report->status == STATUS_FAILED ||
-	       report->status == STATUS_CANCELLED;
 }
 
 json_t *qmp_query_migrate(struct qmp_call *call,

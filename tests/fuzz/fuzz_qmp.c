@@ -47,9 +47,15 @@ static int resolve(void *opaque, bool resume, struct error *err)
 	return error_set(err, -EPERM, "not while fuzzing");
 }
 
-static struct source_params *params(void *opaque)
+static const struct source_params *params(void *opaque)
 {
 	return opaque;
+}
+
+static void set(void *opaque, uint64_t value)
+{
+	(void)opaque;
+	(void)value;
 }
 
 static bool report(void *opaque, struct report *ret)
@@ -59,9 +65,17 @@ static bool report(void *opaque, struct report *ret)
 	return true;
 }
 
-static char *show(void *opaque)
+static bool disk(void *opaque, uint32_t index, struct qmp_disk *ret)
 {
 	(void)opaque;
+	*ret = (struct qmp_disk){ .id = "disk0", .path = "/a" };
+	return !index;
+}
+
+static char *show(void *opaque, bool *ret_came_along)
+{
+	(void)opaque;
+	*ret_came_along = false;
 	return strdup("godwit run");
 }
 
@@ -78,8 +92,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		.cancel = act,
 		.resolve = resolve,
 		.params = params,
-		.params_changed = quit,
+		.set_max_downtime = set,
+		.set_bandwidth = set,
 		.report = report,
+		.disk = disk,
 		.show = show,
 	};
 	struct source_params own = source_params_default;

@@ -663,6 +663,55 @@ def bandwidth_and_downtime_can_be_set_while_it_moves(world):
 
 
 @test
+def a_limit_that_is_set_while_it_moves_leaves_the_others(world):
+    a, b = world.hosts()
+    listener = b.listen()
+    relay = world.relay(listener.address)
+    gate = relay.hold("REHEARSE")
+    vm = a.run("dirty", "mib=16")
+    vm.out.wait("ready")
+    move = a.start_migrate(relay.address, "--bandwidth", "1M")
+    gate.wait()
+    client = a.qmp()
+
+    def limits():
+        got = client.execute("query-migrate-parameters")
+        return got["x-godwit-downtime-limit-us"], got["max-bandwidth"]
+    equal(limits(), (1000000, 1 << 20), "of the migration's own")
+    a.command("set", "bird", "max-downtime", "2s")
+    equal(limits(), (2000000, 1 << 20), "after max-downtime was set")
+    client.execute("migrate-set-parameters", max_bandwidth=10 << 30)
+    equal(limits(), (2000000, 10 << 30), "after max-bandwidth was set")
+    gate.release()
+    move.expect_exit(0)
+    moved_by(vm)
+
+
+@test
+def a_cap_that_comes_in_the_middle_of_a_round_is_kept_at_once(world):
+    a, b = world.hosts()
+    listener = b.listen()
+    relay = world.relay(listener.address)
+    gate = relay.hold("PAGES")
+    # More than fits into the sockets on the way.
+    vm = a.run("dirty", "mib=96", "rate=1", "fill=yes", memory="128M")
+    vm.out.wait("ready")
+    move = a.start_migrate(relay.address)
+    gate.wait()
+    a.command("set", "bird", "bandwidth", "64K")
+    gate.release()
+    client = a.qmp()
+    equal(client.migration("active")["ram"]["dirty-sync-count"], 0, "rounds")
+    for _ in range(10):
+        a.status()
+    ram = client.migration("active")["ram"]
+    check(ram["remaining"] > 1 << 20, f"it was all sent: {ram}")
+    a.command("set", "bird", "bandwidth", "10G")
+    move.expect_exit(0)
+    moved_by(vm)
+
+
+@test
 def a_guest_too_busy_for_its_link_stays_when_time_is_over(world):
     a, b = world.hosts()
     listener = b.listen()

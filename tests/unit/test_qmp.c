@@ -96,13 +96,19 @@ static int fake_resolve(void *opaque, bool resume, struct error *err)
 	return act(fake, err);
 }
 
-static struct source_params *fake_params(void *opaque)
+static const struct source_params *fake_params(void *opaque)
 {
 	return &((struct fake *)opaque)->params;
 }
 
-static void fake_changed(void *opaque __maybe_unused)
+static void fake_set_max_downtime(void *opaque, uint64_t ns)
 {
+	((struct fake *)opaque)->params.max_downtime_ns = ns;
+}
+
+static void fake_set_bandwidth(void *opaque, uint64_t bytes_per_s)
+{
+	((struct fake *)opaque)->params.bandwidth = bytes_per_s;
 }
 
 static bool fake_report(void *opaque, struct report *ret)
@@ -141,7 +147,8 @@ static const struct qmp_backend backend = {
 	.cancel = fake_act,
 	.resolve = fake_resolve,
 	.params = fake_params,
-	.params_changed = fake_changed,
+	.set_max_downtime = fake_set_max_downtime,
+	.set_bandwidth = fake_set_bandwidth,
 	.report = fake_report,
 	.disk = fake_disk,
 	.show = fake_show,
@@ -565,6 +572,15 @@ START_TEST(parameters_have_qemus_units_and_a_finer_one)
 	ck_assert_int_eq(int_at(ret, "downtime-limit"), 1);
 	ck_assert_int_eq(int_at(ret, "x-godwit-downtime-limit-us"), 1500);
 	ck_assert_int_eq(int_at(ret, "max-bandwidth"), MIB);
+	json_decref(ret);
+	/* A migration under way may have limits of its own. */
+	fake->report = (struct report){ .status = STATUS_ACTIVE,
+					.max_downtime_ns = 7 * NS_PER_MS,
+					.bandwidth_cap = 99 };
+	fake->has_report = true;
+	ret = call(peer, "{\"execute\":\"query-migrate-parameters\"}");
+	ck_assert_int_eq(int_at(ret, "downtime-limit"), 7);
+	ck_assert_int_eq(int_at(ret, "max-bandwidth"), 99);
 	json_decref(ret);
 	refused(peer,
 		"{\"execute\":\"migrate-set-parameters\","
