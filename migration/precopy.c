@@ -281,6 +281,8 @@ static int run_round(struct precopy *p, uint32_t number, struct error *err)
 	uint64_t sync_ns;
 	int rc;
 
+	if (s->env.on_round)
+		s->env.on_round(s->env.opaque, number);
 	begin_round(p);
 	rc = send_round(p, number, &counts, err);
 	if (rc)

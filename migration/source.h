@@ -38,6 +38,8 @@ struct source_env {
 	struct vm *vm;
 	/* The status changed; on the migration thread. */
 	void (*on_status)(void *opaque, enum report_status status);
+	/* Round @number, from 0 on, begins; on the migration thread. */
+	void (*on_round)(void *opaque, uint32_t number);
 	void *opaque;
 };
 

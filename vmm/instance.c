@@ -174,6 +174,8 @@ static void on_vm_event(void *opaque, enum vm_event event, uint8_t status,
 		break;
 	case VM_EVENT_CRASHED:
 		log_error("the guest crashed: %s", text);
+		control_event(inst->control, "GUEST_PANICKED",
+			      json_pack("{s:s}", "action", "poweroff"));
 		instance_finish(inst, END_CRASHED, "guest-panic");
 		break;
 	case VM_EVENT_FAILED:
@@ -226,6 +228,14 @@ static void on_move_status(void *opaque, enum report_status status)
 		json_object_set_new(data, "x-godwit-report",
 				    report_json(&report));
 	control_event(inst->control, "MIGRATION", data);
+}
+
+static void on_move_pass(void *opaque, uint32_t pass)
+{
+	struct instance *inst = opaque;
+
+	control_event(inst->control, "MIGRATION_PASS",
+		      json_pack("{s:I}", "pass", (json_int_t)pass));
 }
 
 static void say_moved(struct instance *inst)
@@ -392,6 +402,7 @@ int instance_start(struct instance *inst, struct error *err)
 		.loop = inst->loop,
 		.sandbox = inst->sandbox,
 		.on_status = on_move_status,
+		.on_pass = on_move_pass,
 		.on_end = on_move_end,
 		.opaque = inst,
 	};

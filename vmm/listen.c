@@ -44,7 +44,8 @@ struct listener {
 	bool receiving; /* its thread was started and not joined */
 
 	/* the receiving thread's own, until the guest has arrived */
-	bool claimed;			/* the socket has a guest's name */
+	bool claimed; /* the socket has a guest's name */
+	bool coming;  /* clients have been told that a guest comes */
 	char came_as[MACHINE_NAME_MAX]; /* what it was called there */
 	struct error taken;		/* why it isn't here; "": --name */
 
@@ -89,6 +90,22 @@ static int claim_name(struct listener *l, struct machine *machine,
 	return 0;
 }
 
+static void tell_status(struct listener *l, enum report_status status)
+{
+	control_event(l->inst.control, "MIGRATION",
+		      json_pack("{s:s}", "status", report_status_name(status)));
+}
+
+static void on_coming(void *opaque)
+{
+	tell_status(opaque, STATUS_ACTIVE);
+}
+
+static void on_stayed_away(void *opaque)
+{
+	tell_status(opaque, STATUS_FAILED);
+}
+
 static int on_config(void *opaque, struct wire_config *config,
 		     const uint8_t session[WIRE_SESSION_SIZE],
 		     struct error *err)
@@ -99,6 +116,8 @@ static int on_config(void *opaque, struct wire_config *config,
 
 	disks_offer(l->inst.disks, config, session);
 	memcpy(l->came_as, machine->name, sizeof(l->came_as));
+	l->coming = true;
+	loop_post(l->inst.loop, on_coming, l);
 	if (!name)
 		return claim_name(l, machine, err);
 	l->taken.text[0] = '\0';
@@ -181,6 +200,9 @@ static void end_attempt(struct listener *l, struct target *target,
 	if (l->claimed)
 		rundir_unclaim(&l->inst.dir, &l->inst.socket);
 	l->claimed = false;
+	if (l->coming)
+		loop_post(l->inst.loop, on_stayed_away, l);
+	l->coming = false;
 }
 
 static int attempt(struct listener *l, struct stream *stream,
@@ -315,6 +337,7 @@ static void on_arrived(void *opaque)
 	if (l->door)
 		door_refuse_guests(l->door, "this listener has its guest");
 	instance_adopt(&l->inst, l->arrived);
+	tell_status(l, STATUS_COMPLETED);
 	tell_name(l);
 	loop_timer_arm(l->door_timer, clock_ns() + DOOR_CHECK);
 }

@@ -21,6 +21,7 @@ struct mover {
 	pthread_t thread;
 	struct source *source; /* of the last move */
 	bool busy;
+	uint32_t passes_told;
 
 	pthread_mutex_t lock;
 	pthread_cond_t wake;
@@ -28,25 +29,39 @@ struct mover {
 	struct source *job;
 	unsigned int nstatuses;
 	enum report_status statuses[STATUSES_MAX];
+	uint32_t passes; /* rounds that have begun */
 	int rc;
 	struct error err;
 };
 
 /* ---- on the loop ---- */
 
+static void deliver_passes(struct mover *mover, uint32_t passes)
+{
+	while (mover->passes_told < passes)
+		mover->env.on_pass(mover->env.opaque, ++mover->passes_told);
+}
+
 static void deliver_statuses(void *opaque)
 {
 	struct mover *mover = opaque;
 	enum report_status statuses[STATUSES_MAX];
+	uint32_t passes;
 	unsigned int n;
 
 	pthread_mutex_lock(&mover->lock);
 	n = mover->nstatuses;
 	memcpy(statuses, mover->statuses, n * sizeof(statuses[0]));
 	mover->nstatuses = 0;
+	passes = mover->passes;
 	pthread_mutex_unlock(&mover->lock);
-	for (unsigned int i = 0; i < n; i++)
+	for (unsigned int i = 0; i < n; i++) {
+		/* All rounds are between ACTIVE and what follows it. */
+		if (statuses[i] > STATUS_ACTIVE)
+			deliver_passes(mover, passes);
 		mover->env.on_status(mover->env.opaque, statuses[i]);
+	}
+	deliver_passes(mover, passes);
 }
 
 static void deliver_end(void *opaque)
@@ -66,6 +81,16 @@ static void note_status(void *opaque, enum report_status status)
 	pthread_mutex_lock(&mover->lock);
 	if (mover->nstatuses < STATUSES_MAX)
 		mover->statuses[mover->nstatuses++] = status;
+	pthread_mutex_unlock(&mover->lock);
+	loop_post(mover->env.loop, deliver_statuses, mover);
+}
+
+static void note_round(void *opaque, uint32_t number)
+{
+	struct mover *mover = opaque;
+
+	pthread_mutex_lock(&mover->lock);
+	mover->passes = number + 1;
 	pthread_mutex_unlock(&mover->lock);
 	loop_post(mover->env.loop, deliver_statuses, mover);
 }
@@ -148,6 +173,7 @@ int mover_start(struct mover *mover, struct vm *vm,
 	struct source_env env = {
 		.vm = vm,
 		.on_status = note_status,
+		.on_round = note_round,
 		.opaque = mover,
 	};
 	struct source *source;
@@ -162,7 +188,9 @@ int mover_start(struct mover *mover, struct vm *vm,
 	mover_forget(mover);
 	mover->source = source;
 	mover->busy = true;
+	mover->passes_told = 0;
 	pthread_mutex_lock(&mover->lock);
+	mover->passes = 0;
 	mover->job = source;
 	pthread_cond_signal(&mover->wake);
 	pthread_mutex_unlock(&mover->lock);

@@ -17,6 +17,8 @@ struct mover_env {
 	struct loop *loop;
 	const struct sandbox *sandbox;
 	void (*on_status)(void *opaque, enum report_status status);
+	/* A round began, the first is 1; each is told, in order. */
+	void (*on_pass)(void *opaque, uint32_t pass);
 	/*
 	 * A move is over. @rc: 0, the target runs the guest; -errno with
 	 * @text, it is ours as before.

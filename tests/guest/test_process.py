@@ -213,8 +213,12 @@ def a_client_of_qemu_moves_a_guest(world):
     equal(client.execute("query-migrate"), {}, "before there was any")
     client.execute("migrate-set-parameters", downtime_limit=1000)
     client.execute("migrate", uri=world.tapped(listener.address))
-    for status in ("setup", "active", "completed"):
-        client.event("MIGRATION", status=status)
+    client.event("MIGRATION", status="setup")
+    client.event("MIGRATION", status="active")
+    for number in (1, 2):
+        client.event("MIGRATION_PASS", **{"pass": number})
+    client.event("MIGRATION", status="device")
+    client.event("MIGRATION", status="completed")
     equal(client.execute("query-status")["status"], "postmigrate", "status")
     info = client.execute("query-migrate")
     equal(info["status"], "completed", "query-migrate")
@@ -229,6 +233,50 @@ def a_client_of_qemu_moves_a_guest(world):
     equal(ram["total"], 32 << 20, "total")
     vm.expect_exit(0)
     b.wait_running()
+
+
+@test
+def clients_of_a_listener_are_told_what_becomes_of_a_guest(world):
+    a, b = world.hosts()
+    listener = b.listen("--name", "nest")
+    client = b.qmp("nest")
+    vm = a.run("heartbeat")
+    vm.out.wait(r"\.")
+    relay = world.relay(listener.address, faults=True)
+    gate = relay.hold("ROUND")
+    command = a.start_migrate(relay.address)
+    gate.wait()
+    client.event("MIGRATION", status="active")
+    gate.close()
+    client.event("MIGRATION", status="failed")
+    command.expect_exit(1)
+    a.migrate(listener.address)
+    client.event("MIGRATION", status="active")
+    client.event("MIGRATION", status="completed")
+    finish(listener, vm)
+
+
+@test
+def a_guest_that_crashes_is_told_of_before_the_end(world):
+    host = world.host()
+    # It waits until its last words are out: a pipe that is full keeps it.
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    try:
+        while os.write(writer, bytes(4096)):
+            pass
+    except BlockingIOError:
+        os.set_blocking(writer, True)
+    vm = host.run("crash", debug_exit=False, stdout=writer)
+    os.close(writer)
+    client = host.qmp()
+    said = b""
+    while b"fault" not in said:
+        said += os.read(reader, 65536)
+    os.close(reader)
+    client.event("GUEST_PANICKED", action="poweroff")
+    client.event("SHUTDOWN", guest=True, reason="guest-panic")
+    vm.expect_exit(3)
 
 
 @test
