@@ -261,7 +261,7 @@ static const struct rule rules[] = {
 	IOCTL(KVM_HAS_DEVICE_ATTR, VCPU),
 	IOCTL(KVM_GET_DEVICE_ATTR, VCPU),
 	IOCTL(KVM_SET_DEVICE_ATTR, VCPU),
-	IOCTL(KVM_KVMCLOCK_CTRL, LOOP | VCPU),
+	IOCTL(KVM_KVMCLOCK_CTRL, VCPU),
 	IOCTL(KVM_CHECK_EXTENSION, LOOP | VCPU),
 
 	/* A reset, on the loop's thread, loads the VM's power-on state. */

@@ -4,7 +4,9 @@
  *
  * Everything that others may touch is under vcpu->lock: whether a park is
  * wanted, whether the thread is parked, and the errand it shall run. The one
- * exception is kvm_run's immediate_exit, a byte shared with the kernel.
+ * exception is kvm_run's immediate_exit, a byte shared with the kernel. The
+ * thread counts itself out and in under the lock too, as it leaves the parked
+ * state and enters it: who was kicked is parked and stays so, or is counted.
  *
  *	            kick                 thread gets there
  *	RUNNING ──────────▶ (park wanted) ────────────────▶ PARKED ⇄ errand
@@ -31,11 +33,10 @@ struct vcpu {
 	struct kvm_run *run;
 	pthread_t thread;
 	bool started;
-	bool entered; /* the thread's own: KVM_RUN since it was last parked */
+	bool exited; /* the thread's own: an access may be half done */
 
 	pthread_mutex_t lock;
 	pthread_cond_t wake;	  /* the thread waits here while it is parked */
-	pthread_cond_t told;	  /* others wait here for the thread */
 	_Atomic bool park_wanted; /* written under lock, read anywhere */
 	bool parked;
 	bool quit;
@@ -206,8 +207,8 @@ static void run_once(struct vcpu *vcpu)
 	char text[96];
 	int code;
 
-	vcpu->entered = true;
-	if (ioctl(vcpu->fd, KVM_RUN, NULL) == 0) {
+	vcpu->exited = !ioctl(vcpu->fd, KVM_RUN, NULL);
+	if (vcpu->exited) {
 		handle_exit(vcpu);
 		return;
 	}
@@ -223,17 +224,18 @@ static void run_once(struct vcpu *vcpu)
 
 /*
  * An access that left the guest is only complete once KVM_RUN has been
- * entered again; before that the registers show the instruction half done.
- * The re-entry may itself produce an exit (the next item of a string
- * instruction), so go on until it is the flag that ends it.
+ * entered again; before that the registers show the instruction half done. A
+ * KVM_RUN that was interrupted had completed it first. The re-entry may itself
+ * produce an exit (the next item of a string instruction), so go on until it is
+ * the flag that ends it.
  */
 static void complete_access(struct vcpu *vcpu)
 {
 	uint32_t reason;
 
-	if (!vcpu->entered)
+	if (!vcpu->exited)
 		return;
-	vcpu->entered = false;
+	vcpu->exited = false;
 	set_immediate_exit(vcpu, 1);
 	while (ioctl(vcpu->fd, KVM_RUN, NULL) == 0) {
 		reason = vcpu->run->exit_reason;
@@ -243,16 +245,19 @@ static void complete_access(struct vcpu *vcpu)
 	}
 }
 
+/* Called with the lock held, which is let go meanwhile. */
 static void run_errand(struct vcpu *vcpu)
 {
 	vcpu_errand_fn *errand = vcpu->errand;
 
+	if (!errand)
+		return;
 	vcpu->errand = NULL;
 	pthread_mutex_unlock(&vcpu->lock);
 	vcpu->errand_ret = errand(vcpu->errand_opaque, vcpu, &vcpu->errand_err);
 	pthread_mutex_lock(&vcpu->lock);
 	vcpu->errand_busy = false;
-	pthread_cond_broadcast(&vcpu->told);
+	tally_done(vcpu->env.busy);
 }
 
 /* Wait, running errands, until unparked. Returns false to end the thread. */
@@ -263,7 +268,7 @@ static bool park(struct vcpu *vcpu)
 	complete_access(vcpu);
 	pthread_mutex_lock(&vcpu->lock);
 	vcpu->parked = true;
-	pthread_cond_broadcast(&vcpu->told);
+	tally_done(vcpu->env.out);
 	while ((vcpu->park_wanted || vcpu->errand) && !vcpu->quit) {
 		if (vcpu->errand)
 			run_errand(vcpu);
@@ -271,10 +276,14 @@ static bool park(struct vcpu *vcpu)
 			pthread_cond_wait(&vcpu->wake, &vcpu->lock);
 	}
 	go_on = !vcpu->quit;
-	vcpu->parked = !go_on;
-	if (go_on)
+	if (go_on) {
+		vcpu->parked = false;
+		tally_add(vcpu->env.out);
 		set_immediate_exit(vcpu, 0);
+	}
 	pthread_mutex_unlock(&vcpu->lock);
+	if (go_on)
+		arch_vcpu_resumed(vcpu->fd);
 	return go_on;
 }
 
@@ -291,12 +300,20 @@ static void *vcpu_thread(void *opaque)
 
 /* ---- everyone else ---- */
 
-/* Out of the guest, or out of bed. Called with the lock held. */
-static void rouse(struct vcpu *vcpu)
+/*
+ * Out of the guest, or out of bed. Called with the lock held, which it lets go
+ * first: who is woken wants it, and shall not be put back to sleep at once. If
+ * the thread has parked and gone on by then, the signal finds nothing to do.
+ */
+static void rouse_and_unlock(struct vcpu *vcpu)
 {
-	if (vcpu->parked)
+	bool parked = vcpu->parked;
+
+	if (!parked)
+		set_immediate_exit(vcpu, 1);
+	pthread_mutex_unlock(&vcpu->lock);
+	if (parked)
 		return;
-	set_immediate_exit(vcpu, 1);
 	pthread_cond_signal(&vcpu->wake);
 	pthread_kill(vcpu->thread, VCPU_KICK_SIGNAL);
 }
@@ -305,32 +322,22 @@ void vcpu_nap(struct vcpu *vcpu, uint64_t ns)
 {
 	pthread_mutex_lock(&vcpu->lock);
 	vcpu->nap_until_ns = ns ? clock_ns() + ns : 0;
-	rouse(vcpu);
-	pthread_mutex_unlock(&vcpu->lock);
+	rouse_and_unlock(vcpu);
 }
 
 void vcpu_kick(struct vcpu *vcpu)
 {
 	pthread_mutex_lock(&vcpu->lock);
 	vcpu->park_wanted = true;
-	rouse(vcpu);
-	pthread_mutex_unlock(&vcpu->lock);
-}
-
-void vcpu_wait_parked(struct vcpu *vcpu)
-{
-	pthread_mutex_lock(&vcpu->lock);
-	while (!vcpu->parked)
-		pthread_cond_wait(&vcpu->told, &vcpu->lock);
-	pthread_mutex_unlock(&vcpu->lock);
+	rouse_and_unlock(vcpu);
 }
 
 void vcpu_unpark(struct vcpu *vcpu)
 {
 	pthread_mutex_lock(&vcpu->lock);
 	vcpu->park_wanted = false;
-	pthread_cond_signal(&vcpu->wake);
 	pthread_mutex_unlock(&vcpu->lock);
+	pthread_cond_signal(&vcpu->wake);
 }
 
 void vcpu_errand_start(struct vcpu *vcpu, vcpu_errand_fn *fn, void *opaque)
@@ -340,22 +347,23 @@ void vcpu_errand_start(struct vcpu *vcpu, vcpu_errand_fn *fn, void *opaque)
 	vcpu->errand = fn;
 	vcpu->errand_opaque = opaque;
 	vcpu->errand_busy = true;
+	tally_add(vcpu->env.busy);
+	pthread_mutex_unlock(&vcpu->lock);
 	pthread_cond_signal(&vcpu->wake);
+}
+
+void vcpu_errand_take(struct vcpu *vcpu)
+{
+	pthread_mutex_lock(&vcpu->lock);
+	run_errand(vcpu);
 	pthread_mutex_unlock(&vcpu->lock);
 }
 
-int vcpu_errand_wait(struct vcpu *vcpu, struct error *err)
+int vcpu_errand_result(const struct vcpu *vcpu, struct error *err)
 {
-	int ret;
-
-	pthread_mutex_lock(&vcpu->lock);
-	while (vcpu->errand_busy)
-		pthread_cond_wait(&vcpu->told, &vcpu->lock);
-	ret = vcpu->errand_ret;
-	if (ret)
+	if (vcpu->errand_ret)
 		*err = vcpu->errand_err;
-	pthread_mutex_unlock(&vcpu->lock);
-	return ret;
+	return vcpu->errand_ret;
 }
 
 static int open_vcpu(struct vcpu *vcpu, struct error *err)
@@ -396,17 +404,18 @@ int vcpu_create(const struct vcpu_env *env, uint32_t index, struct vcpu **ret,
 	pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
 	pthread_cond_init(&vcpu->wake, &monotonic);
 	pthread_condattr_destroy(&monotonic);
-	pthread_cond_init(&vcpu->told, NULL);
 	rc = open_vcpu(vcpu, err);
 	if (rc < 0)
 		goto fail;
 	snprintf(name, sizeof(name), "vcpu%u", index);
+	tally_add(env->out);
 	rc = thread_start(env->sandbox, THREAD_VCPU, name, vcpu_thread, vcpu,
 			  &vcpu->thread, err);
-	if (rc)
+	if (rc) {
+		tally_done(env->out);
 		goto fail;
+	}
 	vcpu->started = true;
-	vcpu_wait_parked(vcpu);
 	*ret = vcpu;
 	return 0;
 
@@ -431,7 +440,6 @@ void vcpu_free(struct vcpu *vcpu)
 	if (vcpu->run)
 		munmap(vcpu->run, vcpu->env.kvm->run_size);
 	close_fd(&vcpu->fd);
-	pthread_cond_destroy(&vcpu->told);
 	pthread_cond_destroy(&vcpu->wake);
 	pthread_mutex_destroy(&vcpu->lock);
 	free(vcpu);

@@ -3,10 +3,10 @@
  * One vCPU, one thread.
  *
  * The thread is either parked or in its run loop. vcpu_kick() tells it to
- * park and returns at once; vcpu_wait_parked() waits. Stopping many is one
- * broadcast and then one wait. While parked the thread takes errands
- * (vcpu_errand()), so that state is read and written on the vCPU's own thread,
- * all vCPUs at a time.
+ * park and returns at once. While parked the thread takes errands
+ * (vcpu_errand_start()), so that state is read and written on the vCPU's own
+ * thread, or by whoever would else wait for that. Waiting for either is done
+ * for all vCPUs of a VM at once, by the tallies that they share: crew.h.
  *
  * The kick: immediate_exit in kvm_run, then a signal whose handler does
  * nothing. The flag closes the window between the thread's last look and
@@ -22,6 +22,7 @@
 #include "arch/arch.h"
 #include "vmm/bus.h"
 #include "vmm/sandbox.h"
+#include "vmm/tally.h"
 
 struct vcpu;
 
@@ -45,6 +46,8 @@ struct vcpu_env {
 	const struct sandbox *sandbox;
 	vcpu_exit_fn *on_exit; /* the vCPU parks itself after this */
 	void *opaque;
+	struct tally *out;  /* counts vCPUs that are not parked */
+	struct tally *busy; /* and those whose errand has not ended */
 };
 
 /**
@@ -54,7 +57,7 @@ struct vcpu_env {
 void vcpu_signals_init(void);
 
 /**
- * vcpu_create() - make vCPU @index and its thread, parked.
+ * vcpu_create() - make vCPU @index and its thread, which will be parked.
  */
 int __must_check vcpu_create(const struct vcpu_env *env, uint32_t index,
 			     struct vcpu **ret, struct error *err);
@@ -71,11 +74,6 @@ uint32_t vcpu_index(const struct vcpu *vcpu);
  * vcpu_kick() - ask the vCPU to park. Any thread; returns at once.
  */
 void vcpu_kick(struct vcpu *vcpu);
-
-/**
- * vcpu_wait_parked() - wait until it has. Not from the vCPU's own thread.
- */
-void vcpu_wait_parked(struct vcpu *vcpu);
 
 /**
  * vcpu_unpark() - let it run the guest.
@@ -95,10 +93,15 @@ void vcpu_nap(struct vcpu *vcpu, uint64_t ns);
 void vcpu_errand_start(struct vcpu *vcpu, vcpu_errand_fn *fn, void *opaque);
 
 /**
- * vcpu_errand_wait() - wait for it.
- *
- * Return: what @fn returned, with its @err.
+ * vcpu_errand_take() - run the errand here and now, on the caller's thread,
+ * unless the vCPU's own thread has begun it.
  */
-int __must_check vcpu_errand_wait(struct vcpu *vcpu, struct error *err);
+void vcpu_errand_take(struct vcpu *vcpu);
+
+/**
+ * vcpu_errand_result() - what the errand that has ended returned, with its
+ * @err.
+ */
+int __must_check vcpu_errand_result(const struct vcpu *vcpu, struct error *err);
 
 #endif

@@ -62,8 +62,7 @@ static void tell(struct vm *vm, enum vm_event event, uint8_t status,
 static void want(struct vm *vm, uint32_t wanted, uint8_t status,
 		 const char *text)
 {
-	for (uint32_t i = 0; i < vm->nvcpus; i++)
-		vcpu_kick(vm->vcpus[i]);
+	crew_kick(vm->crew);
 	pthread_mutex_lock(&vm->note_lock);
 	vm->wanted.what |= wanted;
 	if (wanted & VM_WANTS_EXIT)
@@ -123,10 +122,8 @@ static void on_vcpu_exit(void *opaque, uint32_t index, enum vcpu_exit why,
 /* All signalled first, then waited for once: the stop is one round trip. */
 static void stop(struct vm *vm)
 {
-	for (uint32_t i = 0; i < vm->nvcpus; i++)
-		vcpu_kick(vm->vcpus[i]);
-	for (uint32_t i = 0; i < vm->nvcpus; i++)
-		vcpu_wait_parked(vm->vcpus[i]);
+	crew_kick(vm->crew);
+	crew_wait_parked(vm->crew);
 	for (uint32_t i = 0; i < vm->ndevices; i++) {
 		struct device *dev = vm->devices[i];
 
@@ -138,8 +135,6 @@ static void stop(struct vm *vm)
 
 static void go(struct vm *vm)
 {
-	for (uint32_t i = 0; i < vm->nvcpus; i++)
-		arch_vcpu_resumed(vcpu_fd(vm->vcpus[i]));
 	for (uint32_t i = 0; i < vm->ndevices; i++) {
 		struct device *dev = vm->devices[i];
 
@@ -147,8 +142,7 @@ static void go(struct vm *vm)
 		dev->ops->resume(dev);
 		pthread_mutex_unlock(&dev->lock);
 	}
-	for (uint32_t i = 0; i < vm->nvcpus; i++)
-		vcpu_unpark(vm->vcpus[i]);
+	crew_unpark(vm->crew);
 }
 
 static void hold_locked(struct vm *vm, unsigned int why)
@@ -220,26 +214,6 @@ static int boot_errand(void *opaque, struct vcpu *vcpu, struct error *err)
 	return arch_vcpu_boot(vcpu_fd(vcpu), vcpu_index(vcpu), opaque, err);
 }
 
-int vm_errand_all(struct vm *vm, vcpu_errand_fn *fn, void *opaque,
-		  struct error *err)
-{
-	int ret = 0;
-
-	for (uint32_t i = 0; i < vm->nvcpus; i++)
-		vcpu_errand_start(vm->vcpus[i], fn, opaque);
-	for (uint32_t i = 0; i < vm->nvcpus; i++) {
-		struct error one;
-		int rc = vcpu_errand_wait(vm->vcpus[i], &one);
-
-		if (rc && !ret) {
-			*err = one;
-			error_prefix(err, "vCPU %u", i);
-			ret = rc;
-		}
-	}
-	return ret;
-}
-
 int vm_boot(struct vm *vm, struct error *err)
 {
 	struct arch_boot boot = {
@@ -255,7 +229,7 @@ int vm_boot(struct vm *vm, struct error *err)
 		return error_set(err, -ENOMEM, "boot: out of memory");
 	rc = arch_boot_load(&boot, vm->mem, vm->machine.cpus, entry, err);
 	if (!rc)
-		rc = vm_errand_all(vm, boot_errand, entry, err);
+		rc = crew_errand(vm->crew, boot_errand, entry, err);
 	free(entry);
 	return rc;
 }
@@ -283,7 +257,7 @@ static int reset_locked(struct vm *vm, struct error *err)
 		pthread_mutex_unlock(&dev->lock);
 	}
 	memory_zero(vm->mem);
-	rc = vm_errand_all(vm, power_on_errand, vm, err);
+	rc = crew_errand(vm->crew, power_on_errand, vm, err);
 	if (!rc)
 		rc = arch_vm_load_finish(vm->host.kvm, vm->fd, vm->power_on_vm,
 					 err);
@@ -383,8 +357,8 @@ static void on_wake(void *opaque, uint32_t events)
 static void end_naps(struct vm *vm)
 {
 	loop_timer_arm(vm->throttle_timer, 0);
-	for (uint32_t i = 0; i < vm->nvcpus; i++)
-		vcpu_nap(vm->vcpus[i], 0);
+	for (uint32_t i = 0; i < vm_vcpu_count(vm); i++)
+		vcpu_nap(vm_vcpu(vm, i), 0);
 }
 
 static void throttle_tick(void *opaque)
@@ -396,8 +370,8 @@ static void throttle_tick(void *opaque)
 	if (!percent)
 		return;
 	nap_ns = THROTTLE_RUN_NS * percent / (100 - percent);
-	for (uint32_t i = 0; i < vm->nvcpus; i++)
-		vcpu_nap(vm->vcpus[i], nap_ns);
+	for (uint32_t i = 0; i < vm_vcpu_count(vm); i++)
+		vcpu_nap(vm_vcpu(vm, i), nap_ns);
 	loop_timer_arm(vm->throttle_timer,
 		       clock_ns() + nap_ns + THROTTLE_RUN_NS);
 	/* Switched off meanwhile: nobody shall sleep for it. */
@@ -462,17 +436,7 @@ static int create_vcpus(struct vm *vm, struct error *err)
 		.opaque = vm,
 	};
 
-	vm->vcpus = calloc(vm->machine.cpus, sizeof(*vm->vcpus));
-	if (!vm->vcpus)
-		return error_set(err, -ENOMEM, "vCPUs: out of memory");
-	for (uint32_t i = 0; i < vm->machine.cpus; i++) {
-		int rc = vcpu_create(&env, i, &vm->vcpus[i], err);
-
-		if (rc)
-			return rc;
-		vm->nvcpus++;
-	}
-	return 0;
+	return crew_create(&env, vm->machine.cpus, &vm->crew, err);
 }
 
 void *vm_power_on_state(struct vm *vm, uint32_t vcpu)
@@ -493,11 +457,11 @@ static int save_power_on(struct vm *vm, struct error *err)
 {
 	int rc;
 
-	vm->power_on_vcpus = calloc(vm->nvcpus, arch_vcpu_state_size());
+	vm->power_on_vcpus = calloc(vm_vcpu_count(vm), arch_vcpu_state_size());
 	vm->power_on_vm = calloc(1, arch_vm_state_size());
 	if (!vm->power_on_vcpus || !vm->power_on_vm)
 		return error_set(err, -ENOMEM, "VM state: out of memory");
-	rc = vm_errand_all(vm, save_errand, vm, err);
+	rc = crew_errand(vm->crew, save_errand, vm, err);
 	if (!rc)
 		rc = arch_vm_save(vm->host.kvm, vm->fd, vm->power_on_vm, err);
 	return rc;
@@ -588,11 +552,8 @@ void vm_free(struct vm *vm)
 	/* Nobody acts on what the guest still asks for. */
 	loop_fd_remove(vm->wake);
 	loop_timer_remove(vm->throttle_timer);
-	for (uint32_t i = 0; i < vm->nvcpus; i++)
-		vcpu_kick(vm->vcpus[i]);
 	/* Ends the threads, so that nobody is in a device any more. */
-	for (uint32_t i = 0; i < vm->nvcpus; i++)
-		vcpu_free(vm->vcpus[i]);
+	crew_free(vm->crew);
 	for (uint32_t i = vm->ndevices; i-- > 0;)
 		vm->devices[i]->ops->free(vm->devices[i]);
 	pci_bus_free(vm->pci);
@@ -603,7 +564,6 @@ void vm_free(struct vm *vm)
 	close_fd(&vm->image.initrd_fd);
 	free(vm->power_on_vcpus);
 	free(vm->power_on_vm);
-	free(vm->vcpus);
 	pthread_mutex_destroy(&vm->note_lock);
 	pthread_mutex_destroy(&vm->lock);
 	free(vm);
@@ -643,12 +603,12 @@ const struct vm_host *vm_host(const struct vm *vm)
 
 uint32_t vm_vcpu_count(const struct vm *vm)
 {
-	return vm->nvcpus;
+	return crew_size(vm->crew);
 }
 
 struct vcpu *vm_vcpu(struct vm *vm, uint32_t index)
 {
-	return vm->vcpus[index];
+	return crew_vcpu(vm->crew, index);
 }
 
 uint32_t vm_device_count(const struct vm *vm)

@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The inside of a VM, for vm.c and vm_state.c only.
+ * The inside of a VM, for vm*.c only.
  */
 #ifndef GODWIT_VM_INTERNAL_H
 #define GODWIT_VM_INTERNAL_H
 
 #include <stdatomic.h>
 
+#include "vmm/crew.h"
 #include "vmm/doorbell.h"
 #include "vmm/vm.h"
 
@@ -44,12 +45,11 @@ struct vm {
 	struct irq irq;
 	struct pci_bus *pci;
 	struct doorbell doorbell;
-	uint32_t nvcpus;
-	struct vcpu **vcpus;
+	struct crew *crew; /* the vCPUs */
 	uint32_t ndevices;
 	struct device *devices[MACHINE_DEVICES_MAX];
 	struct vm_image image;
-	uint8_t *power_on_vcpus; /* nvcpus arch states */
+	uint8_t *power_on_vcpus; /* an arch state each */
 	void *power_on_vm;
 
 	pthread_mutex_t lock;	    /* whether it runs */
@@ -65,14 +65,6 @@ struct vm {
 	struct loop_timer *throttle_timer;
 	_Atomic unsigned int throttle; /* per cent */
 };
-
-/**
- * vm_errand_all() - run @fn on every parked vCPU's own thread, all at once.
- *
- * Return: the first failure, or 0.
- */
-int __must_check vm_errand_all(struct vm *vm, vcpu_errand_fn *fn, void *opaque,
-			       struct error *err);
 
 /**
  * vm_power_on_state() - the state in which vCPU @vcpu was made.

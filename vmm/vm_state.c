@@ -172,7 +172,7 @@ static int add_slots(struct vm_state *state)
 	char id[DEVICE_ID_MAX];
 	int rc = 0;
 
-	for (uint32_t i = 0; !rc && i < vm->nvcpus; i++) {
+	for (uint32_t i = 0; !rc && i < vm_vcpu_count(vm); i++) {
 		snprintf(id, sizeof(id), "%u", i);
 		rc = slot_init(slot++, SLOT_VCPU, i, "vcpu", id,
 			       arch_vcpu_state_version(),
@@ -205,8 +205,8 @@ int vm_state_create(struct vm *vm, struct vm_state **ret, struct error *err)
 		goto no_memory;
 	state->vm = vm;
 	state->stage.vm_fd = -1;
-	state->slots =
-		calloc(vm->nvcpus + vm->ndevices + 2, sizeof(*state->slots));
+	state->slots = calloc(vm_vcpu_count(vm) + vm->ndevices + 2,
+			      sizeof(*state->slots));
 	if (!state->slots || add_slots(state))
 		goto no_memory;
 	*ret = state;
@@ -268,7 +268,7 @@ static int save_rest(struct vm_state *state, struct error *err)
 	struct vm *vm = state->vm;
 	int rc = 0;
 
-	for (uint32_t i = vm->nvcpus; !rc && i < state->nslots; i++) {
+	for (uint32_t i = vm_vcpu_count(vm); !rc && i < state->nslots; i++) {
 		struct slot *slot = &state->slots[i];
 
 		if (slot->kind == SLOT_VM)
@@ -318,35 +318,31 @@ int vm_state_save(struct vm_state *state, struct error *err)
 	int rc;
 
 	pthread_mutex_lock(&vm->lock);
-	rc = vm_errand_all(vm, save_vcpu, state, err);
+	rc = crew_errand_helped(vm->crew, save_vcpu, state, err);
 	if (!rc)
 		rc = save_rest(state, err);
 	pthread_mutex_unlock(&vm->lock);
 	return rc;
 }
 
-/* Hold one vCPU for as long as it takes to read it. */
-static int peek_vcpu(struct vm_state *state, struct vcpu *vcpu,
-		     struct vm_state_times *times, struct error *err)
+/* As vm_hold() and vm_state_save(), but for the devices, which work on. */
+static int peek_vcpus(struct vm_state *state, struct vm_state_times *times,
+		      struct error *err)
 {
 	struct vm *vm = state->vm;
-	uint64_t start;
+	uint64_t start = clock_ns();
 	int rc;
 
-	pthread_mutex_lock(&vm->lock);
-	start = clock_ns();
 	if (!vm->holds) {
-		vcpu_kick(vcpu);
-		vcpu_wait_parked(vcpu);
+		crew_kick(vm->crew);
+		crew_wait_parked(vm->crew);
 	}
-	times->stop_ns = MAX(times->stop_ns, clock_ns() - start);
+	times->stop_ns = clock_ns() - start;
 	start = clock_ns();
-	vcpu_errand_start(vcpu, save_vcpu, state);
-	rc = vcpu_errand_wait(vcpu, err);
-	times->save_ns = MAX(times->save_ns, clock_ns() - start);
+	rc = crew_errand_helped(vm->crew, save_vcpu, state, err);
+	times->save_ns = clock_ns() - start;
 	if (!vm->holds)
-		vcpu_unpark(vcpu);
-	pthread_mutex_unlock(&vm->lock);
+		crew_unpark(vm->crew);
 	return rc;
 }
 
@@ -355,16 +351,13 @@ int vm_state_peek(struct vm_state *state, struct vm_state_times *ret,
 {
 	struct vm *vm = state->vm;
 	uint64_t start;
-	int rc = 0;
+	int rc;
 
-	*ret = (struct vm_state_times){ 0 };
-	for (uint32_t i = 0; !rc && i < vm->nvcpus; i++)
-		rc = peek_vcpu(state, vm->vcpus[i], ret, err);
-	if (rc)
-		return rc;
 	pthread_mutex_lock(&vm->lock);
+	rc = peek_vcpus(state, ret, err);
 	start = clock_ns();
-	rc = save_rest(state, err);
+	if (!rc)
+		rc = save_rest(state, err);
 	ret->save_ns += clock_ns() - start;
 	pthread_mutex_unlock(&vm->lock);
 	return rc;
@@ -458,12 +451,12 @@ static int load_vcpu(void *opaque, struct vcpu *vcpu, struct error *err)
 
 static const void *vm_part(const struct vm_state *state)
 {
-	return state->slots[state->vm->nvcpus].state;
+	return state->slots[vm_vcpu_count(state->vm)].state;
 }
 
 static void commit_rest(struct vm_state *state)
 {
-	for (uint32_t i = state->vm->nvcpus; i < state->nslots; i++) {
+	for (uint32_t i = vm_vcpu_count(state->vm); i < state->nslots; i++) {
 		struct slot *slot = &state->slots[i];
 		struct device *dev;
 
@@ -489,7 +482,7 @@ int vm_state_load(struct vm_state *state, struct error *err)
 				vm->machine.cpu_model.tsc_khz, &order.shift,
 				err);
 	if (!rc)
-		rc = vm_errand_all(vm, load_vcpu, &order, err);
+		rc = crew_errand_helped(vm->crew, load_vcpu, &order, err);
 	if (!rc)
 		rc = arch_vm_load_finish(vm->host.kvm, vm->fd, vm_part(state),
 					 err);
@@ -521,7 +514,7 @@ static int stage_init(struct stage *stage, const struct vm *vm,
 	int rc;
 
 	stage_free(stage);
-	stage->vcpu_fds = calloc(vm->nvcpus, sizeof(*stage->vcpu_fds));
+	stage->vcpu_fds = calloc(vm_vcpu_count(vm), sizeof(*stage->vcpu_fds));
 	if (!stage->vcpu_fds)
 		return error_set(err, -ENOMEM, "rehearsal: out of memory");
 	rc = KVM_IOCTL_NUM(vm->host.kvm->fd, KVM_CREATE_VM, 0, err);
@@ -533,34 +526,51 @@ static int stage_init(struct stage *stage, const struct vm *vm,
 		rc = memory_attach(stage->mem, stage->vm_fd, false, err);
 	if (!rc)
 		rc = arch_vm_init(vm->host.kvm, stage->vm_fd, err);
-	for (uint32_t i = 0; !rc && i < vm->nvcpus; i++)
+	for (uint32_t i = 0; !rc && i < vm_vcpu_count(vm); i++)
 		rc = stage_vcpu(stage, vm, err);
 	return rc;
 }
 
-static int stage_load(struct stage *stage, const struct vm_state *state,
-		      struct error *err)
-{
-	const struct vm *vm = state->vm;
+struct stage_order {
+	const struct vm_state *state;
 	struct arch_clock_shift shift;
+};
+
+/* On the thread of the VM's own vCPU, which has nothing to do yet. */
+static int stage_load_vcpu(void *opaque, struct vcpu *vcpu, struct error *err)
+{
+	const struct stage_order *order = opaque;
+	const struct vm_state *state = order->state;
+	uint32_t i = vcpu_index(vcpu);
+
+	return arch_vcpu_load(state->vm->host.kvm, state->stage.vcpu_fds[i],
+			      state->slots[i].state, &order->shift, err);
+}
+
+/* In the order, and on the threads, of vm_state_load(). */
+static int stage_load(const struct vm_state *state, struct error *err)
+{
+	struct stage_order order = { .state = state };
+	const struct stage *stage = &state->stage;
+	const struct vm *vm = state->vm;
 	int rc;
 
 	rc = arch_vm_load_begin(vm->host.kvm, stage->vm_fd, vm_part(state),
-				vm->machine.cpu_model.tsc_khz, &shift, err);
-	for (uint32_t i = 0; !rc && i < stage->nvcpus; i++)
-		rc = arch_vcpu_load(vm->host.kvm, stage->vcpu_fds[i],
-				    state->slots[i].state, &shift, err);
+				vm->machine.cpu_model.tsc_khz, &order.shift,
+				err);
+	if (!rc)
+		rc = crew_errand_helped(vm->crew, stage_load_vcpu, &order, err);
 	if (!rc)
 		rc = arch_vm_load_finish(vm->host.kvm, stage->vm_fd,
 					 vm_part(state), err);
 	return rc;
 }
 
-static int stage_time(struct stage *stage, const struct vm_state *state,
-		      uint64_t *ret_ns, struct error *err)
+static int stage_time(const struct vm_state *state, uint64_t *ret_ns,
+		      struct error *err)
 {
 	uint64_t start = clock_ns();
-	int rc = stage_load(stage, state, err);
+	int rc = stage_load(state, err);
 
 	*ret_ns = clock_ns() - start;
 	return rc;
@@ -573,11 +583,11 @@ int vm_state_rehearse(struct vm_state *state, uint64_t *ret_load_ns,
 	int rc = stage_init(&state->stage, state->vm, err);
 
 	if (!rc)
-		rc = stage_time(&state->stage, state, &a, err);
+		rc = stage_time(state, &a, err);
 	if (!rc)
-		rc = stage_time(&state->stage, state, &b, err);
+		rc = stage_time(state, &b, err);
 	if (!rc)
-		rc = stage_time(&state->stage, state, &c, err);
+		rc = stage_time(state, &c, err);
 	*ret_load_ns = MAX(MIN(a, b), MIN(MAX(a, b), c));
 	if (rc)
 		error_prefix(err, "rehearsal");

@@ -41,22 +41,27 @@ void vm_state_free(struct vm_state *state);
 
 /* What reading the state took, in nanoseconds. */
 struct vm_state_times {
-	uint64_t stop_ns; /* the slowest vCPU, from kick to parked */
-	uint64_t save_ns; /* all of it, as it would be with vCPUs in parallel */
+	uint64_t stop_ns; /* first kick to the last vCPU parked */
+	uint64_t save_ns; /* all of it */
 };
 
 /**
  * vm_state_save() - read and encode the held VM's state.
  *
- * vCPUs are read on their own threads, all at once. Allocates nothing after
- * the first save or peek on the same @state.
+ * vCPUs are read on their own threads, and on the caller's, all at once.
+ * Allocates nothing after the first save or peek on the same @state.
  */
 int __must_check vm_state_save(struct vm_state *state, struct error *err);
 
 /**
- * vm_state_peek() - as vm_state_save() on a VM that runs on: each vCPU in
- * turn is held while its own state is read. The result is good for rehearsing
- * a load, and for nothing else.
+ * vm_state_peek() - as vm_state_save() on a VM that runs on: for as long as it
+ * takes to read them its vCPUs are stopped, all at once as in a pause, and
+ * devices not at all. The result is good for rehearsing a load, and for nothing
+ * else.
+ *
+ * All at once, because that is what a pause does, and so what it takes is
+ * measured. Stopped in turn, with more of them than processors, each would wait
+ * until those that run on leave it one.
  */
 int __must_check vm_state_peek(struct vm_state *state,
 			       struct vm_state_times *ret, struct error *err);
@@ -94,8 +99,8 @@ int __must_check vm_state_check(struct vm_state *state, struct error *err);
 
 /**
  * vm_state_rehearse() - load the KVM part of a checked state into a throwaway
- * VM of the same shape. Unmaking that takes KVM tens of milliseconds, so it
- * waits for vm_state_free().
+ * VM of the same shape, on the threads that will do it in earnest. Unmaking
+ * that takes KVM tens of milliseconds, so it waits for vm_state_free().
  * @ret_load_ns: how long the loading itself took, in nanoseconds: the median
  * of three, since nothing measures it again and one hiccup of a scheduler would
  * make every pause look too long.

@@ -9,7 +9,8 @@
 #define CPUS_MAX    256
 #define ICR_INIT    0x4500U
 #define ICR_STARTUP 0x4600U
-#define START_NS    1000000000UL
+/* There may be many CPUs that spin, and few of the host's to run them. */
+#define START_NS 10000000000UL
 
 static uint32_t apic_ids[CPUS_MAX];
 static struct cpu *cpus[CPUS_MAX];

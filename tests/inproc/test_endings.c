@@ -261,7 +261,7 @@ END_TEST
 static void mend(struct rig_host *host)
 {
 	static const uint8_t loop[] = { 0xeb, 0xfe };
-	int fd = vcpu_fd(host->vm->vcpus[0]);
+	int fd = vcpu_fd(vm_vcpu(host->vm, 0));
 	struct kvm_translation where = { 0 };
 	struct kvm_regs regs;
 	uint8_t ud2[2];

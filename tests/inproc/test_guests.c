@@ -11,6 +11,8 @@
 #include "tests/unit/unit.h"
 
 #define TIMES 10
+/* Where a move takes longer: many vCPUs want the few processors. */
+#define FEW_TIMES 3
 
 /* Boot, move to and fro, have the guest judge. */
 static void to_and_fro_on(struct rig_host *const hosts[2],
@@ -57,6 +59,25 @@ START_TEST(two_vcpus_that_dirty_lose_nothing)
 						   "mode=random progress=0",
 					.cpus = 2 },
 		   TIMES, &rig_move_default);
+}
+END_TEST
+
+/* Many more than the machine has processors. */
+START_TEST(thirty_two_vcpus_that_count_together_lose_nothing)
+{
+	to_and_fro(
+		&(struct rig_guest){ .elf = "smp", .cmdline = "", .cpus = 32 },
+		FEW_TIMES, &rig_move_default);
+}
+END_TEST
+
+START_TEST(thirty_two_vcpus_that_dirty_lose_nothing)
+{
+	to_and_fro(&(struct rig_guest){ .elf = "dirty",
+					.cmdline = "pages=640 rate=20 cpus=32 "
+						   "mode=random progress=0",
+					.cpus = 32 },
+		   FEW_TIMES, &rig_move_default);
 }
 END_TEST
 
@@ -321,8 +342,10 @@ START_TEST(pages_of_zeroes_are_told_and_take_no_memory)
 END_TEST
 
 UNIT_SUITE("guests", two_vcpus_that_count_together_lose_nothing,
-	   two_vcpus_that_dirty_lose_nothing, a_periodic_timer_loses_no_ticks,
-	   a_deadline_timer_loses_no_ticks,
+	   two_vcpus_that_dirty_lose_nothing,
+	   thirty_two_vcpus_that_count_together_lose_nothing,
+	   thirty_two_vcpus_that_dirty_lose_nothing,
+	   a_periodic_timer_loses_no_ticks, a_deadline_timer_loses_no_ticks,
 	   a_guest_that_dirties_as_fast_as_it_can_moves,
 	   no_interrupt_of_a_device_is_lost_or_doubled,
 	   nor_one_that_goes_from_vcpu_to_vcpu,

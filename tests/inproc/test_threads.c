@@ -3,6 +3,7 @@
  * What threads do to each other where a guest is stopped and its writes are
  * gathered, in a crowd that no move makes. Thread sanitizers look at this, too.
  */
+#include <errno.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -75,6 +76,78 @@ START_TEST(the_guest_stands_still_for_each_of_many_who_hold_it)
 	ck_assert_uint_eq(vm_holds(host->vm), 0);
 	rig_type(host, "q");
 	rig_expect_exit(host, 0);
+	rig_host_free(host);
+}
+END_TEST
+
+/* ---- errands ---- */
+
+#define CROWD	8 /* vCPUs */
+#define ERRANDS 500
+
+struct errands {
+	atomic_uint begun[CROWD];
+	atomic_uint ended[CROWD];
+};
+
+static int run_errand(void *opaque, struct vcpu *vcpu, struct error *err)
+{
+	struct errands *errands = opaque;
+	uint32_t i = vcpu_index(vcpu);
+
+	(void)err;
+	atomic_fetch_add(&errands->begun[i], 1);
+	sched_yield();
+	atomic_fetch_add(&errands->ended[i], 1);
+	return 0;
+}
+
+START_TEST(an_errand_is_run_once_for_each_vcpu_and_waited_for)
+{
+	struct rig_guest guest = { .elf = "smp", .cpus = CROWD, .cmdline = "" };
+	struct rig_host *host = rig_host_new();
+	struct errands errands = { 0 };
+	struct error err;
+
+	rig_boot(host, &guest);
+	rig_expect(host, "ready");
+	vm_hold(host->vm, VM_HOLD_USER);
+	for (unsigned int n = 1; n <= ERRANDS; n++) {
+		ck_assert(!(n % 2 ? crew_errand_helped : crew_errand)(
+			host->vm->crew, run_errand, &errands, &err));
+		for (int i = 0; i < CROWD; i++) {
+			ck_assert_uint_eq(errands.begun[i], n);
+			ck_assert_uint_eq(errands.ended[i], n);
+		}
+	}
+	vm_release(host->vm, VM_HOLD_USER);
+	rig_type(host, "q");
+	rig_expect_exit(host, 0);
+	rig_host_free(host);
+}
+END_TEST
+
+static int fail_errand(void *opaque, struct vcpu *vcpu, struct error *err)
+{
+	(void)opaque;
+	if (vcpu_index(vcpu) < 2)
+		return 0;
+	return error_set(err, -EIO, "says no");
+}
+
+START_TEST(an_errand_that_fails_names_its_vcpu)
+{
+	struct rig_guest guest = { .elf = "hello", .cpus = 4, .cmdline = "" };
+	struct rig_host *host = rig_host_new();
+	struct error err;
+
+	rig_boot(host, &guest);
+	vm_hold(host->vm, VM_HOLD_USER);
+	ck_assert_int_eq(
+		crew_errand_helped(host->vm->crew, fail_errand, NULL, &err),
+		-EIO);
+	ck_assert_str_eq(err.text, "vCPU 2: says no");
+	vm_release(host->vm, VM_HOLD_USER);
 	rig_host_free(host);
 }
 END_TEST
@@ -185,4 +258,6 @@ START_TEST(a_page_that_was_written_after_it_was_taken_is_pending_again)
 END_TEST
 
 UNIT_SUITE("threads", the_guest_stands_still_for_each_of_many_who_hold_it,
+	   an_errand_is_run_once_for_each_vcpu_and_waited_for,
+	   an_errand_that_fails_names_its_vcpu,
 	   a_page_that_was_written_after_it_was_taken_is_pending_again)

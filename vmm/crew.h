@@ -1,0 +1,63 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The vCPUs of one VM, as far as something is asked of all of them: to stop,
+ * to read or load what they hold, to go on. Whatever it is, all are told
+ * first, and then there is one wait, which ends once, with the last of them:
+ * a VM may have many more vCPUs than the host has processors.
+ *
+ * Threads: any but a vCPU's own, one at a time; crew_kick() from anywhere.
+ */
+#ifndef GODWIT_CREW_H
+#define GODWIT_CREW_H
+
+#include "vmm/vcpu.h"
+
+struct crew;
+
+/**
+ * crew_create() - make @count vCPUs and their threads, parked.
+ * @env: but for the tallies, which are the crew's.
+ */
+int __must_check crew_create(const struct vcpu_env *env, uint32_t count,
+			     struct crew **ret, struct error *err);
+
+/**
+ * crew_free() - end all threads (they get parked) and close. NULL is fine.
+ */
+void crew_free(struct crew *crew);
+
+uint32_t crew_size(const struct crew *crew);
+struct vcpu *crew_vcpu(const struct crew *crew, uint32_t index);
+
+/**
+ * crew_kick() - ask all to park; returns at once.
+ */
+void crew_kick(struct crew *crew);
+
+/**
+ * crew_wait_parked() - wait until all have.
+ */
+void crew_wait_parked(struct crew *crew);
+
+/**
+ * crew_unpark() - let all run the guest.
+ */
+void crew_unpark(struct crew *crew);
+
+/**
+ * crew_errand() - run @fn for every parked vCPU on its own thread, all at once.
+ *
+ * Return: the first failure, by index, with the vCPU named; or 0.
+ */
+int __must_check crew_errand(struct crew *crew, vcpu_errand_fn *fn,
+			     void *opaque, struct error *err);
+
+/**
+ * crew_errand_helped() - the same, but the caller's thread does not sleep while
+ * errands wait for a processor: it does those that have not begun. For threads
+ * that may do all that a vCPU's may (sandbox.h).
+ */
+int __must_check crew_errand_helped(struct crew *crew, vcpu_errand_fn *fn,
+				    void *opaque, struct error *err);
+
+#endif
