@@ -87,6 +87,8 @@ uint32_t arch_vcpu_state_version(void);
 
 /**
  * arch_vcpu_save() - read a stopped vCPU, on any thread.
+ * @state: zeroed; or an earlier save of this vCPU, whose list of registers is
+ * used again, which spares a pause the making of it.
  *
  * KVM may write guest memory (kvmclock, steal time) as its state is read, so
  * the last dirty log is taken after this. Fails closed: state that can't be

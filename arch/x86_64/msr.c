@@ -222,7 +222,8 @@ int msr_list(const struct kvm *kvm, uint32_t *ret_index, uint32_t *ret_n,
 
 struct msr_batch {
 	struct kvm_msrs head;
-	struct kvm_msr_entry entries[X86_MSRS_MAX];
+	/* One more: the TSC deadline is loaded even if the state has none. */
+	struct kvm_msr_entry entries[X86_MSRS_MAX + 1];
 };
 
 static int refused(const char *verb, const struct kvm_msr_entry *e,
@@ -244,8 +245,11 @@ int msr_save(const struct kvm *kvm, int vcpu_fd, struct x86_vcpu_state *state,
 	     struct error *err)
 {
 	struct msr_batch batch = { 0 };
-	int rc = msr_list(kvm, state->msr_index, &state->nmsrs, err);
+	int rc = 0;
 
+	/* Which there are does not change: a second save goes by the first. */
+	if (!state->nmsrs)
+		rc = msr_list(kvm, state->msr_index, &state->nmsrs, err);
 	if (rc)
 		return rc;
 	batch.head.nmsrs = state->nmsrs;
@@ -294,20 +298,27 @@ static int batch_write(int vcpu_fd, struct msr_batch *batch, struct error *err)
 	return 0;
 }
 
+/* Is it better not to write it, if the vCPU holds that value already? */
+static bool spare(const struct kvm_msr_entry *e)
+{
+	return !e->data || refusal_is_fine(e->index, e->data);
+}
+
 /*
  * What is 0 in the state and 0 in the vCPU needn't be written. That is most of
  * a fresh vCPU, and KVM tells the host's kernel log of each register that it
- * lists but can't write: on a slow console that takes longer than all else.
+ * lists but can't write: on a slow console that takes longer than all else. And
+ * what may be refused makes KVM stop there, which costs a second call.
  */
-static int batch_skip_zeroes(int vcpu_fd, struct msr_batch *batch,
-			     struct error *err)
+static int batch_skip_same(int vcpu_fd, struct msr_batch *batch,
+			   struct error *err)
 {
 	struct msr_batch now = { 0 };
 	uint32_t kept = 0, at = 0;
 	int read;
 
 	for (uint32_t i = 0; i < batch->head.nmsrs; i++)
-		if (!batch->entries[i].data)
+		if (spare(&batch->entries[i]))
 			now.entries[now.head.nmsrs++] = batch->entries[i];
 	read = KVM_IOCTL_VAR(vcpu_fd, KVM_GET_MSRS, &now, err);
 	if (read < 0)
@@ -315,11 +326,12 @@ static int batch_skip_zeroes(int vcpu_fd, struct msr_batch *batch,
 	for (uint32_t i = 0; i < batch->head.nmsrs; i++) {
 		const struct kvm_msr_entry *e = &batch->entries[i];
 
-		/* @now has those of value 0 in the same order. */
-		if (!e->data) {
+		/* @now has those that may be spared in the same order. */
+		if (spare(e)) {
 			uint32_t here = at++;
 
-			if (here < (uint32_t)read && !now.entries[here].data)
+			if (here < (uint32_t)read &&
+			    now.entries[here].data == e->data)
 				continue;
 		}
 		batch->entries[kept++] = *e;
@@ -357,19 +369,18 @@ int msr_load(int vcpu_fd, const struct x86_vcpu_state *state, bool tsc,
 {
 	struct msr_batch batch = { 0 };
 	uint64_t deadline = batch_fill(&batch, state, tsc, tsc_advance);
-	int rc = batch_skip_zeroes(vcpu_fd, &batch, err);
+	int rc = batch_skip_same(vcpu_fd, &batch, err);
 
-	if (!rc)
-		rc = batch_write(vcpu_fd, &batch, err);
 	if (rc)
 		return rc;
 	/*
 	 * The deadline is armed against the TSC as it is then, and only when
-	 * the local APIC's timer is in deadline mode already.
+	 * the local APIC's timer is in deadline mode already. KVM goes by the
+	 * order of the batch: it is the last.
 	 */
-	batch.head.nmsrs = 1;
-	batch.entries[0] = (struct kvm_msr_entry){ .index = MSR_TSC_DEADLINE,
-						   .data = deadline };
+	batch.entries[batch.head.nmsrs++] =
+		(struct kvm_msr_entry){ .index = MSR_TSC_DEADLINE,
+					.data = deadline };
 	return batch_write(vcpu_fd, &batch, err);
 }
 

@@ -387,11 +387,15 @@ static int save_tsc(const struct vcpu_io *io, struct x86_vcpu_state *s,
 		.addr = (uintptr_t)&offset,
 	};
 	struct error ignored;
-	int rc = KVM_IOCTL_NUM(io->fd, KVM_GET_TSC_KHZ, 0, err);
+	int rc = 0;
 
+	/* It was set when the vCPU was made, and never is again. */
+	if (!s->tsc_khz)
+		rc = KVM_IOCTL_NUM(io->fd, KVM_GET_TSC_KHZ, 0, err);
 	if (rc < 0)
 		return rc;
-	s->tsc_khz = (uint32_t)rc;
+	if (!s->tsc_khz)
+		s->tsc_khz = (uint32_t)rc;
 	/* Kernels before 5.16 don't have it; then the TSC's value counts. */
 	rc = KVM_IOCTL(io->fd, KVM_GET_DEVICE_ATTR, &attr, &ignored);
 	s->tsc_offset_valid = rc >= 0;
