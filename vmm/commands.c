@@ -9,6 +9,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "devices/backend/disk.h"
 #include "vmm/client.h"
 #include "vmm/commands.h"
 #include "vmm/log.h"
@@ -318,6 +319,39 @@ static void print_what_to_check(const char *name)
 		name, name, name);
 }
 
+/*
+ * When somebody else may write to a disk it is the target, or whoever came
+ * after: two guests would write to it. That nobody may proves nothing.
+ */
+static int check_disks(const char *name, struct error *err)
+{
+	json_t *disks = ask(name, "query-block", NULL, err);
+	json_t *disk;
+	int rc = 0;
+	size_t i;
+
+	if (!disks)
+		return -EIO;
+	json_array_foreach(disks, i, disk)
+	{
+		json_t *image = json_object_get(disk, "inserted");
+
+		if (json_is_true(json_object_get(image, "ro")))
+			continue;
+		rc = disk_look_for_writer(text_of(image, "file"), err);
+		if (rc == -EBUSY) {
+			error_prefix(err, "device %s", text_of(disk, "device"));
+			break;
+		}
+		if (rc)
+			log_warn("%s: %s: nothing is known of who may write "
+				 "to it",
+				 name, err->text);
+	}
+	json_decref(disks);
+	return rc == -EBUSY ? rc : 0;
+}
+
 static bool confirmed(bool resume)
 {
 	const char *word = resume ? "resume" : "discard";
@@ -358,6 +392,11 @@ int command_resolve(const struct name_options *options)
 	if (options->resume == options->discard) {
 		log_error("resolve: give --resume or --discard");
 		return EXIT_USAGE;
+	}
+	if (options->resume && check_disks(options->name, &err)) {
+		log_error("%s: %s; end that one first, or --discard",
+			  options->name, err.text);
+		return EXIT_FAILURE;
 	}
 	if (!confirmed(options->resume)) {
 		log_error("resolve: nothing was changed");

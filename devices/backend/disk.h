@@ -149,6 +149,17 @@ int __must_check disk_take_writer(struct disk *disk, struct error *err);
 void disk_drop_writer(struct disk *disk);
 
 /**
+ * disk_look_for_writer() - does anybody have WRITER by a lock on the image at
+ * @path? Of a lock file in its stead nothing is known here. For a process that
+ * has no disk; not in the sandbox, and may block for as long as the storage
+ * takes.
+ *
+ * Return: 0: nobody, which proves nothing; -EBUSY with @err: somebody; or
+ * another -errno with @err: it can't be told.
+ */
+int __must_check disk_look_for_writer(const char *path, struct error *err);
+
+/**
  * disk_take_owner() - target after RUNNING; -EBUSY as long as the source has
  * not let go.
  */

@@ -414,6 +414,30 @@ int disk_take_owner(struct disk *disk, struct error *err)
 	return rc ? no_locks(disk, rc, err) : 0;
 }
 
+int disk_look_for_writer(const char *path, struct error *err)
+{
+	struct disk disk = { .lock_fd = -1 };
+	short type = F_UNLCK;
+	char holder[160];
+	int rc;
+
+	disk.fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	if (disk.fd < 0)
+		return error_set(err, -errno, "%s: %s", path, strerror(errno));
+	rc = get_lock(&disk, LOCK_WRITER, &type);
+	if (rc)
+		rc = error_set(err, rc, "%s: its locks: %s", path,
+			       strerror(-rc));
+	if (!rc && type != F_UNLCK) {
+		name_holder(&disk, LOCK_WRITER, type, holder, sizeof(holder));
+		rc = error_set(err, -EBUSY,
+			       "%s: another VM has it and may write to it (%s)",
+			       path, holder);
+	}
+	close(disk.fd);
+	return rc;
+}
+
 /* ---- lock files ---- */
 
 /* The first line of a file, without spaces around it. */

@@ -216,6 +216,30 @@ def an_attempt_that_fails_leaves_the_listener_s_disk_free(world):
     verify_and_end(listener)
 
 
+@test
+def resolve_does_not_resume_a_guest_whose_disk_somebody_writes_to(world):
+    a, b = world.hosts()
+    path = image(world)
+    listener = b.listen("--disk", f"disk0={path}")
+    relay = world.relay(listener.address, faults=True)
+    gate = relay.hold("COMMIT")
+    vm = run_blk(a, path)
+    command = a.start_migrate(relay.address)
+    gate.wait()
+    # It has the disk, and can't say what became of the guest.
+    listener.stop()
+    gate.close()
+    wait_until(lambda: a.status()["status"] == "uncertain", "uncertain")
+    said = a.command("resolve", "bird", "--resume", status=1).err
+    check(re.search(f"device disk0: {path}: another VM has it and may write "
+                    rf"to it \(pid {listener.pid}\)", said), said)
+    check(not a.status()["running"], "it runs")
+    listener.kill()
+    a.command("resolve", "bird", "--resume")
+    command.wait()
+    verify_and_end(vm)
+
+
 # ---- a lost lock ----
 
 @test
