@@ -177,7 +177,9 @@ def migrate_to_nobody_leaves_the_guest_running(world):
 def the_status_of_the_target_is_the_guests_verdict(world):
     a, b = world.hosts()
     listener = b.listen()
-    move_by_itself(world, listener, "heartbeat", "beats=20000")
+    move_by_itself(world, listener, "heartbeat")
+    listener.out.wait_more(100)
+    listener.send(b"q")
     listener.expect_exit(0)
     listener = b.listen()
     a.run("sync", "point=1").out.wait("@1 ")
