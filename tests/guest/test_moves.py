@@ -695,16 +695,17 @@ def a_cap_that_comes_in_the_middle_of_a_round_is_kept_at_once(world):
     listener = b.listen()
     relay = world.relay(listener.address)
     gate = relay.hold("PAGES")
-    vm = a.run("dirty", "mib=8", "rate=1", "fill=yes")
+    # More than the sockets on the way have room for.
+    vm = a.run("dirty", "mib=24", "rate=1", "fill=yes", memory="48M")
     vm.out.wait("ready")
     move = a.start_migrate(relay.address)
     gate.wait()
     a.command("set", "bird", "bandwidth", "64K")
     gate.release()
     client = a.qmp()
-    # Long enough for a guest like it to move.
-    other = a.run("dirty", "mib=8", "rate=1", "fill=yes", name="other")
-    other.out.wait("ready")
+    # Long enough for another guest to move.
+    a.run("dirty", "mib=8", "fill=yes", "rate=1",
+          name="other").out.wait("ready")
     a.migrate(b.listen().address, name="other")
     equal(client.migration("active")["ram"]["dirty-sync-count"], 0, "rounds")
     a.command("set", "bird", "bandwidth", "10G")
