@@ -103,7 +103,8 @@ def measure(args, observer, cores, made, figures):
         figures["cells"][cell.name] = results
         if sys.stderr.isatty():
             print("\r\033[K", end="", file=sys.stderr)
-        print(report.cell_text(cell, results) +
+        print(report.cell_text(cell, results, made,
+                               figures["socket"]["populated_mb_s"]) +
               report.phases_text(results[made[0].label]["moves"]), flush=True)
     if not args.only or DISK in args.only:
         measure_disks(made, max(moves // 3, 1), figures)

@@ -32,6 +32,9 @@ CELLS = [
          "dirty", f"mib=512 rate=0 {DIRTY}", 1024),
     Cell("filled", "1 GiB, no page of it zero, writes 1 MiB at 10 MB/s",
          "dirty", f"mib=1 rate=10 fill=yes {DIRTY}", 1024),
+    Cell("big", "16 GiB, only the heartbeat", "heartbeat", "", 16384),
+    Cell("wide", "16 GiB, writes 64 MiB over and over at 327 MB/s",
+         "dirty", f"mib=64 rate=327 {DIRTY}", 16384),
 ]
 
 SETTLE_BEATS = 500

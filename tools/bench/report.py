@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The figures as text. All times are milliseconds."""
 
+import math
 import statistics
 
 HEAD = f"""\
@@ -25,7 +26,10 @@ speed    pages that the guest wrote from before the move to after it, of what
 n        moves that count. Discarded or marked are those under foreign load:
          over 1 % of the time, and over 4 ms, the vCPU waited for its core, or
          over 1 % of it the host gave our cores to another VM, or others had
-         over 15 % of them and we go not before them; others had: the median"""
+         over 15 % of them and we go not before them; others had: the median
+off      how far the pause was from what had been predicted, either way"""
+
+TAIL_MOVES = 100  # from so many on a 99th percentile means something
 
 
 def median(moves, key):
@@ -79,6 +83,39 @@ def remarks(result):
     return words
 
 
+def percentile(values, share):
+    """The smallest value that so large a share does not exceed."""
+    values = sorted(values)
+    return values[max(math.ceil(len(values) * share) - 1, 0)]
+
+
+def tail_text(label, moves):
+    if len(moves) < TAIL_MOVES:
+        return []
+    words = [f"{name} {percentile([move[key] for move in moves], .99):.2f}"
+             for name, key in (("outside", "outside_ms"),
+                               ("net", "outside_net_ms"),
+                               ("guest", "guest_ms"))]
+    return [f"  {label}, p99: {', '.join(words)}"]
+
+
+def engine_text(label, moves, limit_ms, raw_mb_s):
+    """What only a VMM that tells its predictions and rounds can be asked."""
+    moves = [move for move in moves if move["predicted_ms"] is not None]
+    if not moves:
+        return []
+    off = percentile([abs(move["downtime_ms"] - move["predicted_ms"])
+                      for move in moves], .95)
+    over = sum(move["downtime_ms"] > limit_ms for move in moves)
+    lines = [f"  {label}: off by {off:.2f} in 95 % of moves; {over} of "
+             f"{len(moves)} over {limit_ms} ms"]
+    first = median(moves, "first_round_mb_s")
+    if first:
+        lines[0] += (f"; round 0 {first:.0f} MB/s, {first / raw_mb_s:.2f} × "
+                     "the raw socket")
+    return lines
+
+
 def ratios(results):
     """Lines that compare the first contender with each of the others."""
     labels = list(results)
@@ -98,10 +135,15 @@ def ratios(results):
     return lines
 
 
-def cell_text(cell, results):
+def cell_text(cell, results, made, raw_mb_s):
     lines = [f"{cell.name}: {cell.title}", HEAD]
     lines += [line(label, result) for label, result in results.items()]
     lines += ratios(results)
+    for contender in made:
+        moves = results[contender.label]["moves"]
+        lines += tail_text(contender.label, moves)
+        lines += engine_text(contender.label, moves, contender.downtime_ms,
+                             raw_mb_s)
     lines += [f"  {label}: {', '.join(remarks(result))}"
               for label, result in results.items() if remarks(result)]
     for label, result in results.items():

@@ -20,6 +20,7 @@ from watch import Gone, pipe
 
 MOVE_SECONDS = 60
 DISK_MIB = 64
+FIRST_ROUND_BYTES = 32 << 20
 
 _libc = ctypes.CDLL(None)
 
@@ -209,7 +210,15 @@ class Godwit(Contender):
                 "total_ms": report["total_ms"],
                 "bytes": report["bytes"],
                 "phases": report["phases"],
-                "rounds": len(report["rounds"])}
+                "rounds": len(report["rounds"]),
+                "first_round_mb_s": _rate(report["rounds"][0])}
+
+
+def _rate(one):
+    """How fast a round went; None when it was too short to tell."""
+    if one["bytes"] < FIRST_ROUND_BYTES:
+        return None
+    return one["bytes"] / one["ms"] / 1e3
 
 
 class Qmp:
