@@ -14,6 +14,14 @@
  */
 #define ZERO_PAGES_PER_BATCH (256 * MIB / GUEST_PAGE_SIZE)
 
+/*
+ * The target is told of blocks of a huge page, so far ahead at most and half of
+ * that at least: enough for it to be in front of the data, and little enough to
+ * look at before anything is sent.
+ */
+#define EXPECT_BLOCK (2 * MIB / GUEST_PAGE_SIZE)
+#define EXPECT_AHEAD (64 * MIB / GUEST_PAGE_SIZE)
+
 struct batch {
 	uint32_t nruns;
 	uint32_t npages;
@@ -25,6 +33,8 @@ struct page_sender {
 	const struct memory *mem;
 	struct batch data;
 	struct batch zero;
+	struct batch expect;
+	uint64_t expected; /* told of what comes up to here, a page index */
 	/* of the send in progress */
 	uint64_t patience_ns;
 	pages_pace_fn *pace;
@@ -87,11 +97,8 @@ static int flush(struct page_sender *sender, struct batch *batch,
 	return rc;
 }
 
-/* Add @npages pages of one kind, contiguous from @gpa; send what is full. */
-static int add(struct page_sender *sender, bool zero, uint64_t gpa,
-	       uint32_t npages, struct error *err)
+static void append(struct batch *batch, uint64_t gpa, uint32_t npages)
 {
-	struct batch *batch = zero ? &sender->zero : &sender->data;
 	struct wire_run *last = &batch->runs[batch->nruns - 1];
 
 	if (batch->nruns &&
@@ -101,6 +108,69 @@ static int add(struct page_sender *sender, bool zero, uint64_t gpa,
 		batch->runs[batch->nruns++] =
 			(struct wire_run){ .gpa = gpa, .npages = npages };
 	batch->npages += npages;
+}
+
+/*
+ * Will a block hold data at the target that is worth making it for? A block of
+ * zeroes takes no memory there, and one with few pages only where it is a huge
+ * page here.
+ */
+static bool holds_data(const struct page_sender *sender,
+		       const struct dirty *dirty, uint64_t first, uint64_t end)
+{
+	uint64_t index = first;
+	uint64_t npending = 0;
+	bool data = false;
+
+	while (index < end) {
+		uint64_t npages = dirty_next(dirty, &index, end - index);
+
+		if (!npages || index >= end)
+			break;
+		npages = MIN(npages, end - index);
+		for (uint64_t i = 0; i < npages && !data; i++)
+			data = !is_zero(
+				memory_page_hva(sender->mem, index + i));
+		npending += npages;
+		index += npages;
+	}
+	return data && npending >= (end - first) / 2;
+}
+
+/* Tell the target which blocks up to page @end data will come into. */
+static int expect(struct page_sender *sender, const struct dirty *dirty,
+		  uint64_t end, struct error *err)
+{
+	const struct memory *mem = sender->mem;
+	uint64_t index = sender->expected;
+
+	end = MIN(end, mem->npages);
+	while (index < end) {
+		const struct memory_region *region;
+		uint64_t first;
+
+		if (!dirty_next(dirty, &index, 1))
+			index = mem->npages;
+		if (index >= end)
+			break;
+		region = &mem->regions[memory_page_region(mem, index)];
+		first = index - (index - region->first_page) % EXPECT_BLOCK;
+		index = first + memory_run_length(mem, first, EXPECT_BLOCK);
+		if (holds_data(sender, dirty, first, index))
+			append(&sender->expect, memory_page_gpa(mem, first),
+			       (uint32_t)(index - first));
+	}
+	sender->expected = index;
+	return flush(sender, &sender->expect, WIRE_EXPECT, err);
+}
+
+/* Add @npages pages of one kind, contiguous from @gpa; send what is full. */
+static int add(struct page_sender *sender, bool zero, uint64_t gpa,
+	       uint32_t npages, struct error *err)
+{
+	struct batch *batch = zero ? &sender->zero : &sender->data;
+
+	append(batch, gpa, npages);
 	if (zero)
 		sender->counts->zero_pages += npages;
 	else
@@ -159,11 +229,17 @@ int page_sender_send(struct page_sender *sender, struct dirty *dirty,
 		npages = dirty_next(dirty, &index, WIRE_PAGES_PER_BATCH);
 		if (!npages)
 			break;
-		rc = dirty_take(dirty, index, npages, err);
+		sender->expected = MAX(sender->expected, index);
+		if (sender->expected < index + EXPECT_AHEAD / 2)
+			rc = expect(sender, dirty, index + EXPECT_AHEAD, err);
+		if (!rc)
+			rc = dirty_take(dirty, index, npages, err);
 		if (!rc)
 			rc = send_run(sender, index, npages, err);
 		index += npages;
 	}
+	/* What is sent from now on goes where most has been before. */
+	sender->expected = sender->mem->npages;
 	if (!rc)
 		rc = flush(sender, &sender->data, WIRE_PAGES, err);
 	if (!rc)
@@ -175,12 +251,13 @@ int page_sender_send(struct page_sender *sender, struct dirty *dirty,
 
 struct page_receiver {
 	struct memory *mem;
+	struct populate *populate;
 	uint64_t *touched; /* pages that data was received into */
 	struct iovec iov[WIRE_RUNS_MAX];
 };
 
-int page_receiver_create(struct memory *mem, struct page_receiver **ret,
-			 struct error *err)
+int page_receiver_create(struct memory *mem, struct populate *populate,
+			 struct page_receiver **ret, struct error *err)
 {
 	struct page_receiver *receiver = calloc(1, sizeof(*receiver));
 
@@ -191,6 +268,7 @@ int page_receiver_create(struct memory *mem, struct page_receiver **ret,
 		return error_set(err, -ENOMEM, "page receiver: out of memory");
 	}
 	receiver->mem = mem;
+	receiver->populate = populate;
 	*ret = receiver;
 	return 0;
 }
@@ -224,7 +302,7 @@ static int check_run(const struct page_receiver *receiver,
 	return 0;
 }
 
-/* Check the whole table; for ZERO the length too, which PAGES had checked. */
+/* Check the whole table; the length too, which PAGES had checked before. */
 static int parse_runs(const struct page_receiver *receiver,
 		      const struct record *record, const struct wire_run **ret,
 		      struct wire_runs_header *front, struct error *err)
@@ -274,6 +352,7 @@ static void touch(struct page_receiver *receiver, const struct wire_run *run)
 {
 	uint64_t index = run_index(receiver, run->gpa);
 
+	populate_passed(receiver->populate, index + run->npages);
 	for (uint64_t page = index; page < index + run->npages; page++)
 		receiver->touched[page / 64] |= 1ULL << (page % 64);
 }
@@ -290,6 +369,16 @@ static void clear(struct page_receiver *receiver, const struct wire_run *run)
 	}
 }
 
+static void clear_or_expect(struct page_receiver *receiver, uint32_t type,
+			    const struct wire_run *run)
+{
+	if (type == WIRE_ZERO)
+		clear(receiver, run);
+	else
+		populate_expect(receiver->populate,
+				run_index(receiver, run->gpa), run->npages);
+}
+
 int page_receiver_take(struct page_receiver *receiver, struct stream *stream,
 		       const struct record *record, uint64_t deadline_ns,
 		       struct error *err)
@@ -303,8 +392,8 @@ int page_receiver_take(struct page_receiver *receiver, struct stream *stream,
 		return rc;
 	for (uint32_t i = 0; i < front.nruns; i++) {
 		memcpy(&run, &runs[i], sizeof(run));
-		if (record->type == WIRE_ZERO) {
-			clear(receiver, &run);
+		if (record->type != WIRE_PAGES) {
+			clear_or_expect(receiver, record->type, &run);
 			continue;
 		}
 		touch(receiver, &run);
@@ -313,7 +402,7 @@ int page_receiver_take(struct page_receiver *receiver, struct stream *stream,
 		receiver->iov[i].iov_base = memory_hva(
 			receiver->mem, run.gpa, receiver->iov[i].iov_len);
 	}
-	if (record->type == WIRE_ZERO)
+	if (record->type != WIRE_PAGES)
 		return 0;
 	return stream_recv_data(stream, receiver->iov, front.nruns, deadline_ns,
 				err);

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Guest memory on the wire: pending pages into PAGES and ZERO records at the
- * source, records into memory at the target.
+ * source, with word of it ahead in EXPECT, and records into memory at the
+ * target.
  *
  * A page of zeroes costs the sender a look and the wire a share of a run; one
  * that was never touched costs nothing (dirty.h). At the target memory starts
@@ -12,6 +13,7 @@
 #define GODWIT_PAGES_H
 
 #include "migration/dirty.h"
+#include "migration/populate.h"
 #include "migration/stream.h"
 
 /* What a stretch of sending moved. */
@@ -58,15 +60,17 @@ struct page_receiver;
 
 /**
  * page_receiver_create() - for @mem, which is all zero and untouched.
+ * @populate: is told what EXPECT says.
  */
 int __must_check page_receiver_create(struct memory *mem,
+				      struct populate *populate,
 				      struct page_receiver **ret,
 				      struct error *err);
 
 void page_receiver_free(struct page_receiver *receiver);
 
 /**
- * page_receiver_take() - carry out a PAGES or ZERO record.
+ * page_receiver_take() - carry out a PAGES, ZERO or EXPECT record.
  *
  * Every run is checked against the memory map before the first byte is
  * written.

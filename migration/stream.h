@@ -95,8 +95,8 @@ int __must_check stream_send_reason(struct stream *s, enum wire_type type,
 				    uint64_t deadline_ns, struct error *err);
 
 /**
- * stream_send_runs() - a ZERO record, or a PAGES record with the pages' bytes
- * straight from guest memory.
+ * stream_send_runs() - a ZERO or EXPECT record, or a PAGES record with the
+ * pages' bytes straight from guest memory.
  * @runs: up to WIRE_RUNS_MAX, all inside @mem; for PAGES together at most
  *        WIRE_PAGES_PER_BATCH pages.
  */

@@ -26,6 +26,8 @@
 #define SILENCE_MAX_MS	 600000
 #define DEADLINE_MAX_MS	 600000
 #define GOODBYE_PATIENCE (1 * NS_PER_S)
+/* A connection brings no more than two can populate. */
+#define POPULATE_THREADS 2
 #define DONE_PATIENCE	 (5 * NS_PER_S)
 
 static const char *const stage_wants[] = {
@@ -34,8 +36,8 @@ static const char *const stage_wants[] = {
 	[STAGE_REHEARSE] = "REHEARSE",
 	[STAGE_REHEARSING] = "SECTION or STATE_END",
 	[STAGE_BETWEEN] = "ROUND or PAUSED",
-	[STAGE_ROUND] = "PAGES, ZERO or ROUND_END",
-	[STAGE_FINAL] = "PAGES, ZERO or SECTION",
+	[STAGE_ROUND] = "PAGES, ZERO, EXPECT or ROUND_END",
+	[STAGE_FINAL] = "PAGES, ZERO, EXPECT or SECTION",
 	[STAGE_STATE] = "SECTION or STATE_END",
 	[STAGE_COMMIT] = "COMMIT",
 	[STAGE_RUNNING] = "DONE",
@@ -72,11 +74,29 @@ int target_create(const struct target_env *env, const struct wire_hello *hello,
 	return 0;
 }
 
-/* The machine is unmade; without a VM in our hands there is nothing to do. */
-static void destroy(struct target *t)
+/* Have the vCPUs back: soon they are needed for what they are. */
+static void end_populating(struct target *t)
+{
+	if (!t->populating)
+		return;
+	populate_end(t->populate);
+	vm_return_vcpus(t->vm);
+	t->populating = false;
+}
+
+static void free_receiver(struct target *t)
 {
 	page_receiver_free(t->receiver);
 	t->receiver = NULL;
+	populate_free(t->populate);
+	t->populate = NULL;
+}
+
+/* The machine is unmade; without a VM in our hands there is nothing to do. */
+static void destroy(struct target *t)
+{
+	end_populating(t);
+	free_receiver(t);
 	vm_state_free(t->vm_state);
 	t->vm_state = NULL;
 	vm_free(t->vm);
@@ -269,6 +289,7 @@ static int on_state_end(struct target *t, const struct record *record,
 	uint64_t start;
 	int rc = check_state(t, record, err);
 
+	end_populating(t);
 	start = clock_ns();
 	if (!rc)
 		rc = vm_state_load(t->vm_state, err);
@@ -318,6 +339,25 @@ static int on_runs(struct target *t, const struct record *record,
 		clock_ns() + t->hello.silence_deadline_ms * NS_PER_MS, err);
 }
 
+static int populate_errand(void *opaque, struct vcpu *vcpu, struct error *err)
+{
+	(void)vcpu;
+	(void)err;
+	populate_work(opaque);
+	return 0;
+}
+
+static int on_expect(struct target *t, const struct record *record,
+		     struct error *err)
+{
+	if (!t->populating && !t->round) {
+		t->populating = true;
+		vm_lend_vcpus(t->vm, POPULATE_THREADS, populate_errand,
+			      t->populate);
+	}
+	return page_receiver_take(t->receiver, t->stream, record, 0, err);
+}
+
 static int on_round_end(struct target *t, const struct record *record,
 			struct error *err)
 {
@@ -335,6 +375,8 @@ static int on_round_end(struct target *t, const struct record *record,
 				 (unsigned long long)t->round_pages,
 				 (unsigned long long)end.pages);
 	t->round++;
+	/* It was for the first round; what comes now has mostly been here. */
+	end_populating(t);
 	return stream_send_struct(t->stream, WIRE_ROUND_ACK, wire_round_visit,
 				  &ack, clock_ns() + TARGET_REPLY_PATIENCE,
 				  err);
@@ -424,10 +466,12 @@ static const struct rule {
 	{ STAGE_BETWEEN, WIRE_ROUND, STAGE_ROUND, on_round },
 	{ STAGE_ROUND, WIRE_PAGES, STAGE_ROUND, on_runs },
 	{ STAGE_ROUND, WIRE_ZERO, STAGE_ROUND, on_runs },
+	{ STAGE_ROUND, WIRE_EXPECT, STAGE_ROUND, on_expect },
 	{ STAGE_ROUND, WIRE_ROUND_END, STAGE_BETWEEN, on_round_end },
 	{ STAGE_BETWEEN, WIRE_PAUSED, STAGE_FINAL, on_paused },
 	{ STAGE_FINAL, WIRE_PAGES, STAGE_FINAL, on_runs },
 	{ STAGE_FINAL, WIRE_ZERO, STAGE_FINAL, on_runs },
+	{ STAGE_FINAL, WIRE_EXPECT, STAGE_FINAL, on_expect },
 	{ STAGE_FINAL, WIRE_SECTION, STAGE_STATE, on_section },
 	{ STAGE_STATE, WIRE_SECTION, STAGE_STATE, on_section },
 	{ STAGE_STATE, WIRE_STATE_END, STAGE_COMMIT, on_state_end },
@@ -590,8 +634,7 @@ int target_run(struct target *t, struct stream *stream, struct error *err)
 	else
 		await_done(t);
 	t->stream = NULL;
-	page_receiver_free(t->receiver);
-	t->receiver = NULL;
+	free_receiver(t);
 	vm_state_free(t->vm_state);
 	t->vm_state = NULL;
 	return rc;

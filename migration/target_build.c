@@ -142,7 +142,10 @@ static int build(struct target *t, struct wire_config *config,
 	if (!rc)
 		rc = vm_state_create(t->vm, &t->vm_state, err);
 	if (!rc)
-		rc = page_receiver_create(vm_memory(t->vm), &t->receiver, err);
+		rc = populate_create(vm_memory(t->vm), &t->populate, err);
+	if (!rc)
+		rc = page_receiver_create(vm_memory(t->vm), t->populate,
+					  &t->receiver, err);
 	return rc;
 }
 

@@ -7,6 +7,7 @@
 
 #include "migration/handoff.h"
 #include "migration/pages.h"
+#include "migration/populate.h"
 #include "migration/target.h"
 #include "vmm/vm_state.h"
 
@@ -38,6 +39,8 @@ struct target {
 	struct vm *vm;
 	struct vm_state *vm_state;
 	struct page_receiver *receiver;
+	struct populate *populate;
+	bool populating; /* vCPUs are lent for it */
 	struct vm_image image;
 	uint64_t image_got;
 	uint32_t round;

@@ -4,7 +4,7 @@
  * specification; this is its C face and holds nothing live.
  *
  * Both directions of a connection are sequences of records: a header, then a
- * payload. All numbers are little-endian. Payloads other than PAGES and ZERO
+ * payload. All numbers are little-endian. Payloads other than of runs
  * are codec structs (codec.h): unpadded fields in order.
  */
 #ifndef GODWIT_WIRE_H
@@ -42,6 +42,7 @@ enum wire_type {
 	WIRE_PING = 0x0e,
 	WIRE_QUERY = 0x0f,
 	WIRE_DONE = 0x10,
+	WIRE_EXPECT = 0x11,
 	/* target → source */
 	WIRE_WELCOME = 0x41,
 	WIRE_ACCEPT = 0x42,
@@ -69,8 +70,9 @@ struct wire_header {
 _Static_assert(sizeof(struct wire_header) == 16, "header is 16 bytes");
 
 /*
- * PAGES and ZERO begin with a count and that many runs; a run is contiguous
- * guest memory inside RAM. In PAGES the pages' bytes follow, in order of runs.
+ * PAGES, ZERO and EXPECT begin with a count and that many runs; a run is
+ * contiguous guest memory inside RAM. In PAGES the pages' bytes follow, in
+ * order of runs.
  */
 struct wire_run {
 	uint64_t gpa;	   /* of the first page, page aligned */

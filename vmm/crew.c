@@ -119,3 +119,15 @@ int crew_errand_helped(struct crew *crew, vcpu_errand_fn *fn, void *opaque,
 		vcpu_errand_take(crew->vcpus[i]);
 	return end_errands(crew, err);
 }
+
+void crew_lend(struct crew *crew, uint32_t max, vcpu_errand_fn *fn,
+	       void *opaque)
+{
+	for (uint32_t i = 0; i < MIN(crew->count, max); i++)
+		vcpu_errand_start(crew->vcpus[i], fn, opaque);
+}
+
+void crew_return(struct crew *crew)
+{
+	tally_wait(&crew->busy);
+}

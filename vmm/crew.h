@@ -60,4 +60,16 @@ int __must_check crew_errand(struct crew *crew, vcpu_errand_fn *fn,
 int __must_check crew_errand_helped(struct crew *crew, vcpu_errand_fn *fn,
 				    void *opaque, struct error *err);
 
+/**
+ * crew_lend() - have the threads of up to @max parked vCPUs run @fn; returns at
+ * once. Nothing else may be asked of the crew until crew_return().
+ */
+void crew_lend(struct crew *crew, uint32_t max, vcpu_errand_fn *fn,
+	       void *opaque);
+
+/**
+ * crew_return() - wait until all that were lent are back.
+ */
+void crew_return(struct crew *crew);
+
 #endif

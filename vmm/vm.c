@@ -214,6 +214,17 @@ static int boot_errand(void *opaque, struct vcpu *vcpu, struct error *err)
 	return arch_vcpu_boot(vcpu_fd(vcpu), vcpu_index(vcpu), opaque, err);
 }
 
+void vm_lend_vcpus(struct vm *vm, uint32_t max, vcpu_errand_fn *fn,
+		   void *opaque)
+{
+	crew_lend(vm->crew, max, fn, opaque);
+}
+
+void vm_return_vcpus(struct vm *vm)
+{
+	crew_return(vm->crew);
+}
+
 int vm_boot(struct vm *vm, struct error *err)
 {
 	struct arch_boot boot = {

@@ -118,6 +118,20 @@ struct device *vm_device_find(struct vm *vm, const char *id);
 int __must_check vm_boot(struct vm *vm, struct error *err);
 
 /**
+ * vm_lend_vcpus() - have up to @max vCPUs' threads of a VM that was never let
+ * go run @fn. They are idle, and where the guest's memory is best made.
+ *
+ * Nothing else may be done with the vCPUs until vm_return_vcpus().
+ */
+void vm_lend_vcpus(struct vm *vm, uint32_t max, vcpu_errand_fn *fn,
+		   void *opaque);
+
+/**
+ * vm_return_vcpus() - wait until all that were lent are back.
+ */
+void vm_return_vcpus(struct vm *vm);
+
+/**
  * vm_hold() - stop for @why; returns when nothing of the guest moves.
  *
  * Return: how long the vCPUs and devices took, in nanoseconds.

@@ -90,22 +90,27 @@ static void seal(uint8_t *data, size_t size)
 
 static void feed(struct stream *stream, struct memory *mem)
 {
-	struct page_receiver *receiver;
+	struct page_receiver *receiver = NULL;
+	struct populate *populate;
 	struct record record;
 	struct error err;
-	int rc = page_receiver_create(mem, &receiver, &err);
+	int rc = populate_create(mem, &populate, &err);
 
+	if (!rc)
+		rc = page_receiver_create(mem, populate, &receiver, &err);
 	while (!rc) {
 		rc = stream_recv(stream, &record, clock_ns() + NS_PER_S, &err);
 		if (rc)
 			break;
-		if (record.type == WIRE_PAGES || record.type == WIRE_ZERO)
+		if (record.type == WIRE_PAGES || record.type == WIRE_ZERO ||
+		    record.type == WIRE_EXPECT)
 			rc = page_receiver_take(receiver, stream, &record,
 						clock_ns() + NS_PER_S, &err);
 		else
 			decode(&record);
 	}
 	page_receiver_free(receiver);
+	populate_free(populate);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)

@@ -341,6 +341,40 @@ START_TEST(pages_of_zeroes_are_told_and_take_no_memory)
 }
 END_TEST
 
+static bool count_expect(struct rig_moving *moving,
+			 const struct relay_record *record, void *opaque)
+{
+	unsigned int *n = opaque;
+
+	(void)moving;
+	*n += record->type == WIRE_EXPECT;
+	return false;
+}
+
+START_TEST(the_target_is_told_of_full_memory_ahead_of_it)
+{
+	struct rig_guest guest = { .elf = "dirty",
+				   .cmdline = "mib=4 fill=yes progress=0" };
+	struct rig_host *a = rig_host_new();
+	struct rig_host *b = rig_host_new();
+	struct rig_move move = rig_move_default;
+	struct rig_result result;
+	unsigned int told = 0;
+
+	rig_boot(a, &guest);
+	rig_expect(a, "ready\n");
+	move.on_record = count_expect;
+	move.opaque = &told;
+	rig_move(a, b, &move, &result);
+	ck_assert_msg(!result.source_rc, "%s", result.source_error.text);
+	ck_assert_uint_ge(told, 1);
+	rig_type(b, "q");
+	rig_expect_exit(b, 0);
+	rig_host_free(a);
+	rig_host_free(b);
+}
+END_TEST
+
 UNIT_SUITE("guests", two_vcpus_that_count_together_lose_nothing,
 	   two_vcpus_that_dirty_lose_nothing,
 	   thirty_two_vcpus_that_count_together_lose_nothing,
@@ -350,6 +384,7 @@ UNIT_SUITE("guests", two_vcpus_that_count_together_lose_nothing,
 	   no_interrupt_of_a_device_is_lost_or_doubled,
 	   nor_one_that_goes_from_vcpu_to_vcpu,
 	   what_was_written_to_a_disk_is_there_after_every_move,
+	   the_target_is_told_of_full_memory_ahead_of_it,
 	   a_disk_that_interrupts_loses_no_requests,
 	   a_disk_without_indirect_tables_and_event_indices_moves,
 	   a_disk_with_four_queues_moves, a_disk_of_one_request_at_a_time_moves,

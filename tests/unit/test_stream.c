@@ -151,6 +151,7 @@ START_TEST(headers_that_cannot_be_are_refused_unread)
 		{ WIRE_SECTION, 0, UINT32_MAX },
 		{ WIRE_PAGES, 0, UINT32_MAX },
 		{ WIRE_ZERO, 0, WIRE_RUNS_BYTES_MAX + 1 },
+		{ WIRE_EXPECT, 0, WIRE_RUNS_BYTES_MAX + 1 },
 		{ 0x80000777, 0, WIRE_SMALL_MAX + 1 }, /* optional, too long */
 	};
 	uint8_t bytes[64];
@@ -243,6 +244,7 @@ static int take(struct memory *mem, uint32_t type, const void *payload,
 	static uint8_t bytes[BYTES_MAX];
 	struct wire_end wire = open_wire(-1);
 	struct page_receiver *receiver;
+	struct populate *populate;
 	struct record record;
 	struct error err;
 	size_t len = forge(bytes, type, 0, length, payload, covered);
@@ -251,12 +253,14 @@ static int take(struct memory *mem, uint32_t type, const void *payload,
 	memcpy(bytes + len, data, data_len);
 	ck_assert(!write_full(wire.fd, bytes, len + data_len));
 	close_fd(&wire.fd);
-	ck_assert(!page_receiver_create(mem, &receiver, &err));
+	ck_assert(!populate_create(mem, &populate, &err));
+	ck_assert(!page_receiver_create(mem, populate, &receiver, &err));
 	rc = stream_recv(wire.stream, &record, soon(), &err);
 	if (!rc)
 		rc = page_receiver_take(receiver, wire.stream, &record, soon(),
 					&err);
 	page_receiver_free(receiver);
+	populate_free(populate);
 	close_wire(&wire);
 	return rc;
 }
@@ -317,6 +321,9 @@ START_TEST(runs_outside_memory_are_refused_before_anything_is_written)
 				      (uint32_t)(covered + pages), data, pages),
 				 -EBADMSG);
 		ck_assert_int_eq(take(mem, WIRE_ZERO, &bad[i], covered,
+				      (uint32_t)covered, data, 0),
+				 -EBADMSG);
+		ck_assert_int_eq(take(mem, WIRE_EXPECT, &bad[i], covered,
 				      (uint32_t)covered, data, 0),
 				 -EBADMSG);
 	}

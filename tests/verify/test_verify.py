@@ -117,6 +117,7 @@ def a_move():
         ("REHEARSE", b""), *sections(),
         ("PING", b""),
         ("ROUND", u32(0)),
+        ("EXPECT", runs((0, 512), (0x400000, 512))),
         ("PAGES", runs((0x3000, 1)), b"\xaa" * 4096),
         ("ZERO", runs((0, 3), (0x4000, 4092))),
         ("ROUND_END", struct.pack("<IQ", 0, 4096)),
@@ -191,8 +192,8 @@ class Valid(unittest.TestCase):
 
     def test_without_rounds(self):
         records = [r for r in a_move() if r[0] not in ("ROUND", "ROUND_END")]
-        del records[[r[0] for r in records].index("PAGES")]
-        del records[[r[0] for r in records].index("ZERO")]
+        for name in ("EXPECT", "PAGES", "ZERO"):
+            del records[[r[0] for r in records].index(name)]
         source, _ = verify(records)
         self.assertEqual(source.seen.count(0), 4095)
 
@@ -293,12 +294,12 @@ class Torn(unittest.TestCase):
 
     def test_every_record_left_out_doubled_or_swapped(self):
         records = a_move()
-        optional = ("PING", "PAGES", "ZERO")
+        optional = ("PING", "EXPECT", "PAGES", "ZERO")
         for i, record in enumerate(records):
             if record[0] not in optional:
                 with self.assertRaises(tool.Fault, msg=f"without {i}"):
                     verify(records[:i] + records[i + 1:])
-            if record[0] not in ("PING", "ZERO", "PAGES"):
+            if record[0] not in optional:
                 with self.assertRaises(tool.Fault, msg=f"doubled {i}"):
                     verify(records[:i] + [record] + records[i:])
 
@@ -367,6 +368,7 @@ class Lies(unittest.TestCase):
                 ("overlap", runs((0x2000, 2), (0x3000, 1))),
                 ("don't have", runs((0, 1), npages=2))):
             self.refuses(text, changed("ZERO", wrong))
+            self.refuses(text, changed("EXPECT", wrong))
             npages = struct.unpack("<I", wrong[4:8])[0]
             self.refuses(text, changed("PAGES", wrong, 0, page * npages))
         self.refuses("runs", changed("ZERO", runs()))
