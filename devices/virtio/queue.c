@@ -137,9 +137,10 @@ static void store_used16(struct virtqueue *vq, uint64_t offset, uint16_t value,
 	memory_mark_dirty(vq->mem, vq->state.used + offset, sizeof(value));
 }
 
-static void store_used_elem(struct virtqueue *vq, uint16_t head, uint32_t len)
+static void store_used_elem(struct virtqueue *vq, uint16_t position,
+			    uint16_t head, uint32_t len)
 {
-	uint16_t index = vq->state.next_used % vq->state.size;
+	uint16_t index = position % vq->state.size;
 	struct used *used = vq->used;
 
 	__atomic_store_n(&used->ring[index].id, head, __ATOMIC_RELAXED);
@@ -362,9 +363,9 @@ int virtqueue_pop(struct virtqueue *vq, struct virtqueue_chain *chain)
 	return 1;
 }
 
-void virtqueue_unpop(struct virtqueue *vq)
+void virtqueue_unpop(struct virtqueue *vq, uint16_t n)
 {
-	vq->state.next_avail--;
+	vq->state.next_avail = (uint16_t)(vq->state.next_avail - n);
 }
 
 bool virtqueue_pending(struct virtqueue *vq)
@@ -374,37 +375,52 @@ bool virtqueue_pending(struct virtqueue *vq)
 
 /* ---- giving them back ---- */
 
-static void mark_written(struct memory *mem,
-			 const struct virtqueue_chain *chain, uint32_t written)
+void virtqueue_mark(struct virtqueue *vq, const struct iovec *iov,
+		    const uint64_t *gpa, unsigned int n, uint64_t written)
 {
-	unsigned int end = chain->nreadable + chain->nwritable;
+	for (unsigned int i = 0; written && i < n; i++) {
+		uint64_t len = MIN(iov[i].iov_len, written);
 
-	for (unsigned int i = chain->nreadable; written && i < end; i++) {
-		uint32_t len = (uint32_t)MIN(chain->iov[i].iov_len, written);
-
-		memory_mark_dirty(mem, chain->gpa[i], len);
+		memory_mark_dirty(vq->mem, gpa[i], len);
 		written -= len;
 	}
 }
 
-void virtqueue_push(struct virtqueue *vq, const struct virtqueue_chain *chain,
+void virtqueue_fill(struct virtqueue *vq, uint16_t ahead, uint16_t head,
 		    uint32_t written)
 {
-	struct virtqueue_state *s = &vq->state;
+	if (is_served(vq))
+		store_used_elem(vq, (uint16_t)(vq->state.next_used + ahead),
+				head, written);
+}
 
-	/* Of a broken queue too: what was written was written. */
-	mark_written(vq->mem, chain, written);
+void virtqueue_publish(struct virtqueue *vq, uint16_t n)
+{
+	struct virtqueue_state *s = &vq->state;
+	uint16_t before = s->next_used;
+
 	if (!is_served(vq))
 		return;
-	store_used_elem(vq, chain->head, written);
-	s->next_used++;
+	s->next_used = (uint16_t)(before + n);
 	/* All the way round: what the guest was told is too long ago. */
-	if (s->signalled_valid && s->next_used == s->signalled_used) {
+	if (s->signalled_valid &&
+	    (uint16_t)(s->signalled_used - before - 1) < n) {
 		s->signalled_valid = false;
 		s->signalled_used = 0;
 	}
 	store_used16(vq, offsetof(struct used, idx), s->next_used,
 		     __ATOMIC_RELEASE);
+}
+
+void virtqueue_push(struct virtqueue *vq, const struct virtqueue_chain *chain,
+		    uint32_t written)
+{
+	/* Of a broken queue too: what was written was written. */
+	virtqueue_mark(vq, chain->iov + chain->nreadable,
+		       chain->gpa + chain->nreadable, chain->nwritable,
+		       written);
+	virtqueue_fill(vq, 0, chain->head, written);
+	virtqueue_publish(vq, 1);
 }
 
 /* Did the index pass @event on its way from @before to @now? 2.7.7.1. */

@@ -106,10 +106,10 @@ int virtqueue_fetch(struct virtqueue *vq, uint16_t head,
 		    struct virtqueue_chain *chain);
 
 /**
- * virtqueue_unpop() - the chain that was taken last was not taken; only before
- * any other is.
+ * virtqueue_unpop() - the @n chains that were taken last were not taken; they
+ * come again. Of those taken since, none has been given back.
  */
-void virtqueue_unpop(struct virtqueue *vq);
+void virtqueue_unpop(struct virtqueue *vq, uint16_t n);
 
 /**
  * virtqueue_push() - give a chain back.
@@ -118,6 +118,30 @@ void virtqueue_unpop(struct virtqueue *vq);
  */
 void virtqueue_push(struct virtqueue *vq, const struct virtqueue_chain *chain,
 		    uint32_t written);
+
+/*
+ * The same in three steps, for who gives several chains back that mean
+ * something only together: mark what was written, fill used entries, publish
+ * them at once.
+ */
+
+/**
+ * virtqueue_mark() - @written bytes were put into @n segments, which are guest
+ * memory at @gpa, from their beginning.
+ */
+void virtqueue_mark(struct virtqueue *vq, const struct iovec *iov,
+		    const uint64_t *gpa, unsigned int n, uint64_t written);
+
+/**
+ * virtqueue_fill() - the used entry @ahead places behind the published ones.
+ */
+void virtqueue_fill(struct virtqueue *vq, uint16_t ahead, uint16_t head,
+		    uint32_t written);
+
+/**
+ * virtqueue_publish() - let the guest see @n filled entries.
+ */
+void virtqueue_publish(struct virtqueue *vq, uint16_t n);
 
 /**
  * virtqueue_should_interrupt() - does the guest want to know of what was pushed

@@ -209,10 +209,61 @@ START_TEST(queue_gives_a_chain_that_was_not_taken_once_more)
 	vring_desc(&b->ring, 1, BUFFERS, 4, 0, 0);
 	vring_offer(&b->ring, 1);
 	pop(b);
-	virtqueue_unpop(&b->vq);
+	virtqueue_unpop(&b->vq, 1);
 	ck_assert(virtqueue_pending(&b->vq));
 	pop(b);
 	ck_assert_uint_eq(b->chain.head, 1);
+	ck_assert(!virtqueue_pending(&b->vq));
+	bench_free(b);
+}
+END_TEST
+
+START_TEST(queue_shows_chains_that_belong_together_at_once)
+{
+	struct bench *b = bench_new(4);
+	uint32_t head, len;
+
+	/* The index passes what the guest was told last, all way round. */
+	b->vq.state.next_used = b->vq.state.next_avail = 65534;
+	b->vq.state.signalled_used = 0;
+	b->vq.state.signalled_valid = true;
+	b->ring.avail_idx = b->ring.used_idx = 65534;
+	vring_put16(&b->ring, b->ring.used + 2, 65534);
+	for (uint16_t i = 0; i < 3; i++) {
+		vring_desc(&b->ring, i, BUFFERS + i * 0x1000ULL, 64,
+			   VRING_WRITE, 0);
+		vring_offer(&b->ring, i);
+		pop(b);
+		virtqueue_fill(&b->vq, i, i, 10U + i);
+	}
+	ck_assert(!vring_take(&b->ring, &head, &len));
+	virtqueue_publish(&b->vq, 3);
+	for (uint16_t i = 0; i < 3; i++) {
+		ck_assert(vring_take(&b->ring, &head, &len));
+		ck_assert_uint_eq(head, i);
+		ck_assert_uint_eq(len, 10U + i);
+	}
+	ck_assert_uint_eq(b->vq.state.next_used, 1);
+	ck_assert(!b->vq.state.signalled_valid);
+	bench_free(b);
+}
+END_TEST
+
+START_TEST(queue_gives_all_chains_again_that_were_not_taken)
+{
+	struct bench *b = bench_new(4);
+
+	for (uint16_t i = 0; i < 3; i++) {
+		vring_desc(&b->ring, i, BUFFERS, 4, VRING_WRITE, 0);
+		vring_offer(&b->ring, i);
+		pop(b);
+	}
+	virtqueue_push(&b->vq, &b->chain, 0);
+	virtqueue_unpop(&b->vq, 2);
+	pop(b);
+	ck_assert_uint_eq(b->chain.head, 1);
+	pop(b);
+	ck_assert_uint_eq(b->chain.head, 2);
 	ck_assert(!virtqueue_pending(&b->vq));
 	bench_free(b);
 }
@@ -770,6 +821,8 @@ UNIT_SUITE("virtqueue", queue_gives_readable_then_writable_buffers,
 	   queue_goes_on_when_its_indices_wrap,
 	   queue_takes_as_many_chains_as_it_has_entries_in_any_order_back,
 	   queue_gives_a_chain_that_was_not_taken_once_more,
+	   queue_shows_chains_that_belong_together_at_once,
+	   queue_gives_all_chains_again_that_were_not_taken,
 	   queue_fetches_a_chain_that_waited_without_taking_another,
 	   queue_follows_an_indirect_table_longer_than_itself,
 	   queue_follows_direct_descriptors_into_an_indirect_table,
