@@ -13,16 +13,14 @@
 #include "devices/rtc.h"
 #include "devices/serial.h"
 #include "devices/virtio/blk.h"
+#include "devices/virtio/net.h"
 #include "devices/virtio/rng.h"
 
 static const struct device_type device_types[] = {
-	{ &serial_ops, serial_create },
-	{ &rtc_ops, rtc_create },
-	{ &power_ops, power_create },
-	{ &pci_host_ops, pci_host_create },
-	{ &rng_ops, rng_create },
-	{ &blk_ops, blk_create },
-	{ &debug_exit_ops, debug_exit_create },
+	{ &serial_ops, serial_create }, { &rtc_ops, rtc_create },
+	{ &power_ops, power_create },	{ &pci_host_ops, pci_host_create },
+	{ &rng_ops, rng_create },	{ &blk_ops, blk_create },
+	{ &net_ops, net_create },	{ &debug_exit_ops, debug_exit_create },
 };
 
 void device_init(struct device *dev, const struct device_ops *ops,

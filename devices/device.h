@@ -32,6 +32,7 @@ struct loop;
 struct memory;
 struct pci_bus;
 struct sandbox;
+struct tap;
 struct device;
 
 #define DEVICE_ID_MAX	   32
@@ -107,6 +108,19 @@ struct device_backends {
 };
 
 /*
+ * The same for what guests are connected by. @name and @queues are those of the
+ * device's options. The tap is the device's from then on: tap_close(). It is
+ * silent until the device takes it over, unless the machine is made for the
+ * first time.
+ */
+struct device_taps {
+	int (*open_tap)(void *opaque, const char *id, const char *name,
+			unsigned int queues, struct tap **ret,
+			struct error *err);
+	void *opaque;
+};
+
+/*
  * The moments of a move at which a device deals with what only one host may
  * have: the locks of its disk, and what lies in the host's caches. Called on
  * the migration thread; may block for as long as the storage takes.
@@ -149,6 +163,7 @@ struct device_env {
 	struct memory *memory;
 	const struct sandbox *sandbox;		/* of threads; NULL for none */
 	const struct device_backends *backends; /* NULL: none can be had */
+	const struct device_taps *taps;		/* likewise */
 	const struct device_hooks *hooks;
 	void *hooks_opaque;
 	int console_in;	 /* serial input, -1 for none */

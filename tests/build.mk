@@ -36,6 +36,7 @@ $(BUILD)/tests/unit/test_disk: UNIT_LDFLAGS = \
 	   $(patsubst %,-Wl$(comma)--wrap=%,fcntl preadv pwritev fallocate)
 $(BUILD)/tests/unit/test_blk: UNIT_LDFLAGS = \
 	   $(patsubst %,-Wl$(comma)--wrap=%,pwritev fdatasync)
+$(BUILD)/tests/unit/test_net: UNIT_LDFLAGS = -Wl,--wrap=clock_ns
 $(BUILD)/tests/unit/test_fairness: UNIT_LDFLAGS = \
 	   $(patsubst %,-Wl$(comma)--wrap=%,pwritev getrandom)
 
@@ -63,7 +64,7 @@ check-unit-asan check-inproc-asan:
 # crowds that hold a VM and write to its memory, and whole moves, with doors and
 # devices. One process for all tests of a program: TSan and the fork of a
 # process with threads don't go together.
-TSAN_UNIT := loop blk
+TSAN_UNIT := loop blk net
 TSAN_INPROC := moves threads
 .PHONY: run-tsan run-inproc-tsan
 check-tsan check-inproc-tsan: guests

@@ -192,6 +192,7 @@ struct vm_host instance_vm_host(struct instance *inst)
 		.loop = inst->loop,
 		.sandbox = inst->sandbox,
 		.backends = disks_backends(inst->disks),
+		.taps = taps_backends(inst->taps),
 		.console_in = console_in(inst->console),
 		.console_out = console_out(inst->console),
 		.on_event = on_vm_event,
@@ -434,6 +435,7 @@ void instance_close(struct instance *inst, int status)
 	mover_free(inst->mover);
 	vm_free(inst->vm);
 	disks_free(inst->disks);
+	taps_free(inst->taps);
 	console_free(inst->console);
 	rundir_close(&inst->dir);
 	kvm_close(&inst->kvm);

@@ -28,6 +28,7 @@
 #include "vmm/disks.h"
 #include "vmm/mover.h"
 #include "vmm/rundir.h"
+#include "vmm/taps.h"
 
 enum instance_end {
 	END_NOT_YET,
@@ -52,6 +53,7 @@ struct instance {
 	struct control *control;
 	struct console *console;
 	struct disks *disks; /* opened by `run` and `listen` */
+	struct taps *taps;   /* likewise */
 	struct mover *mover;
 	struct vm *vm;		     /* NULL: none yet, or none any more */
 	struct source_params params; /* that a migration starts with */

@@ -332,6 +332,26 @@ static void put_disks(const struct instance *inst, FILE *to)
 		put_option(to, "--lock-dir", lock_dir);
 }
 
+static void put_nets(const struct instance *inst, FILE *to)
+{
+	const struct machine *machine = vm_machine(inst->vm);
+
+	for (uint32_t i = 0; i < machine->ndevices; i++) {
+		char *words = NULL;
+		size_t size;
+		FILE *net = open_memstream(&words, &size);
+
+		if (!net)
+			return;
+		if (taps_put_words(inst->taps, &machine->devices[i], net)) {
+			fflush(net);
+			put_option(to, "--net", words);
+		}
+		fclose(net);
+		free(words);
+	}
+}
+
 static void put_line(const struct instance *inst, FILE *to)
 {
 	const struct machine *machine = vm_machine(inst->vm);
@@ -343,6 +363,7 @@ static void put_line(const struct instance *inst, FILE *to)
 	fprintf(to, " --cpus %u --memory %lluM", machine->cpus,
 		(unsigned long long)(machine->memory_size / MIB));
 	put_disks(inst, to);
+	put_nets(inst, to);
 	if (!machine_find_type(machine, "virtio-rng"))
 		put_option(to, "--rng", "off");
 	put_console(inst, to);

@@ -439,6 +439,8 @@ static int prepare(struct listener *l, struct error *err)
 	int rc = disks_open(&process->disks, true, &l->inst.disks, err);
 
 	if (!rc)
+		rc = taps_open(&process->taps, true, &l->inst.taps, err);
+	if (!rc)
 		rc = instance_open(&l->inst, process, process->name, err);
 	if (!rc)
 		rc = loop_timer_add(l->inst.loop, on_door_check, l, NULL,

@@ -145,6 +145,48 @@ static int run_disk(void *opts, const char *value, struct error *err)
 	return rc ? rc : keep_disk(opts, err);
 }
 
+/* The place for one tap more; NULL when there is none. */
+static struct tap_options *next_tap(void *opts, struct error *err)
+{
+	struct taps_options *taps = &PROCESS(opts)->taps;
+
+	if (taps->count < ARRAY_SIZE(taps->taps))
+		return &taps->taps[taps->count];
+	(void)option_refuse(err, "a VM has at most %zu devices",
+			    ARRAY_SIZE(taps->taps));
+	return NULL;
+}
+
+static int keep_tap(void *opts, struct error *err)
+{
+	struct taps_options *taps = &PROCESS(opts)->taps;
+	const char *id = taps->taps[taps->count].id;
+
+	for (uint32_t i = 0; i < taps->count; i++) {
+		if (!strcmp(taps->taps[i].id, id))
+			return option_refuse(err,
+					     "id %s: taken by an earlier "
+					     "--net; give another",
+					     id);
+	}
+	taps->count++;
+	return 0;
+}
+
+static int run_net(void *opts, const char *value, struct error *err)
+{
+	struct tap_options *tap = next_tap(opts, err);
+	int rc;
+
+	if (!tap)
+		return -EINVAL;
+	rc = option_net_run(value, tap, err);
+	if (!rc && !tap->id[0])
+		snprintf(tap->id, sizeof(tap->id), "net%u",
+			 PROCESS(opts)->taps.count);
+	return rc ? rc : keep_tap(opts, err);
+}
+
 static int run_kernel(void *opts, const char *value, struct error *err)
 {
 	return take_path(value, &RUN(opts)->kernel, err);
@@ -313,8 +355,6 @@ static int absent(void *opts __maybe_unused, const char *value __maybe_unused,
 		(name), .takes_value = true, .parse = absent, \
 			.absent = (remedy)                    \
 	}
-#define NO_NETWORK "; the serial console is the guest's only line out"
-
 static const struct option_spec run_specs[] = {
 	VALUE("--kernel", run_kernel),
 	VALUE("--initrd", run_initrd),
@@ -326,12 +366,12 @@ static const struct option_spec run_specs[] = {
 	VALUE("--name", process_name),
 	REPEATED("--disk", run_disk),
 	VALUE("--lock-dir", disks_lock_dir),
+	REPEATED("--net", run_net),
 	FLAG("--debug-exit", run_debug_exit),
 	VALUE("--migrate-to", run_migrate_to),
 	FLAG("--no-sandbox", process_no_sandbox),
 	VERBOSE(process_verbose),
 	ABSENT("--cpu", "; the guest gets the host's CPU"),
-	ABSENT("--net", NO_NETWORK),
 	ABSENT("--balloon", "; leave it out"),
 };
 
@@ -397,6 +437,17 @@ static int listen_disk(void *opts, const char *value, struct error *err)
 	return rc ? rc : keep_disk(opts, err);
 }
 
+static int listen_net(void *opts, const char *value, struct error *err)
+{
+	struct tap_options *tap = next_tap(opts, err);
+	int rc;
+
+	if (!tap)
+		return -EINVAL;
+	rc = option_net_listen(value, tap, err);
+	return rc ? rc : keep_tap(opts, err);
+}
+
 static int listen_disk_root(void *opts, const char *value, struct error *err)
 {
 	struct disks_options *disks = &PROCESS(opts)->disks;
@@ -431,11 +482,11 @@ static const struct option_spec listen_specs[] = {
 	REPEATED("--disk-root", listen_disk_root),
 	VALUE("--lock-dir", disks_lock_dir),
 	FLAG("--unsafe", listen_unsafe),
+	REPEATED("--net", listen_net),
 	REPEATED("--allow", listen_allow),
 	FLAG("--insecure", listen_insecure),
 	FLAG("--no-sandbox", process_no_sandbox),
 	VERBOSE(process_verbose),
-	ABSENT("--net", "; guests with a network can't be taken"),
 	ABSENT("--tls", "; use --allow on a network that you trust, or an SSH "
 			"tunnel to a loopback address"),
 };

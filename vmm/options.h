@@ -53,11 +53,30 @@ struct disks_options {
 	bool unsafe;			   /* listen */
 };
 
+#define TAP_OPTION_NAME_MAX 15 /* bytes; the kernel's */
+
+/* A --net. `listen` says only id, tap and queues. */
+struct tap_options {
+	char id[DEVICE_ID_MAX];		    /* "": not given */
+	char name[TAP_OPTION_NAME_MAX + 1]; /* of a tap; "": by fd */
+	int fd;				    /* -1: by name */
+	bool has_mac;
+	uint8_t mac[6];
+	uint32_t queues; /* pairs */
+	uint32_t vectors;
+};
+
+struct taps_options {
+	uint32_t count;
+	struct tap_options taps[MACHINE_DEVICES_MAX];
+};
+
 /* What `run` and `listen` have in common. */
 struct process_options {
 	struct console_options console;
 	const char *name; /* NULL: not given */
 	struct disks_options disks;
+	struct taps_options taps;
 	bool sandbox;
 	unsigned int verbosity; /* how many -v */
 };

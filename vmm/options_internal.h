@@ -58,6 +58,15 @@ int __must_check option_disk_listen(const char *text, struct disk_options *ret,
 				    struct error *err);
 
 /**
+ * option_net_run() / option_net_listen() - the value of --net:
+ * tap=NAME[,WORD]..., ID=tap=NAME[,queues=N].
+ */
+int __must_check option_net_run(const char *text, struct tap_options *ret,
+				struct error *err);
+int __must_check option_net_listen(const char *text, struct tap_options *ret,
+				   struct error *err);
+
+/**
  * option_refuse() - -EINVAL with a text.
  */
 #define option_refuse(err, ...) error_set((err), -EINVAL, __VA_ARGS__)

@@ -85,6 +85,8 @@ static int describe_machine(struct run *run, const char *name,
 	if (!options->rng)
 		machine_remove_device(machine, "rng0");
 	rc = disks_add_devices(run->inst.disks, machine, err);
+	if (!rc)
+		rc = taps_add_devices(run->inst.taps, machine, err);
 	if (!rc && options->debug_exit)
 		rc = machine_add_device(machine, &debug_exit, err);
 	if (!rc)
@@ -163,6 +165,9 @@ static int prepare(struct run *run, struct error *err)
 	if (!rc)
 		rc = disks_open(&options->process.disks, false,
 				&run->inst.disks, err);
+	if (!rc)
+		rc = taps_open(&options->process.taps, false, &run->inst.taps,
+			       err);
 	if (!rc)
 		rc = instance_open(&run->inst, &options->process, name, err);
 	if (!rc)

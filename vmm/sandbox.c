@@ -35,6 +35,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/filter.h>
 #include <linux/fs.h>
 #include <linux/if_tun.h>
 #include <linux/kvm.h>
@@ -216,10 +217,11 @@ static const struct rule rules[] = {
 	IOCTL(KVM_SIGNAL_MSI, ALL),
 	IOCTL(KVM_IRQ_LINE, ALL),
 	IOCTL(KVM_IOEVENTFD, ALL),
-	IOCTL(TUNSETOFFLOAD, ALL),
-	IOCTL(TUNSETVNETHDRSZ, ALL),
-	IOCTL(TUNSETIFF, MIGRATION),
-	IOCTL(TUNGETIFF, MIGRATION),
+	IOCTL(TUNSETOFFLOAD, IO),
+	IOCTL(TUNSETQUEUE, IO),
+	/* A target's tap is silent until it has the guest. */
+	IOCTL(TUNATTACHFILTER, MIGRATION),
+	IOCTL(TUNDETACHFILTER, MIGRATION),
 	IOCTL(BLKDISCARD, IO),
 	IOCTL(BLKZEROOUT, IO),
 	IOCTL(BLKGETSIZE64, MIGRATION),

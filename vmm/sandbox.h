@@ -34,7 +34,7 @@
 enum thread_kind {
 	THREAD_LOOP,
 	THREAD_VCPU,
-	THREAD_IO, /* a disk's */
+	THREAD_IO, /* a disk's or a network card's */
 	THREAD_MIGRATION,
 	THREAD_KINDS,
 };

@@ -414,6 +414,7 @@ static int create_devices(struct vm *vm, struct error *err)
 		.memory = vm->mem,
 		.sandbox = vm->host.sandbox,
 		.backends = vm->host.backends,
+		.taps = vm->host.taps,
 		.hooks = &hooks,
 		.hooks_opaque = vm,
 		.console_in = vm->host.console_in,

@@ -57,6 +57,7 @@ struct vm_host {
 	struct loop *loop;
 	const struct sandbox *sandbox;		/* NULL for none */
 	const struct device_backends *backends; /* NULL: no disks to be had */
+	const struct device_taps *taps;		/* NULL: no taps */
 	int console_in;
 	int console_out;
 	vm_event_fn *on_event; /* on the loop's thread */

@@ -256,7 +256,8 @@ END_TEST
 
 START_TEST(what_comes_later_is_refused_as_such)
 {
-	RUN_REFUSED(ARGS("--net", "tap=t"), "--net", "not in this version");
+	RUN_REFUSED(ARGS("--net", "user"), "--net user", "not in this version",
+		    "tap=NAME");
 	RUN_REFUSED(ARGS("--balloon", "on"), "--balloon",
 		    "not in this version");
 	RUN_REFUSED(ARGS("--cpu", "host"), "--cpu", "not in this version");
@@ -410,6 +411,99 @@ START_TEST(listen_refuses_disks_that_it_could_not_find)
 }
 END_TEST
 
+/* ---- networks ---- */
+
+#define NET_REFUSED(text, ...) RUN_REFUSED(ARGS("--net", text), __VA_ARGS__)
+
+START_TEST(a_net_is_a_tap_and_words)
+{
+	static const uint8_t mac[6] = { 0x52, 0x54, 0, 0x12, 0x34, 0x56 };
+	const struct tap_options *t;
+	struct run_options run;
+	struct error err;
+
+	ck_assert_int_eq(
+		options_run(ARGS("--kernel", "k", "--net", "tap=tap0", "--net",
+				 "queues=15,tap=br-1,mac=52:54:00:12:34:56,"
+				 "id=lan",
+				 "--net", "fd=7,vectors=3"),
+			    &run, &err),
+		0);
+	ck_assert_uint_eq(run.process.taps.count, 3);
+	t = run.process.taps.taps;
+	ck_assert_str_eq(t[0].id, "net0");
+	ck_assert_str_eq(t[0].name, "tap0");
+	ck_assert(!t[0].has_mac && t[0].fd == -1);
+	ck_assert_uint_eq(t[0].queues, 1);
+	ck_assert_uint_eq(t[0].vectors, 4);
+	ck_assert_str_eq(t[1].id, "lan");
+	ck_assert(t[1].has_mac && !memcmp(t[1].mac, mac, 6));
+	ck_assert_uint_eq(t[1].vectors, 32);
+	ck_assert_str_eq(t[2].id, "net2");
+	ck_assert_str_eq(t[2].name, "");
+	ck_assert_int_eq(t[2].fd, 7);
+	ck_assert_uint_eq(t[2].vectors, 3);
+}
+END_TEST
+
+START_TEST(a_net_that_can_not_be_is_refused_with_the_reason)
+{
+	NET_REFUSED("", "'': no such word");
+	NET_REFUSED("tap0", "--net tap0", "'tap0': no such word",
+		    "did you mean tap");
+	NET_REFUSED("tpa=tap0", "did you mean tap");
+	NET_REFUSED("mac=52:54:00:12:34:56", "give one of tap=NAME and fd=N");
+	NET_REFUSED("tap=a,fd=3", "give one of tap=NAME and fd=N");
+	NET_REFUSED("tap=", "tap=", "1 to 15");
+	NET_REFUSED("tap=0123456789abcdef", "1 to 15");
+	NET_REFUSED("tap=a/b", "tap=a/b");
+	NET_REFUSED("tap", "needs a value");
+	NET_REFUSED("tap=a,tap=b", "twice");
+	NET_REFUSED("tap=a,", "'': no such word");
+	NET_REFUSED("tap=a,mac=52:54:00:12:34", "mac=52:54:00:12:34",
+		    "six bytes");
+	NET_REFUSED("tap=a,mac=01:00:5e:00:00:01", "the first one even");
+	NET_REFUSED("tap=a,queues=0", "queues=0");
+	NET_REFUSED("tap=a,queues=16", "queues=16", "at most 15", "32 vectors");
+	NET_REFUSED("tap=a,vectors=33", "vectors=33", "at most 32 a device");
+	NET_REFUSED("fd=2", "fd=2");
+	NET_REFUSED("fd=3,queues=2", "queues=2", "tap=NAME");
+	NET_REFUSED("tap=a,id=-x", "id '-x'");
+	RUN_REFUSED(ARGS("--net", "tap=a,id=net1", "--net", "tap=b"),
+		    "--net tap=b", "id net1: taken");
+}
+END_TEST
+
+START_TEST(listen_names_the_taps_that_a_guest_gets)
+{
+	const struct tap_options *t;
+	struct listen_options l;
+	struct error err;
+
+	ck_assert_int_eq(
+		options_listen(ARGS("unix:s", "--net", "net0=tap=tap1,queues=4",
+				    "--net", "lan=fd=9"),
+			       &l, &err),
+		0);
+	ck_assert_uint_eq(l.process.taps.count, 2);
+	t = l.process.taps.taps;
+	ck_assert_str_eq(t[0].id, "net0");
+	ck_assert_str_eq(t[0].name, "tap1");
+	ck_assert_uint_eq(t[0].queues, 4);
+	ck_assert_str_eq(t[1].id, "lan");
+	ck_assert_int_eq(t[1].fd, 9);
+	LISTEN_REFUSED(ARGS("unix:s", "--net", "tap=tap1"), "--net tap=tap1",
+		       "net0=tap=tap1");
+	LISTEN_REFUSED(ARGS("unix:s", "--net", "net0=tap1"), "net0=tap=tap1");
+	LISTEN_REFUSED(ARGS("unix:s", "--net", "=tap=tap1"), "id ''");
+	LISTEN_REFUSED(
+		ARGS("unix:s", "--net", "net0=tap=a,mac=52:54:00:12:34:56"),
+		"mac", "brings that along");
+	LISTEN_REFUSED(ARGS("unix:s", "--net", "n=tap=a", "--net", "n=tap=b"),
+		       "id n: taken");
+}
+END_TEST
+
 START_TEST(help_is_found_among_mistakes_to_its_right)
 {
 	struct run_options run;
@@ -560,6 +654,9 @@ UNIT_SUITE("options", a_size_has_a_unit_and_may_have_a_fraction,
 	   a_disk_that_can_not_be_is_refused_with_the_reason,
 	   a_VM_has_so_many_disks, listen_names_what_it_lets_a_guest_have,
 	   listen_refuses_disks_that_it_could_not_find,
+	   a_net_is_a_tap_and_words,
+	   a_net_that_can_not_be_is_refused_with_the_reason,
+	   listen_names_the_taps_that_a_guest_gets,
 	   help_is_found_among_mistakes_to_its_right,
 	   listen_takes_everything_it_has,
 	   listen_refuses_bad_addresses_and_networks,

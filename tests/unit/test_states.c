@@ -17,6 +17,7 @@
 #include "devices/rtc.h"
 #include "devices/serial.h"
 #include "devices/virtio/blk.h"
+#include "devices/virtio/net.h"
 #include "devices/virtio/rng.h"
 #include "tests/unit/schema.h"
 #include "tests/unit/unit.h"
@@ -80,6 +81,12 @@ static const struct hole {
 	PCI_PADDING("pci", pci_host_state, pci),
 	VIRTIO_PADDING("virtio-rng", rng_state, virtio),
 	VIRTIO_PADDING("virtio-blk", blk_state, virtio),
+	VIRTIO_PADDING("virtio-net", net_state, virtio),
+	PADDING("virtio-net", net_state, pairs, refused),
+	{ "virtio-net", offsetof(struct net_state, claims[NET_CLAIMS_MAX]),
+	  sizeof(struct net_state) -
+		  offsetof(struct net_state, claims[NET_CLAIMS_MAX]),
+	  "padding", 0, 0 },
 	{ "virtio-blk", offsetof(struct blk_state, kept[BLK_DEPTH]),
 	  sizeof(struct blk_state) -
 		  offsetof(struct blk_state, kept[BLK_DEPTH]),

@@ -45,12 +45,12 @@ _godwit()
 		case $command in
 		run)
 			words="--kernel --initrd --cmdline --cpus --memory
-				--disk --lock-dir --rng --console --name
+				--disk --lock-dir --net --rng --console --name
 				--debug-exit --migrate-to --no-sandbox --verbose
 				--help"
 			;;
 		listen)
-			words="--name --console --disk --disk-root --lock-dir
+			words="--name --console --disk --disk-root --lock-dir --net
 				--unsafe --paused --once --allow --insecure
 				--no-sandbox --verbose --help"
 			;;
