@@ -9,23 +9,16 @@ not do as it must.
 
 import collections
 import re
-import time
 
 from host import LabError
 from transcript import Transcript, judge_lines
-from vmm import (END_S, MOVE_S, MOVED, SOURCE_DIES, STAYED, TARGET_DIES,
-                 UNCERTAIN)
+from vmm import END_S, MOVED
 
 BOOT_S = 240
 ANSWER_S = 90
 # For a pass of fio, and one of stress-ng, on a busy emulator.
 WORK_S = 240
 FSCK_S = 120
-# Of a network cable that is pulled; leases last 10 s.
-MAX_CUT_S = 8
-
-# A guest that died with the host that it was on.
-LOST = "lost"
 
 RANDOM = re.compile("random [0-9a-f]{32}")
 Move = collections.namedtuple("Move", "total_ms downtime_ms silence_ms")
@@ -145,12 +138,12 @@ class Guest:
         self._next = vmm.listen(self.spec)
 
     def _move(self, times, progress):
-        if self._next is None:
+        if times and self._next is None:
             self._listen()
         for number in range(times):
             source, target = self.machine, self._next
             outcome, report = source.vmm.outcome(
-                source.vmm.begin(source, target))
+                source.vmm.begin(source, target, captured=True))
             if outcome != MOVED:
                 raise LabError(f"the move ended, {outcome}: {report}")
             self._left(source)
@@ -322,7 +315,7 @@ class DiskGuest(Guest):
         self._ask("check", "checked")
 
     def judge_disk(self):
-        """Looks at the disk of a guest that has powered off."""
+        """Looks at the disk of a guest that does not write to it now."""
         status, said, errors = self._keeper.run(
             ["fsck.ext4", "-f", "-n", self._path], FSCK_S)
         if status:
@@ -333,131 +326,3 @@ class DiskGuest(Guest):
         fault = judge_lines(lines.encode(), self.transcript.written)
         if status or fault:
             raise LabError(fault or errors)
-
-
-class EnduringGuest(DiskGuest):
-    """A disk guest whose moves between the two hosts of a site are disturbed.
-
-    Whatever breaks, it runs on one host or on none, and what it said is on its
-    disk is there.
-    """
-
-    def __init__(self, vmms, spec, name, site, path):
-        super().__init__(vmms, spec, name, site.keeper, path)
-        self._site = site
-        self._span_s = 0.0
-
-    def endure(self, times, chance, progress, tell):
-        """Moves the guest and breaks something at a random moment of each.
-
-        chance: the random.Random that chooses; tell: is told what happened.
-        """
-        self._say("work")
-        self._prove_alive()
-        # How long one takes that nothing disturbs.
-        self._move(1, progress)
-        self._span_s = self.moves[0].total_ms / 1000
-        faults = self.vmm.faults
-        for number in range(times):
-            fault = faults[number % len(faults)]
-            moment = chance.uniform(0, 1.1) * self._span_s
-            fate = self._disturbed(fault, moment, chance)
-            tell(f"{fault} {moment:.1f} s after the start of a move of "
-                 f"{self._span_s:.1f} s: {fate}")
-        self._ask("enough", "counted", WORK_S)
-        self._ask("check", "checked")
-
-    def _disturbed(self, fault, moment, chance):
-        """One move with a fault in it; what became of the guest, in a word."""
-        source = self.machine
-        here = self.vmms.index(source.vmm)
-        there = 1 - here
-        target = self.vmms[there].listen(self.spec)
-        attempt = source.vmm.begin(source, target)
-        # Nothing is waited for: this is when lightning strikes.
-        time.sleep(moment)
-        if fault == SOURCE_DIES:
-            fate = self._source_died(here, target)
-        elif fault == TARGET_DIES:
-            fate = self._target_died(there, source, attempt)
-        else:
-            fate = self._cut_off(chance, source, target, attempt)
-        if fate == LOST:
-            self._start_over(there if fault == SOURCE_DIES else here)
-        self._prove_alive()
-        return fate
-
-    def _return_of(self, number):
-        """A host is back; its VMM is none of those that ran there."""
-        self.vmms[number].host = self._site.back(number)
-
-    def _source_died(self, here, target):
-        self._site.kill(here)
-        self._site.start(here)
-        # It either speaks or ends: the target knows which.
-        self._target_wait(target, lambda: len(target.console.output())
-                          > target.prologue or target.console.over)
-        fate = LOST if target.console.over else MOVED
-        if fate == MOVED:
-            with self.host.changed:
-                self.transcript.torn()
-            self._follow(target)
-        self._return_of(here)
-        return fate
-
-    def _target_died(self, there, source, attempt):
-        self._site.kill(there)
-        self._site.start(there)
-        fate, words = source.vmm.outcome(attempt)
-        self._return_of(there)
-        if fate == MOVED:
-            return LOST
-        if fate == UNCERTAIN:
-            # What the operator knows: that host is not the one that it was.
-            source.vmm.resolve(source)
-        self._still_runs(source, words)
-        return fate
-
-    def _cut_off(self, chance, source, target, attempt):
-        victim = chance.randrange(2)
-        self._site.plug(victim, False)
-        time.sleep(chance.uniform(0.5, MAX_CUT_S))
-        self._site.plug(victim, True)
-        fate, words = source.vmm.outcome(attempt)
-        if fate == UNCERTAIN:
-            # They can talk again, so it comes to an end by itself.
-            before = len(source.console.output())
-            self._target_wait(target, lambda: source.console.over or
-                              len(source.console.output()) > before)
-            fate = MOVED if source.console.over else STAYED
-        if fate == MOVED:
-            self._left(source)
-            self._follow(target)
-            return fate
-        self._still_runs(source, words)
-        target.console.wait(MOVE_S)
-        said = target.console.output()[target.prologue:]
-        if said:
-            raise LabError(f"two ran: the guest stayed, but the target has it "
-                           f"say {said[:200]!r}")
-        return fate
-
-    @staticmethod
-    def _still_runs(source, words):
-        if source.console.over:
-            raise LabError(f"the guest is gone: its source exited with "
-                           f"{source.console.status}; the move ended: {words}")
-
-    @staticmethod
-    def _target_wait(target, condition):
-        target.console.host.wait(condition, MOVE_S, "what the target does "
-                                 "without a source")
-
-    def _start_over(self, number):
-        """The guest died with its host: its disk must have what it had."""
-        with self.host.changed:
-            self.transcript.crashed()
-        count = len(self.transcript.boots) + 1
-        self._follow(self.vmms[number].start(self.spec))
-        self._booted(count)
-        self._say("work")

@@ -26,7 +26,7 @@ END_S = 60
 
 
 @functools.lru_cache(maxsize=1)
-def _verifier():
+def verifier():
     """The tool, as a module."""
     sys.dont_write_bytecode = True
     loader = importlib.machinery.SourceFileLoader("verifier", str(TOOL))
@@ -94,11 +94,11 @@ class Capture:
         """Raises LabError at the first thing that is not as it should be."""
         if not self._streams:
             raise LabError("a move that nothing was captured of")
-        verifier = _verifier()
+        known = verifier()
         for sides in self._streams.values():
             source, target = (io.BytesIO(side) for side in sides)
             try:
-                verifier.verify(source, target, has_page_data=False)
-            except verifier.Fault as fault:
+                known.verify(source, target, has_page_data=False)
+            except known.Fault as fault:
                 raise LabError(f"a stream is not as FORMAT.md says: {fault}"
                                ) from None

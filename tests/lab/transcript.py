@@ -29,7 +29,8 @@ READY = re.compile(r"ready (\S+) cpus=(\d+) clock=(\S+) boot=([0-9a-f-]{36})")
 FOUND = re.compile(r"found (\d+)")
 WROTE = re.compile(r"wrote (\d+)")
 PASSED = re.compile(r"passed (fio|stress-ng) (\d+)")
-ANSWER = re.compile(r"(?:pong \d+|counted|checked|listening|random(?: [0-9a-f]{32})?)")
+ANSWER = re.compile(r"(?:pong \d+|counted|checked|resting|awake|listening"
+                    r"|random(?: [0-9a-f]{32})?)")
 
 
 class Transcript:

@@ -25,6 +25,9 @@ PAUSE_LIMIT_MS = 300
 # A busy emulator must not be what ends a pause, nor what keeps from one: godwit
 # measures what it costs and would rather not move; QEMU does not ask.
 ABORT_AFTER_S = 120
+# Of godwit's log, once a target has taken a guest, and when it has not.
+TAKEN = b" runs here from now on"
+NOT_TAKEN = b"no guest came: "
 # Of hosts that share one (place.py).
 NETWORK = "10.77.0.0/24"
 START_S = 120
@@ -34,15 +37,20 @@ END_S = 120
 # What can become of a move, as its source sees it.
 MOVED, STAYED, UNCERTAIN = "moved", "stayed", "uncertain"
 # What can happen to a move.
-SOURCE_DIES, TARGET_DIES, CUT = ("the source's host dies",
-                                 "the target's host dies",
-                                 "a host is cut off")
+SOURCE_DIES, TARGET_DIES, TARGET_ENDS, CUT = (
+    "the source's host dies", "the target's host dies",
+    "the target's process dies", "a host is cut off")
+# The records at which it can happen, which end its phases, and in the rounds.
+ROUNDS = "the rounds"
+RECORDS = ("PAUSED", "LOADED", "COMMIT", "RUNNING", "DONE")
 
 Spec = collections.namedtuple("Spec", "series cpus disk", defaults=(None,))
 # A disk in a host: its path there; past the host's cache; where locks go.
 Disk = collections.namedtuple("Disk", "path direct lock_dir",
                               defaults=(False, None))
 Report = collections.namedtuple("Report", "total_ms downtime_ms")
+# A move of godwit's under way: the command, and what captures it, or None.
+Attempt = collections.namedtuple("Attempt", "command capture")
 
 
 def guest_files(spec):
@@ -130,6 +138,7 @@ class Qemu:
     program = "qemu-system-x86_64"
     # A target of QEMU's waits for a dead source for good.
     faults = (TARGET_DIES,)
+    moments = (ROUNDS,)
 
     def __init__(self, host):
         self.host = host
@@ -144,18 +153,23 @@ class Qemu:
                 f"file.locking=on,cache={cache},discard=unmap",
                 "-device", "virtio-blk-pci,drive=disk0"]
 
+    def command(self, spec):
+        """What boots the guest."""
+        kernel, initrd, words = guest_files(spec)
+        return [self.program, "-L", "/firmware", "-nodefaults",
+                "-no-user-config", "-machine", "pc,accel=kvm",
+                "-cpu", "host", "-smp", spec.cpus, "-m", memory_mib(spec),
+                "-display", "none", "-serial", "stdio",
+                "-device", "virtio-rng-pci",
+                "-kernel", kernel, "-initrd", initrd, "-append", words,
+                *self._drive(spec.disk)]
+
     def _spawn(self, spec, extra=()):
         name = f"qemu-{next(self._numbers)}"
         path = f"/run/lab/{name}.qmp"
         monitor = self.host.listen(path)
-        kernel, initrd, words = guest_files(spec)
-        console = self.host.spawn([
-            self.program, "-L", "/firmware", "-nodefaults", "-no-user-config",
-            "-machine", "pc,accel=kvm", "-cpu", "host",
-            "-smp", spec.cpus, "-m", memory_mib(spec), "-display", "none",
-            "-serial", "stdio", "-device", "virtio-rng-pci",
-            "-kernel", kernel, "-initrd", initrd, "-append", words,
-            "-qmp", f"unix:{path}", *self._drive(spec.disk), *extra], name)
+        console = self.host.spawn(
+            [*self.command(spec), "-qmp", f"unix:{path}", *extra], name)
         machine = Machine(self, name, console)
         self.host.wait(lambda: monitor.called or console.over, START_S,
                         f"{name} to start")
@@ -170,16 +184,18 @@ class Qemu:
         """Starts a machine that boots the guest."""
         return self._spawn(spec)
 
-    def listen(self, spec):
+    def listen(self, spec, once=True):
         """Starts a machine that waits for a guest; it can be reached."""
+        del once  # QEMU does not listen again.
         address = self.host.address or "127.0.0.1"
         machine = self._spawn(spec, ["-incoming", f"tcp:{address}:0"])
         state = machine.qmp.command("query-migrate")
         machine.address = f"tcp:{address}:{state['socket-address'][0]['port']}"
         return machine
 
-    def begin(self, source, target):
+    def begin(self, source, target, captured=False):
         """Starts to move a guest; what outcome() wants."""
+        del captured  # There is no specification to hold it against.
         qmp = source.qmp
         qmp.command("migrate-set-capabilities", {"capabilities": [
             {"capability": "events", "state": True}]})
@@ -203,9 +219,23 @@ class Qemu:
         qmp.command("quit")
         return MOVED, Report(result["total-time"], result["downtime"])
 
-    def resolve(self, machine):
-        """Says that the guest is nowhere else: QEMU never asks."""
-        raise LabError(f"{machine.name} is not in doubt")
+    @staticmethod
+    def took(target):
+        """QEMU's targets keep no log that would say."""
+        raise LabError(f"{target.name} is not in doubt")
+
+    @staticmethod
+    def gave_up(target):
+        """QEMU's end."""
+        return target.console.over
+
+    def resolve(self, machine, word):
+        """QEMU never asks."""
+        raise LabError(f"{machine.name} is not in doubt: {word}")
+
+    def running(self):
+        """What runs guests on this host: QEMU keeps no list."""
+        return None
 
     def press_power(self, machine):
         """Presses the power button."""
@@ -213,15 +243,16 @@ class Qemu:
 
 
 class Godwit:
-    """godwit. What its moves send is captured."""
+    """godwit. What its moves send can be captured."""
 
     name = "godwit"
     program = "godwit"
-    faults = (TARGET_DIES, SOURCE_DIES, CUT)
+    faults = (TARGET_DIES, SOURCE_DIES, TARGET_ENDS, CUT)
+    # First those between PAUSE and the end.
+    moments = (*RECORDS, ROUNDS)
 
     def __init__(self, host):
         self.host = host
-        # Of each move; None: a relay would be in the way.
         self.captures = []
         self._numbers = itertools.count(1)
 
@@ -236,26 +267,34 @@ class Godwit:
         return ["--disk", f"{name}{disk.path},serial=lab{words}",
                 "--lock-dir", disk.lock_dir]
 
+    def command(self, spec):
+        """What boots the guest."""
+        kernel, initrd, words = guest_files(spec)
+        return [self.program, "run", "--kernel", kernel, "--initrd", initrd,
+                "--cmdline", words, "--cpus", spec.cpus,
+                "--memory", f"{memory_mib(spec)}M", *self._drive(spec.disk)]
+
     def _spawn(self, words):
         name = f"godwit-{next(self._numbers)}"
-        console = self.host.spawn([self.program, *words, "--name", name],
-                                  name)
+        console = self.host.spawn([*words, "--name", name], name)
         return Machine(self, name, console)
 
     def start(self, spec):
         """Starts a machine that boots the guest."""
-        kernel, initrd, words = guest_files(spec)
-        return self._spawn([
-            "run", "--kernel", kernel, "--initrd", initrd, "--cmdline", words,
-            "--cpus", spec.cpus, "--memory", f"{memory_mib(spec)}M",
-            *self._drive(spec.disk)])
+        return self._spawn(self.command(spec))
 
-    def listen(self, spec):
-        """Starts a machine that waits for a guest; it can be reached."""
+    def listen(self, spec, once=True):
+        """Starts a machine that waits for a guest; it can be reached.
+
+        once: for no other when that one did not come.
+        """
         address = self.host.address or "127.0.0.1"
-        allow = ["--allow", NETWORK] if self.host.address else []
-        machine = self._spawn(["listen", f"tcp:{address}:0", "--once", *allow,
-                               *self._drive(spec.disk, "disk0=")])
+        words = ["--once"] if once else []
+        if self.host.address:
+            words += ["--allow", NETWORK]
+        machine = self._spawn([
+            self.program, "listen", f"tcp:{address}:0", *words,
+            *self._drive(spec.disk, "disk0=")])
         console = machine.console
         self.host.wait(lambda: b"\n" in console.output() or console.over,
                        START_S, f"{machine.name} to print its port")
@@ -268,25 +307,27 @@ class Godwit:
         machine.address = f"tcp:{address}:{port.decode()}"
         return machine
 
-    def begin(self, source, target):
+    def begin(self, source, target, captured=False):
         """Starts to move a guest; what outcome() wants."""
-        address = target.address
-        if self.captures is not None:
-            self.captures.append(
-                Capture(self.host, address.removeprefix("tcp:")))
-            address = f"tcp:127.0.0.1:{self.captures[-1].port}"
-        return self.host.spawn(
+        address, capture = target.address, None
+        if captured:
+            capture = Capture(self.host, address.removeprefix("tcp:"))
+            self.captures.append(capture)
+            address = f"tcp:127.0.0.1:{capture.port}"
+        command = self.host.spawn(
             [self.program, "migrate", source.name, "--to", address,
              "--max-downtime", f"{PAUSE_LIMIT_MS}ms",
              "--on-timeout", "pause", "--abort-after", f"{ABORT_AFTER_S}s",
              "--json"], "godwit migrate")
+        return Attempt(command, capture)
 
-    def outcome(self, command):
+    def outcome(self, attempt):
         """Waits for the end of a move: (what became of it, Report or words)."""
+        command = attempt.command
         status = command.wait(MOVE_S)
         words = command.errors + command.output()
-        if self.captures:
-            self.captures[-1].finish()
+        if attempt.capture:
+            attempt.capture.finish()
         if status == 0:
             result = json.loads(command.output())
             return MOVED, Report(result["total_ms"], result["downtime_ms"])
@@ -295,15 +336,36 @@ class Godwit:
                     words.decode(errors="replace").strip())
         raise LabError(f"godwit migrate exited with {status}: {words}")
 
-    def resolve(self, machine):
-        """Says that the guest is nowhere else, so that it goes on here."""
-        self._must("resolve", machine.name, "--resume")
+    @staticmethod
+    def took(target):
+        """Its log says that the guest runs there: what README goes by."""
+        return TAKEN in target.console.errors
+
+    @staticmethod
+    def gave_up(target):
+        """Its log says that it has no guest of the one that came."""
+        return NOT_TAKEN in target.console.errors
+
+    def resolve(self, machine, word):
+        """Decides, --resume or --discard, what godwit says is uncertain."""
+        status, _, _ = self.host.run([self.program, "resume", machine.name],
+                                     START_S)
+        if status == 0:
+            raise LabError(f"{machine.name} is uncertain, and was resumed")
+        self._must("resolve", machine.name, word)
+
+    def running(self):
+        """The names of the guests that run on this host."""
+        listed = json.loads(self._must("list", "--json"))
+        return [vm["name"] for vm in listed["vms"]
+                if vm["status"] == "running"]
 
     def _must(self, *words):
-        status, _, errors = self.host.run([self.program, *words], START_S)
+        status, said, errors = self.host.run([self.program, *words], START_S)
         if status:
             raise LabError(f"godwit {words[0]} exited with {status}: "
                            f"{errors.strip()}")
+        return said
 
     def press_power(self, machine):
         """Presses the power button."""
