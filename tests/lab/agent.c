@@ -223,6 +223,7 @@ static void spawn(struct agent *agent, uint16_t id, char *data, size_t len)
 		if (pipe2(ends[i], O_CLOEXEC))
 			power_off("no more pipes");
 	}
+	send_frame(agent, id, LAB_STARTS, LAB_STDIN, NULL, 0);
 	ch->pid = fork();
 	if (ch->pid < 0)
 		power_off("cannot fork");

@@ -19,10 +19,16 @@ $(LAB_TSC): tests/lab/tsc.c
 	@mkdir -p $(@D)
 	$(Q)$(CC) -std=gnu11 -D_GNU_SOURCE $(WARN) $(CFLAGS) -o $@ $<
 
-.PHONY: check-lab
-check-lab: $(BUILD)/godwit $(LAB_AGENT) $(LAB_RELAY) $(LAB_TSC)
+LAB	:= LAB_CACHE="$${LAB_CACHE:-$(abspath $(BUILD))/lab/cache}" \
+	   tests/lab/run --godwit $(BUILD)/godwit --agent $(LAB_AGENT) \
+	   --relay $(LAB_RELAY) --tsc $(LAB_TSC) --logs $(BUILD)/lab/logs
+
+.PHONY: check-lab bench-boots
+check-lab bench-boots: $(BUILD)/godwit $(LAB_AGENT) $(LAB_RELAY) $(LAB_TSC)
+check-lab:
 	$(Q)tests/lab/selftest
-	$(Q)LAB_CACHE="$${LAB_CACHE:-$(abspath $(BUILD))/lab/cache}" \
-		tests/lab/run --godwit $(BUILD)/godwit --agent $(LAB_AGENT) \
-		--relay $(LAB_RELAY) --tsc $(LAB_TSC) \
-		--logs $(BUILD)/lab/logs $(LAB_ARGS)
+	$(Q)$(LAB) $(LAB_ARGS)
+
+# How long stock Debian takes to its init, beside QEMU; see boots.py.
+bench-boots:
+	$(Q)$(LAB) --boots 7 $(LAB_ARGS)

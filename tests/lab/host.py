@@ -23,7 +23,7 @@ import time
 HEADER = struct.Struct("<IHBBQ")
 PAYLOAD = 65536
 (SPAWN, LISTEN, SIGNAL, DATA, END, HELLO, LISTENS, CALLED, EXIT,
- ERROR) = range(1, 11)
+ ERROR, STARTS) = range(1, 12)
 STDIN, STDOUT, STDERR = range(3)
 
 
@@ -50,6 +50,7 @@ class Channel:
         self.errors = bytearray()
         self.status = None      # of a command: exit status, -N for signal N
         self.failure = None
+        self.started_ns = None  # a command, on the emulated host's clock
         self.listens = False
         self.called = False
         self._ended = set()
@@ -86,6 +87,8 @@ class Channel:
             self.status = os.waitstatus_to_exitcode(status)
         elif kind == ERROR:
             self.failure = data.decode(errors="replace")
+        elif kind == STARTS:
+            self.started_ns = time_ns
         elif kind == LISTENS:
             self.listens = True
         elif kind == CALLED:

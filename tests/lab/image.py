@@ -37,7 +37,8 @@ STORE_SIZE = "1G"
 
 # QEMU looks for its firmware beside itself; -L in vmm.py names this place.
 FIRMWARE_PLACES = ("/usr/share/seabios", "/usr/share/qemu", "/usr/lib/ipxe/qemu")
-FIRMWARE = ("bios-256k.bin", "kvmvapic.bin", "linuxboot_dma.bin")
+FIRMWARE = ("bios-256k.bin", "qboot.rom", "kvmvapic.bin",
+            "linuxboot_dma.bin")
 
 
 class Missing(Exception):

@@ -36,9 +36,10 @@ enum lab_type {
 	/* agent to driver */
 	LAB_HELLO = 6,
 	LAB_LISTENS = 7,
-	LAB_CALLED = 8, /* the listener has its caller; DATA may follow */
-	LAB_EXIT = 9,	/* payload: wait status, 32 bits */
-	LAB_ERROR = 10, /* payload: text; the channel is gone */
+	LAB_CALLED = 8,	 /* the listener has its caller; DATA may follow */
+	LAB_EXIT = 9,	 /* payload: wait status, 32 bits */
+	LAB_ERROR = 10,	 /* payload: text; the channel is gone */
+	LAB_STARTS = 11, /* the command is about to be run */
 };
 
 enum lab_stream {
