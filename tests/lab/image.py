@@ -231,7 +231,7 @@ def _base(init, kernel, modules, late=()):
 def guest_image(path, kernel):
     """Writes the initrd that guests with this kernel boot.
 
-    They are counting guests, or, told lab.disk, they go on from their disk.
+    They are counting guests, or, told root=/dev/vda, go on from their disk.
     """
     archive = _base("guest", kernel, GUEST_MODULES)
     for name in ("server", "writer"):
@@ -250,6 +250,10 @@ def host_image(path, kernel, agent, guests, programs):
     for name, program in programs.items():
         archive.program("bin/" + name, program)
     archive.busybox(tool("busybox", "busybox-static"))
+    # As README's tour has it.
+    archive.data("etc/hosts", b"127.0.0.1 localhost\n192.0.2.2 other-host\n")
+    archive.data("etc/nsswitch.conf", b"hosts: files\n")
+    archive.link("srv/locks", "/store/locks")
     for name in FIRMWARE:
         found = [f"{place}/{name}" for place in FIRMWARE_PLACES
                  if os.path.exists(f"{place}/{name}")]

@@ -15,7 +15,8 @@ import threading
 from host import Host, LabError, store_drive
 from network import Switch
 
-NETWORK = "10.77.0"
+# README's, which is kept for documentation (RFC 5737).
+NETWORK = "192.0.2"
 NBD_PORT = 10809
 NBD_DEVICE = "/dev/nbd0"
 COMMAND_S = 60

@@ -29,7 +29,7 @@ ABORT_AFTER_S = 120
 TAKEN = b" runs here from now on"
 NOT_TAKEN = b"no guest came: "
 # Of hosts that share one (place.py).
-NETWORK = "10.77.0.0/24"
+NETWORK = "192.0.2.0/24"
 START_S = 120
 MOVE_S = 180
 END_S = 120
@@ -57,7 +57,7 @@ def guest_files(spec):
     """Kernel, initrd and command line of a guest."""
     words = "console=ttyS0 quiet panic=-1 tsc=reliable"
     return (f"/guest/vmlinuz-{spec.series}", f"/guest/initrd-{spec.series}",
-            words + (" lab.disk" if spec.disk else ""))
+            words + (" root=/dev/vda" if spec.disk else ""))
 
 
 def memory_mib(spec):
@@ -363,6 +363,10 @@ class Godwit:
         if status == 0:
             raise LabError(f"{machine.name} is uncertain, and was resumed")
         self._must("resolve", machine.name, word)
+
+    def set(self, name, what, value):
+        """Changes a limit of a guest's moves."""
+        self._must("set", name, what, value)
 
     def running(self):
         """The names of the guests that run on this host."""
