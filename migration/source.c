@@ -458,10 +458,14 @@ static void ask_once(struct source *s)
 static void ask(struct source *s)
 {
 	struct pollfd wake = { .fd = s->interrupt_fd, .events = POLLIN };
+	char text[WIRE_SESSION_TEXT];
 	uint64_t count;
 
+	/* The target's log names the session that it took the guest of. */
 	log_warn("migration: the connection was lost after COMMIT; the guest "
-		 "stays paused here until the target says what became of it");
+		 "of session %s stays paused here until the target says what "
+		 "became of it",
+		 wire_session_text(s->session, text));
 	set_status(s, STATUS_UNCERTAIN);
 	stream_close(s->stream);
 	s->stream = NULL;

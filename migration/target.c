@@ -395,11 +395,10 @@ static int on_paused(struct target *t, const struct record *record,
 
 static void log_session(const struct target *t)
 {
-	char hex[2 * WIRE_SESSION_SIZE + 1];
+	char text[WIRE_SESSION_TEXT];
 
-	for (size_t i = 0; i < WIRE_SESSION_SIZE; i++)
-		snprintf(hex + 2 * i, 3, "%02x", t->hello.session[i]);
-	log_notice("the guest of session %s runs here from now on", hex);
+	log_notice("the guest of session %s runs here from now on",
+		   wire_session_text(t->hello.session, text));
 }
 
 /*

@@ -3,6 +3,8 @@
  * Record layouts as visit functions, and the table of record types; see
  * wire.h.
  */
+#include <stdio.h>
+
 #include "migration/wire.h"
 
 static const struct {
@@ -169,4 +171,12 @@ void wire_section_visit(struct codec *c, struct wire_section *section)
 	codec_string(c, "type", section->type, sizeof(section->type));
 	codec_string(c, "id", section->id, sizeof(section->id));
 	codec_u32(c, "version", &section->version);
+}
+
+const char *wire_session_text(const uint8_t session[WIRE_SESSION_SIZE],
+			      char ret[WIRE_SESSION_TEXT])
+{
+	for (size_t i = 0; i < WIRE_SESSION_SIZE; i++)
+		snprintf(ret + 2 * i, 3, "%02x", session[i]);
+	return ret;
 }

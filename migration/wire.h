@@ -19,6 +19,7 @@
 #define WIRE_VERSION_MAX 1
 
 #define WIRE_SESSION_SIZE 16
+#define WIRE_SESSION_TEXT (2 * WIRE_SESSION_SIZE + 1)
 #define WIRE_TEXT_MAX	  1000
 
 /* A reader skips an unknown record with this bit and refuses one without. */
@@ -229,6 +230,16 @@ void wire_section_visit(struct codec *c, struct wire_section *section);
  * ones, for which this gives NULL.
  */
 const char *wire_type_name(uint32_t type);
+
+/**
+ * wire_session_text() - a session as both sides' logs name it
+ * @session: it
+ * @ret: gets hexadecimal digits and a NUL
+ *
+ * Return: @ret.
+ */
+const char *wire_session_text(const uint8_t session[WIRE_SESSION_SIZE],
+			      char ret[WIRE_SESSION_TEXT]);
 
 /**
  * wire_payload_max() - the largest payload of a known type; 0 for unknown

@@ -311,9 +311,14 @@ static void print_what_to_check(const char *name)
 		"  3. Is that host off for good, or its godwit process gone? "
 		"That alone proves\n"
 		"     nothing. Look at its log: where it says that the guest "
-		"runs there from\n"
-		"     now on, --discard; only where it does not: "
-		"`godwit resolve %s --resume`.\n"
+		"of the session\n"
+		"     that the log here names runs there from now on, "
+		"--discard; only where\n"
+		"     it does not: `godwit resolve %s --resume`.\n"
+		"  4. Is that log gone, too, with the host? Then nobody can "
+		"know. --discard,\n"
+		"     and start the guest again from its disks: it may have "
+		"written to them.\n"
 		"A guest that runs on both sides damages what it shares with "
 		"the world.\n",
 		name, name, name);

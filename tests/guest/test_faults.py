@@ -123,10 +123,13 @@ def a_target_that_dies_with_commit_leaves_it_to_the_operator(world):
 def a_target_that_dies_while_it_runs_the_guest_takes_it_along(world):
     move = Move(world, "RUNNING")
     move.b.wait_running()
-    move.listener.err.wait("the guest of session .* runs here from now on")
+    took = "the guest of session ([0-9a-f]{32}) runs here from now on"
+    session = move.listener.err.wait(took)[1].decode()
     move.listener.kill()
     move.gate.close()
     move.expect_uncertain()
+    # So an operator finds the line that is about this move.
+    move.vm.err.wait(f"the guest of session {session} stays paused here")
     size = len(move.vm.out.data)
     move.a.command("resolve", "bird", "--discard")
     move.vm.expect_exit(124)
