@@ -7,6 +7,9 @@
 
 #include "devices/backend/disk.h"
 
+/* The line that a holder leaves in a lock file. */
+#define DISK_HOLDER_MAX 160
+
 struct disk_uring;
 
 struct disk {
@@ -47,6 +50,19 @@ int disk_error(const struct disk *disk, struct error *err, int code,
  */
 int __must_check disk_lock_open(struct disk *disk, const char *lock_dir,
 				const char *identity, struct error *err);
+
+/**
+ * disk_holder_read() - what the last one who could write left in the lock file.
+ *
+ * Return: 0, or -ENOENT: nothing.
+ */
+int __must_check disk_holder_read(const struct disk *disk, char *buf,
+				  size_t size);
+
+/**
+ * disk_holder_write() - the next one who is refused shall know who has it.
+ */
+void disk_holder_write(const struct disk *disk);
 
 /**
  * disk_unlock() - let go of whatever @disk holds.
