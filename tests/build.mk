@@ -34,6 +34,7 @@ $(UNIT_BINS): %: %.o $(BUILD)/libgodwit.a
 comma := ,
 $(BUILD)/tests/unit/test_disk: UNIT_LDFLAGS = \
 	   $(patsubst %,-Wl$(comma)--wrap=%,fcntl preadv pwritev fallocate)
+$(BUILD)/tests/unit/test_badge: UNIT_LDFLAGS = -Wl,--wrap=fcntl
 $(BUILD)/tests/unit/test_blk: UNIT_LDFLAGS = \
 	   $(patsubst %,-Wl$(comma)--wrap=%,pwritev fdatasync)
 $(BUILD)/tests/unit/test_net: UNIT_LDFLAGS = -Wl,--wrap=clock_ns

@@ -11,10 +11,38 @@
  *   WRITER  it may write to it now; given from source to target in the pause
  *   PROOF   a byte that a session's id chooses, held by the source of a move
  *
- * `run` takes OWNER and WRITER; a readonly disk takes OWNER shared. A target
- * that finds OWNER free, or PROOF, knows that it looks at another disk, or that
- * locks don't work between the two hosts, and refuses. The byte after PROOF
- * must be free, or whoever locks everything would pass.
+ * `run` takes OWNER and WRITER; a readonly disk takes OWNER shared, while
+ * nobody has WRITER: a guest that has moved may write before it gets OWNER. A
+ * target that finds OWNER free, or PROOF, knows that it looks at another disk,
+ * or that locks don't work between the two hosts, and refuses. The byte after
+ * PROOF must be free, or whoever locks everything would pass.
+ *
+ * Who locks by a lock file also holds, on the image, what keeps those away who
+ * lock otherwise: by the image itself, or by another lock file, be it of
+ * another directory, under another name, or made anew after one that was
+ * removed.
+ *
+ *   BADGE   a byte that `run` draws and writes into the lock file, where the
+ *           target of a move finds it; held shared by all who may write to the
+ *           disk by virtue of that file. A readonly disk has OWNER of the image
+ *           shared instead, as if there were no lock file
+ *
+ *                    by the image      by lock file L          by another
+ *                    writer  reader    writer        reader    writer
+ *   image: writer    OWNER   OWNER     look          OWNER     look
+ *   image: reader    OWNER   together  look          together  look
+ *   L: writer        look    look      OWNER of L,   OWNER     look
+ *                                      in a move         of L
+ *                                      together
+ *
+ * "look": shared locks don't refuse each other, so each looks for what the
+ * other holds before it takes its own, and again when it has it: all of them
+ * for any BADGE but their own; who locks by a lock file also for WRITER of the
+ * image and, if it writes, for OWNER. In a move OWNER or WRITER, or the BADGE,
+ * is held at every moment, so nobody needs to look again until he is the source
+ * of one.
+ *
+ * An image whose filesystem has no locks has nobody on it who could hold one.
  *
  * Locks on an image go as far as its filesystem carries them: with NFS between
  * hosts. Those on the node of a block device, /dev/sda, are known to this host

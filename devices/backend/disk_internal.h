@@ -7,6 +7,15 @@
 
 #include "devices/backend/disk.h"
 
+/*
+ * Where locks lie: no image is that long, so a filesystem whose locks forbid
+ * reading (SMB) forbids none of ours; and it is below 2^63, where offsets of
+ * NFS and of Linux end.
+ */
+#define DISK_LOCK_BASE	 (1ULL << 62)
+#define DISK_LOCK_OWNER	 DISK_LOCK_BASE
+#define DISK_LOCK_WRITER (DISK_LOCK_BASE + 1)
+
 /* The line that a holder leaves in a lock file. */
 #define DISK_HOLDER_MAX 160
 
@@ -34,6 +43,8 @@ struct disk {
 	bool writer;
 	bool proof;
 	uint64_t proof_at;
+	bool badge;	   /* is held, on the image; only with lock_path */
+	uint64_t badge_at; /* of a writer; 0: not known yet */
 
 	struct disk_uring *uring; /* NULL: none to be had */
 };
@@ -63,6 +74,60 @@ int __must_check disk_holder_read(const struct disk *disk, char *buf,
  * disk_holder_write() - the next one who is refused shall know who has it.
  */
 void disk_holder_write(const struct disk *disk);
+
+/* ---- single bytes; see disk_lock.c ---- */
+
+/**
+ * disk_byte_lock() - F_RDLCK, F_WRLCK or F_UNLCK, for the open file @fd.
+ *
+ * Return: 0; -EAGAIN: another open file's lock forbids it; or -errno.
+ */
+int __must_check disk_byte_lock(int fd, uint64_t at, short type);
+
+/**
+ * disk_bytes_look() - a lock that another open file has in a range.
+ * @ret_type: F_UNLCK: there is none.
+ * @ret_at: where it begins.
+ */
+int __must_check disk_bytes_look(int fd, uint64_t from, uint64_t len,
+				 short *ret_type, uint64_t *ret_at);
+
+/**
+ * disk_holder_find() - in words, whose process on this host holds the lock that
+ * begins at @at of the file @fd is open on. Looks in /proc: not in the sandbox.
+ */
+void disk_holder_find(int fd, uint64_t at, char *buf, size_t size);
+
+/* ---- badges; see disk_badge.c ---- */
+
+/**
+ * disk_badge_check() - does somebody have the image who locks it otherwise?
+ * @caged: say so without finding out who, which takes long and is not to be had
+ * in the sandbox.
+ *
+ * Return: 0, or -errno with @err; -EBUSY: somebody has.
+ */
+int __must_check disk_badge_check(const struct disk *disk, bool caged,
+				  struct error *err);
+
+/**
+ * disk_badge_draw() - for a new VM, and into the lock file; OWNER of which is
+ * ours.
+ */
+int __must_check disk_badge_draw(struct disk *disk, struct error *err);
+
+/**
+ * disk_badge_learn() - from the lock file: of the VM that is about to come.
+ */
+int __must_check disk_badge_learn(struct disk *disk, struct error *err);
+
+/**
+ * disk_badge_wear() - hold it on the image, unless somebody has that who locks
+ * it otherwise. Again after it was lost, too. When it fails it may be held all
+ * the same.
+ */
+int __must_check disk_badge_wear(struct disk *disk, struct error *err);
+void disk_badge_take_off(struct disk *disk);
 
 /**
  * disk_unlock() - let go of whatever @disk holds.

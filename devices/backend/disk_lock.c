@@ -4,14 +4,12 @@
  *
  * The locks are those of open files (F_OFD_SETLK): they stay until the last
  * descriptor is closed or they are let go of, whatever thread or process does
- * it, and an operating system that loses the process lets go of them too. They
- * lie at 2^62 and beyond: no image is that long, so a filesystem whose locks
- * forbid reading (SMB) forbids none of ours; and it is below 2^63, where
- * offsets of NFS and of Linux end.
+ * it, and an operating system that loses the process lets go of them too. What
+ * is held on an image beside a lock file is in disk_badge.c.
  *
- * Invariant: disk->owner, ->writer and ->proof say what was granted and not let
- * go of. Only what they say is unlocked, because a dup of this disk may hold
- * the rest.
+ * Invariant: disk->owner, ->writer, ->proof and ->badge say what was granted
+ * and not let go of. Only what they say is unlocked, because a dup of this disk
+ * may hold the rest.
  */
 #include <ctype.h>
 #include <dirent.h>
@@ -26,11 +24,8 @@
 
 #include "devices/backend/disk_internal.h"
 
-#define LOCK_BASE   (1ULL << 62)
-#define LOCK_OWNER  LOCK_BASE
-#define LOCK_WRITER (LOCK_BASE + 1)
 /* PROOF bytes lie at even distances, so that the byte after one is none. */
-#define LOCK_PROOF (LOCK_BASE + 0x10000)
+#define LOCK_PROOF (DISK_LOCK_BASE + 0x10000)
 #define PROOF_BITS 40
 
 /* ---- single bytes ---- */
@@ -40,7 +35,7 @@ static int lock_fd(const struct disk *disk)
 	return disk->lock_fd >= 0 ? disk->lock_fd : disk->fd;
 }
 
-static int set_lock(const struct disk *disk, uint64_t at, short type)
+int disk_byte_lock(int fd, uint64_t at, short type)
 {
 	struct flock lock = {
 		.l_type = type,
@@ -49,7 +44,7 @@ static int set_lock(const struct disk *disk, uint64_t at, short type)
 		.l_len = 1,
 	};
 
-	while (fcntl(lock_fd(disk), F_OFD_SETLK, &lock)) {
+	while (fcntl(fd, F_OFD_SETLK, &lock)) {
 		if (errno == EACCES)
 			return -EAGAIN;
 		if (errno != EINTR)
@@ -58,20 +53,31 @@ static int set_lock(const struct disk *disk, uint64_t at, short type)
 	return 0;
 }
 
-/* Who holds the byte against an exclusive lock; F_UNLCK: nobody. */
-static int get_lock(const struct disk *disk, uint64_t at, short *ret_type)
+int disk_bytes_look(int fd, uint64_t from, uint64_t len, short *ret_type,
+		    uint64_t *ret_at)
 {
 	struct flock lock = {
 		.l_type = F_WRLCK,
 		.l_whence = SEEK_SET,
-		.l_start = (off_t)at,
-		.l_len = 1,
+		.l_start = (off_t)from,
+		.l_len = (off_t)len,
 	};
 
-	if (fcntl(lock_fd(disk), F_OFD_GETLK, &lock))
+	if (fcntl(fd, F_OFD_GETLK, &lock))
 		return -errno;
 	*ret_type = lock.l_type;
+	*ret_at = (uint64_t)lock.l_start;
 	return 0;
+}
+
+static int set_lock(const struct disk *disk, uint64_t at, short type)
+{
+	return disk_byte_lock(lock_fd(disk), at, type);
+}
+
+static int get_lock(const struct disk *disk, uint64_t at, short *ret_type)
+{
+	return disk_bytes_look(lock_fd(disk), at, 1, ret_type, &at);
 }
 
 static short owner_type(const struct disk *disk)
@@ -140,14 +146,14 @@ static bool process_holds(const char *pid, uint64_t inode, uint64_t at)
  * The kernel names no process for a lock that belongs to an open file; but each
  * process of ours shows what its files hold.
  */
-static long find_pid(const struct disk *disk, uint64_t at)
+static long find_pid(int fd, uint64_t at)
 {
 	struct dirent *entry;
 	struct stat stat;
 	long pid = 0;
 	DIR *proc;
 
-	if (fstat(lock_fd(disk), &stat))
+	if (fstat(fd, &stat))
 		return 0;
 	proc = opendir("/proc");
 	if (!proc)
@@ -161,6 +167,18 @@ static long find_pid(const struct disk *disk, uint64_t at)
 	return pid;
 }
 
+void disk_holder_find(int fd, uint64_t at, char *buf, size_t size)
+{
+	long pid = find_pid(fd, at);
+
+	if (pid)
+		snprintf(buf, size, "pid %ld", pid);
+	else
+		snprintf(buf, size,
+			 "which can't be seen: another user's, or on another "
+			 "host");
+}
+
 /*
  * Of whom the lock is, in words. A reader leaves no line in a lock file: what
  * stands there is of a writer before it.
@@ -168,18 +186,9 @@ static long find_pid(const struct disk *disk, uint64_t at)
 static void name_holder(const struct disk *disk, uint64_t at, short type,
 			char *buf, size_t size)
 {
-	long pid;
-
-	if (disk->lock_path && type == F_WRLCK &&
-	    !disk_holder_read(disk, buf, size))
-		return;
-	pid = find_pid(disk, at);
-	if (pid)
-		snprintf(buf, size, "pid %ld", pid);
-	else
-		snprintf(buf, size,
-			 "which can't be seen: another user's, or on another "
-			 "host");
+	if (!disk->lock_path || type != F_WRLCK ||
+	    disk_holder_read(disk, buf, size))
+		disk_holder_find(lock_fd(disk), at, buf, size);
 }
 
 static int busy(const struct disk *disk, uint64_t at, struct error *err)
@@ -201,7 +210,7 @@ static int busy(const struct disk *disk, uint64_t at, struct error *err)
 
 static int lock_owner(struct disk *disk)
 {
-	int rc = set_lock(disk, LOCK_OWNER, owner_type(disk));
+	int rc = set_lock(disk, DISK_LOCK_OWNER, owner_type(disk));
 
 	if (rc)
 		return rc;
@@ -216,36 +225,86 @@ static int lock_writer(struct disk *disk)
 
 	if (disk->readonly)
 		return 0;
-	rc = set_lock(disk, LOCK_WRITER, F_WRLCK);
+	rc = set_lock(disk, DISK_LOCK_WRITER, F_WRLCK);
 	if (!rc)
 		disk->writer = true;
 	return rc;
 }
 
-int disk_lock(struct disk *disk, struct error *err)
+/*
+ * A guest that came a moment ago may write before its source has let OWNER go,
+ * and in between nobody has that.
+ */
+static int heed_writer(const struct disk *disk)
 {
-	uint64_t at = LOCK_OWNER;
+	short type = F_UNLCK;
+	int rc = get_lock(disk, DISK_LOCK_WRITER, &type);
+
+	return rc || type == F_UNLCK ? rc : -EAGAIN;
+}
+
+/* @ret_at: the byte that was not to be had. */
+static int lock_bytes(struct disk *disk, uint64_t *ret_at)
+{
 	int rc = lock_owner(disk);
 
-	if (!rc) {
-		at = LOCK_WRITER;
-		rc = lock_writer(disk);
+	*ret_at = DISK_LOCK_OWNER;
+	if (rc)
+		return rc;
+	*ret_at = DISK_LOCK_WRITER;
+	return disk->readonly ? heed_writer(disk) : lock_writer(disk);
+}
+
+/* The lock file is ours: the image too, unless somebody locks otherwise. */
+static int lock_badge(struct disk *disk, struct error *err)
+{
+	int rc = disk->readonly ? 0 : disk_badge_draw(disk, err);
+
+	return rc ? rc : disk_badge_wear(disk, err);
+}
+
+/*
+ * Looks, takes, and looks again, as disk_badge.c says. Who is refused lets go
+ * before he finds out by whom: that takes long, and others come by meanwhile.
+ */
+int disk_lock(struct disk *disk, struct error *err)
+{
+	uint64_t at;
+	int rc = 0;
+
+	if (!disk->lock_path)
+		rc = disk_badge_check(disk, false, err);
+	if (rc)
+		return rc;
+	rc = lock_bytes(disk, &at);
+	if (rc) {
+		disk_unlock(disk);
+		return rc == -EAGAIN ? busy(disk, at, err)
+				     : no_locks(disk, rc, err);
 	}
-	if (!rc)
-		return 0;
+	rc = disk->lock_path ? lock_badge(disk, err)
+			     : disk_badge_check(disk, true, err);
+	if (rc)
+		disk_unlock(disk);
+	if (rc == -EBUSY)
+		(void)!disk_badge_check(disk, false, err);
+	return rc;
+}
+
+static void drop_owner(struct disk *disk)
+{
 	if (disk->owner)
-		set_lock(disk, LOCK_OWNER, F_UNLCK);
+		set_lock(disk, DISK_LOCK_OWNER, F_UNLCK);
 	disk->owner = false;
-	return rc == -EAGAIN ? busy(disk, at, err) : no_locks(disk, rc, err);
 }
 
 void disk_unlock(struct disk *disk)
 {
 	disk_unprove(disk);
+	/* First: whoever has got the lock file shall not meet it any more. */
+	disk_badge_take_off(disk);
 	disk_drop_writer(disk);
-	if (disk->owner)
-		set_lock(disk, LOCK_OWNER, F_UNLCK);
-	disk->owner = false;
+	drop_owner(disk);
 }
 
 /* ---- moves ---- */
@@ -270,7 +329,8 @@ static int still_ours(struct disk *disk, struct error *err)
 	if (!rc)
 		rc = lock_writer(disk);
 	if (!rc)
-		return 0;
+		return disk->badge ? disk_badge_wear(disk, err)
+				   : disk_badge_check(disk, true, err);
 	return disk_error(disk, err, rc == -EAGAIN ? -EBUSY : rc,
 			  "its lock was lost (%s), so another VM may have it; "
 			  "stop one of the two",
@@ -337,11 +397,30 @@ static int not_the_disk(const struct disk *disk, struct error *err)
 			  disk->lock_path ? disk->lock_path : "from");
 }
 
+/* Of the source's disk, what its target has as well from here on. */
+static int join(struct disk *disk, struct error *err)
+{
+	int rc = 0;
+
+	/*
+	 * The byte after PROOF was granted a moment ago, whereupon NFS forgets
+	 * what it has cached: the source may have drawn its badge after we
+	 * opened the lock file.
+	 */
+	if (disk->readonly)
+		rc = disk_take_owner(disk, err);
+	else if (disk->lock_path)
+		rc = disk_badge_learn(disk, err);
+	if (!rc && disk->lock_path)
+		rc = disk_badge_wear(disk, err);
+	return rc;
+}
+
 int disk_verify(struct disk *disk, const uint8_t *session, struct error *err)
 {
 	uint64_t at = proof_byte(session);
 	bool owner, proof, next;
-	int rc = is_refused(disk, LOCK_OWNER, &owner);
+	int rc = is_refused(disk, DISK_LOCK_OWNER, &owner);
 
 	if (!rc)
 		rc = is_refused(disk, at, &proof);
@@ -356,7 +435,7 @@ int disk_verify(struct disk *disk, const uint8_t *session, struct error *err)
 				  "somebody locks all of it, so whose it is "
 				  "can't be told; name a directory that both "
 				  "hosts share with --lock-dir on both");
-	return disk->readonly ? disk_take_owner(disk, err) : 0;
+	return join(disk, err);
 }
 
 int disk_take_writer(struct disk *disk, struct error *err)
@@ -373,7 +452,7 @@ int disk_take_writer(struct disk *disk, struct error *err)
 void disk_drop_writer(struct disk *disk)
 {
 	if (disk->writer)
-		set_lock(disk, LOCK_WRITER, F_UNLCK);
+		set_lock(disk, DISK_LOCK_WRITER, F_UNLCK);
 	disk->writer = false;
 }
 
@@ -397,12 +476,13 @@ int disk_look_for_writer(const char *path, struct error *err)
 	disk.fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
 	if (disk.fd < 0)
 		return error_set(err, -errno, "%s: %s", path, strerror(errno));
-	rc = get_lock(&disk, LOCK_WRITER, &type);
+	rc = get_lock(&disk, DISK_LOCK_WRITER, &type);
 	if (rc)
 		rc = error_set(err, rc, "%s: its locks: %s", path,
 			       strerror(-rc));
 	if (!rc && type != F_UNLCK) {
-		name_holder(&disk, LOCK_WRITER, type, holder, sizeof(holder));
+		name_holder(&disk, DISK_LOCK_WRITER, type, holder,
+			    sizeof(holder));
 		rc = error_set(err, -EBUSY,
 			       "%s: another VM has it and may write to it (%s)",
 			       path, holder);

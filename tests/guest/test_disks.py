@@ -100,6 +100,31 @@ def locks_may_lie_in_a_directory_of_their_own(world):
 
 
 @test
+def who_locks_otherwise_is_refused_before_and_after_a_move(world):
+    a, b = world.hosts()
+    path = image(world)
+    locks, others = world.dir / "locks", world.dir / "others"
+    locks.mkdir()
+    others.mkdir()
+    vm = run_blk(a, path, options=("--lock-dir", locks))
+    listener = b.listen("--disk", f"disk0={path}", "--lock-dir", locks)
+    for holder in vm, listener:
+        for options in (), ("--lock-dir", others):
+            said = stranger(a, path, *options)
+            check(f"locked by another VM (pid {holder.pid})" in said, said)
+            said = stranger(a, f"{path},readonly", *options)
+            check(f"locked by another VM (pid {holder.pid})" in said, said)
+        if holder is vm:
+            a.migrate(listener.address)
+            moved_by(vm)
+    verify_and_end(listener)
+    vm = run_blk(a, path)
+    said = stranger(a, path, "--lock-dir", locks)
+    check(f"locked by another VM (pid {vm.pid})" in said, said)
+    verify_and_end(vm)
+
+
+@test
 def the_line_that_show_prints_makes_the_disk_again(world):
     a = world.host("a")
     path = image(world, "a,b.img")

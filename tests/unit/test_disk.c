@@ -450,14 +450,24 @@ static void move_fini(struct move *move)
 }
 
 /* Can a VM that has nothing to do with the move begin to use the disk? */
-static bool third_gets_in(const struct move *move)
+static bool gets_in(const struct move *move, bool readonly)
 {
-	struct disk *third = open_image(move->place.image, false);
+	struct disk *third = open_image(move->place.image, readonly);
 	struct error err;
 	bool in = !disk_lock(third, &err);
 
 	disk_close(third);
 	return in;
+}
+
+static bool third_gets_in(const struct move *move)
+{
+	return gets_in(move, false);
+}
+
+static bool reader_gets_in(const struct move *move)
+{
+	return gets_in(move, true);
 }
 
 START_TEST(a_move_passes_the_locks_and_nobody_slips_in)
@@ -478,8 +488,10 @@ START_TEST(a_move_passes_the_locks_and_nobody_slips_in)
 	disk_close(move.source);
 	move.source = NULL;
 	ck_assert(!third_gets_in(&move));
+	ck_assert(!reader_gets_in(&move));
 	ck_ok(disk_take_owner(move.target, &ck_err));
 	ck_assert(!third_gets_in(&move));
+	ck_assert(!reader_gets_in(&move));
 	disk_close(move.target);
 	move.target = NULL;
 	ck_assert(third_gets_in(&move));
