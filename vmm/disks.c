@@ -356,6 +356,7 @@ static int open_one(struct disks *disks, uint32_t at, struct error *err)
 		.path = options->path,
 		.fd = -1,
 		.readonly = options->readonly,
+		.comes = disks->listens,
 		.direct = options->direct,
 		.lock_dir = disks->options->lock_dir,
 		.identity = options->serial[0] ? options->serial : NULL,

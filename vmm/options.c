@@ -103,15 +103,14 @@ static int disks_lock_dir(void *opts, const char *value, struct error *err)
 }
 
 /* The place for one disk more; NULL when there is none. */
-static struct disk_options *next_disk(void *opts, struct error *err)
+/* NULL: there is no room for another. */
+static struct disk_options *next_disk(void *opts)
 {
 	struct disks_options *disks = &PROCESS(opts)->disks;
 
-	if (disks->count < ARRAY_SIZE(disks->disks))
-		return &disks->disks[disks->count];
-	(void)option_refuse(err, "a VM has at most %zu devices",
-			    ARRAY_SIZE(disks->disks));
-	return NULL;
+	return disks->count < ARRAY_SIZE(disks->disks)
+		       ? &disks->disks[disks->count]
+		       : NULL;
 }
 
 /* Ids differ: a given one may be what another got by its place. */
@@ -131,13 +130,36 @@ static int keep_disk(void *opts, struct error *err)
 	return 0;
 }
 
+/* What the devices that are there without being asked for leave. */
+static uint32_t room_for_devices(const struct run_options *options)
+{
+	struct machine machine;
+
+	machine_init(&machine);
+	return MACHINE_DEVICES_MAX - machine.ndevices + !options->rng -
+	       options->debug_exit;
+}
+
+static int too_many_devices(const struct run_options *options,
+			    struct error *err)
+{
+	uint32_t room = room_for_devices(options);
+
+	return option_refuse(err,
+			     "too many of --disk and --net: a VM has at most "
+			     "%d devices, and %u of this one are neither: "
+			     "leave out all but %u",
+			     MACHINE_DEVICES_MAX, MACHINE_DEVICES_MAX - room,
+			     room);
+}
+
 static int run_disk(void *opts, const char *value, struct error *err)
 {
-	struct disk_options *disk = next_disk(opts, err);
+	struct disk_options *disk = next_disk(opts);
 	int rc;
 
 	if (!disk)
-		return -EINVAL;
+		return too_many_devices(RUN(opts), err);
 	rc = option_disk_run(value, disk, err);
 	if (!rc && !disk->id[0])
 		snprintf(disk->id, sizeof(disk->id), "disk%u",
@@ -397,6 +419,9 @@ int options_run(char *const argv[], struct run_options *ret, struct error *err)
 	if (!rc && !ret->kernel)
 		return option_refuse(err, "--kernel is missing; give a Linux "
 					  "kernel or an ELF with a PVH note");
+	if (!rc && ret->process.disks.count + ret->process.taps.count >
+			   room_for_devices(ret))
+		return too_many_devices(ret, err);
 	return rc;
 }
 
@@ -428,11 +453,14 @@ static int listen_allow(void *opts, const char *value, struct error *err)
 
 static int listen_disk(void *opts, const char *value, struct error *err)
 {
-	struct disk_options *disk = next_disk(opts, err);
+	struct disk_options *disk = next_disk(opts);
 	int rc;
 
 	if (!disk)
-		return -EINVAL;
+		return option_refuse(err,
+				     "a VM has at most %d devices; leave out "
+				     "disks that the guest hasn't",
+				     MACHINE_DEVICES_MAX);
 	rc = option_disk_listen(value, disk, err);
 	return rc ? rc : keep_disk(opts, err);
 }

@@ -83,18 +83,17 @@ static int take_count(const char *word, const char *value, uint64_t max,
 	return 0;
 }
 
-/* A number of vectors that is out of range is refused for a reason of ours. */
+/* A number that is out of range is refused for a reason of ours. */
 static int take_vectors(const char *value, struct disk_options *disk,
 			struct error *err)
 {
-	int rc = take_count("vectors", value, UINT16_MAX, &disk->vectors, err);
-
-	if (!rc && disk->vectors > DEVICE_VECTORS_MAX)
-		return option_refuse(err,
-				     "vectors=%s: at most %d a device, so that "
-				     "any peer can hold them",
-				     value, DEVICE_VECTORS_MAX);
-	return rc;
+	if (!take_count("vectors", value, DEVICE_VECTORS_MAX, &disk->vectors,
+			err))
+		return 0;
+	return option_refuse(err,
+			     "vectors=%s: give 1 to %d: a disk has one, and at "
+			     "most %d a device are what any peer can hold",
+			     value, DEVICE_VECTORS_MAX, DEVICE_VECTORS_MAX);
 }
 
 static int take_werror(const char *value, struct disk_options *disk,
@@ -185,6 +184,9 @@ static int take_piece(char *piece, const char *const words[],
 		return option_refuse(err, "%s: given twice; give it once",
 				     piece);
 	*seen |= 1U << word;
+	/* So that it says which there are. */
+	if (word == WORD_WERROR && !value)
+		value = piece + strlen(piece);
 	if (is_flag(word) && value)
 		return option_refuse(err, "%s: takes no value", piece);
 	if (!is_flag(word) && !value)
@@ -219,9 +221,16 @@ int option_disk_run(const char *text, struct disk_options *ret,
 
 	*ret = (struct disk_options){ .queues = 1 };
 	rc = parse(text, run_words, ret, err);
-	if (!rc && !ret->vectors)
+	if (rc)
+		return rc;
+	if (ret->readonly && ret->werror_stop)
+		return option_refuse(err,
+				     "readonly and werror=stop: nothing is "
+				     "written, so no write can fail; leave one "
+				     "of them out");
+	if (!ret->vectors)
 		ret->vectors = ret->queues + 1;
-	return rc;
+	return 0;
 }
 
 int option_disk_listen(const char *text, struct disk_options *ret,

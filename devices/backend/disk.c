@@ -43,12 +43,28 @@ static bool is_in_dev(const char *path)
 	return !strncmp(path, "/dev/", 5) && strncmp(path, "/dev/shm/", 9) != 0;
 }
 
-static int open_failed(const struct disk *disk, int code, struct error *err)
+static const char *remedy_for_nothing(const struct disk *disk, bool comes)
+{
+	struct stat link;
+
+	if (!lstat(disk->given, &link) && S_ISLNK(link.st_mode))
+		return "; it is a link that leads nowhere: set it right";
+	if (comes)
+		return "; give the path that the source's image has here";
+	return is_in_dev(disk->given)
+		       ? ""
+		       : "; `truncate -s SIZE FILE` makes an empty disk";
+}
+
+static int open_failed(const struct disk *disk, bool comes, int code,
+		       struct error *err)
 {
 	const char *remedy = "";
 
-	if (code == -ENOENT && !is_in_dev(disk->given))
-		remedy = "; `truncate -s SIZE FILE` makes an empty disk";
+	if (code == -ENOENT)
+		remedy = remedy_for_nothing(disk, comes);
+	else if (code == -EISDIR)
+		remedy = "; give a file in it, or a block device";
 	else if (code == -EINVAL && disk->direct)
 		remedy = "; its filesystem may have no O_DIRECT: leave out "
 			 ",direct";
@@ -76,7 +92,7 @@ static int refuse_host_use(const struct disk *disk, struct error *err)
 	return 0;
 }
 
-static int open_path(struct disk *disk, struct error *err)
+static int open_path(struct disk *disk, bool comes, struct error *err)
 {
 	int flags = disk->readonly ? O_RDONLY : O_RDWR;
 	char *path;
@@ -86,7 +102,7 @@ static int open_path(struct disk *disk, struct error *err)
 	/* Whatever is there, a pipe for example: don't wait for anybody. */
 	disk->fd = open(disk->given, flags | O_CLOEXEC | O_NONBLOCK);
 	if (disk->fd < 0)
-		return open_failed(disk, -errno, err);
+		return open_failed(disk, comes, -errno, err);
 	path = realpath(disk->given, NULL);
 	if (path) {
 		free(disk->path);
@@ -112,7 +128,7 @@ static int set_flags(struct disk *disk, struct error *err)
 	if (disk->direct)
 		wanted |= O_DIRECT;
 	if (fcntl(disk->fd, F_SETFL, wanted))
-		return open_failed(disk, -errno, err);
+		return open_failed(disk, false, -errno, err);
 	return 0;
 }
 
@@ -203,8 +219,7 @@ static int look(struct disk *disk, struct error *err)
 		return disk_error(disk, err, -errno, "%s", strerror(errno));
 	if (!S_ISREG(stat.st_mode) && !S_ISBLK(stat.st_mode))
 		return disk_error(disk, err, -EINVAL,
-				  "it is %s; a disk is a file or a block "
-				  "device",
+				  "it is %s; give a file or a block device",
 				  S_ISDIR(stat.st_mode) ? "a directory"
 							: "a special file");
 	disk->block_device = S_ISBLK(stat.st_mode);
@@ -277,7 +292,7 @@ static int open_and_look(struct disk *disk, const struct disk_params *params,
 	int rc = 0;
 
 	if (params->fd < 0)
-		rc = open_path(disk, err);
+		rc = open_path(disk, params->comes, err);
 	if (!rc)
 		rc = set_flags(disk, err);
 	if (!rc)

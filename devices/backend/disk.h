@@ -79,6 +79,7 @@ struct disk_params {
 	const char *path; /* for errors, and to open unless fd says more */
 	int fd;		  /* -1: open @path; else taken over */
 	bool readonly;
+	bool comes;	      /* from a source: it has to be there already */
 	bool direct;	      /* O_DIRECT: past the host's page cache */
 	const char *lock_dir; /* NULL: lock the image itself */
 	/*

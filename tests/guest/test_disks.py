@@ -82,7 +82,7 @@ def a_disk_that_is_not_there_or_none_is_refused_with_the_remedy(world):
     said = stranger(a, world.dir / "none.img")
     check("No such file" in said and "truncate" in said, said)
     said = stranger(a, world.dir)
-    check("a directory" in said, said)
+    check("Is a directory; give a file in it" in said, said)
     said = stranger(a, image(world, "empty.img", 0))
     check("empty" in said, said)
 
@@ -203,6 +203,9 @@ def refused(world, listener, path, text):
 @test
 def a_listener_that_names_no_disk_says_how_to(world):
     path = image(world)
+    said = world.host("c").command("listen", "unix:/nowhere", "--disk",
+                                   "disk0=none.img", status=1).err
+    check("the source's image" in said and "truncate" not in said, said)
     listener = world.host("b").listen()
     _, vm = refused(world, listener, path, "--disk disk0=PATH.*'disk.img'")
     verify_and_end(vm)

@@ -195,6 +195,14 @@ START_TEST(opening_says_what_is_wrong_with_a_file)
 	snprintf(path, sizeof(path), "%s/none", place.dir);
 	refuses((struct disk_params){ .path = path, .fd = -1 }, -ENOENT,
 		"truncate");
+	refuses((struct disk_params){ .path = path, .fd = -1, .comes = true },
+		-ENOENT, "the source's image");
+	ck_assert_int_eq(symlink("gone", path), 0);
+	refuses((struct disk_params){ .path = path, .fd = -1 }, -ENOENT,
+		"leads nowhere");
+	unlink(path);
+	refuses((struct disk_params){ .path = place.dir, .fd = -1 }, -EISDIR,
+		"a file in it");
 	refuses((struct disk_params){ .path = place.dir,
 				      .fd = -1,
 				      .readonly = true },

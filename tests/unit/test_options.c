@@ -2,6 +2,7 @@
 /*
  * The command line: what is understood, and how each mistake is answered.
  */
+#include <errno.h>
 #include <string.h>
 
 #include "tests/unit/unit.h"
@@ -282,8 +283,8 @@ START_TEST(a_disk_has_what_its_words_say)
 	ck_assert_int_eq(
 		options_run(ARGS("--kernel", "k", "--disk", "a.img", "--disk",
 				 "/b=c,,d,id=root,readonly,direct,serial=S-1,"
-				 "queues=4,vectors=3,werror=stop",
-				 "--disk", "c.img,queues=16,werror=report",
+				 "queues=4,vectors=3",
+				 "--disk", "c.img,queues=16,werror=stop",
 				 "--lock-dir", "/l"),
 			    &run, &err),
 		0);
@@ -299,12 +300,13 @@ START_TEST(a_disk_has_what_its_words_say)
 	d = &run.process.disks.disks[1];
 	ck_assert_str_eq(d->id, "root");
 	ck_assert_str_eq(d->path, "/b=c,d");
-	ck_assert(d->readonly && d->direct && d->werror_stop);
+	ck_assert(d->readonly && d->direct && !d->werror_stop);
 	ck_assert_str_eq(d->serial, "S-1");
 	ck_assert_uint_eq(d->queues, 4);
 	ck_assert_uint_eq(d->vectors, 3);
 	d = &run.process.disks.disks[2];
 	ck_assert_str_eq(d->id, "disk2");
+	ck_assert(d->werror_stop);
 	ck_assert_uint_eq(d->vectors, 17);
 }
 END_TEST
@@ -326,9 +328,12 @@ START_TEST(a_disk_that_can_not_be_is_refused_with_the_reason)
 	DISK_REFUSED("a,direct,direct", "direct", "twice");
 	DISK_REFUSED("a,queues=0", "queues=0", "1 to 16");
 	DISK_REFUSED("a,queues=17", "queues=17", "1 to 16");
-	DISK_REFUSED("a,vectors=0", "vectors=0");
+	DISK_REFUSED("a,vectors=0", "vectors=0", "1 to 32");
+	DISK_REFUSED("a,werror", "report", "stop");
+	DISK_REFUSED("a,readonly,werror=stop", "readonly", "werror=stop",
+		     "leave one of them out");
 	DISK_REFUSED("a,vectors=33", "vectors=33", "at most 32 a device",
-		     "any peer can hold them");
+		     "any peer can hold");
 	DISK_REFUSED("a,vectors=many", "vectors=many");
 	DISK_REFUSED("a,werror=ignore", "werror=ignore", "report", "stop");
 	DISK_REFUSED("a,id=-x", "id '-x'", "letters");
@@ -342,17 +347,46 @@ START_TEST(a_disk_that_can_not_be_is_refused_with_the_reason)
 }
 END_TEST
 
+/* @n disks, and what else a VM is asked to have. */
+static int run_with_disks(size_t n, const char *word, const char *value,
+			  struct error *err)
+{
+	static char disk[] = "--disk=x", kernel[] = "--kernel=k";
+	char *argv[64] = { kernel };
+	size_t at = 1;
+	struct run_options run;
+
+	if (word)
+		argv[at++] = (char *)(uintptr_t)word;
+	if (value)
+		argv[at++] = (char *)(uintptr_t)value;
+	for (size_t i = 0; i < n; i++)
+		argv[at++] = disk;
+	return options_run(argv, &run, err);
+}
+
 START_TEST(a_VM_has_so_many_disks)
 {
-	char *argv[MACHINE_DEVICES_MAX + 2] = { NULL };
-	char disk[] = "--disk=x";
-	struct run_options run;
+	static const size_t too_many[] = { 28, 32, 33, 50 };
 	struct error err;
 
-	for (size_t i = 0; i + 1 < ARRAY_SIZE(argv); i++)
-		argv[i] = disk;
-	ck_assert_int_lt(options_run(argv, &run, &err), 0);
-	NAMES(&err, "at most 32 devices");
+	ck_assert_int_eq(run_with_disks(27, NULL, NULL, &err), 0);
+	for (size_t i = 0; i < ARRAY_SIZE(too_many); i++) {
+		ck_assert_int_eq(run_with_disks(too_many[i], NULL, NULL, &err),
+				 -EINVAL);
+		NAMES(&err, "at most 32 devices", "5 of this one",
+		      "all but 27");
+	}
+	ck_assert_int_eq(run_with_disks(28, "--rng", "off", &err), 0);
+	ck_assert_int_eq(run_with_disks(29, "--rng", "off", &err), -EINVAL);
+	NAMES(&err, "all but 28");
+	ck_assert_int_eq(run_with_disks(26, "--net", "tap=t", &err), 0);
+	ck_assert_int_eq(run_with_disks(27, "--net", "tap=t", &err), -EINVAL);
+	NAMES(&err, "--disk and --net", "all but 27");
+	ck_assert_int_eq(run_with_disks(26, "--debug-exit", NULL, &err), 0);
+	ck_assert_int_eq(run_with_disks(27, "--debug-exit", NULL, &err),
+			 -EINVAL);
+	NAMES(&err, "all but 26");
 }
 END_TEST
 
