@@ -70,6 +70,8 @@ struct device_hooks {
 	void (*request_poweroff)(void *opaque);
 	void (*request_reset)(void *opaque);
 	void (*request_exit)(void *opaque, uint8_t status); /* debug-exit */
+	/* The guest has crashed, as it says itself; @text is for people. */
+	void (*request_crash)(void *opaque, const char *text);
 	/* Stop, as the user's `pause` does; @text says why. */
 	void (*request_stop)(void *opaque, const char *text);
 };

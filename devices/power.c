@@ -5,6 +5,10 @@
  * keyboard controller only its reset pulse, for kernels that try that. The
  * reset control register is the PCI host bridge's, among whose ports it lies.
  *
+ * A kernel that panics says so at a port of its own, if it has a driver for
+ * that: pvpanic, as QEMU's docs/specs/pvpanic describes it. It reads what can
+ * be told, and writes what it tells.
+ *
  * There is no SMI command port: ACPI mode is on from the start, so SCI_EN
  * reads as 1. The only sleep state is S5. The SCI is level-triggered: high
  * exactly while a status bit is set whose enable bit is set, except while
@@ -59,6 +63,7 @@ enum power_port {
 	POWER_CONTROL,
 	POWER_TIMER,
 	POWER_I8042,
+	POWER_PANIC,
 	POWER_PORTS,
 };
 
@@ -94,6 +99,7 @@ static const struct {
 			    PORT_PM1A_CONTROL_LEN },
 	[POWER_TIMER] = { "PM timer", PORT_PM_TIMER, PORT_PM_TIMER_LEN },
 	[POWER_I8042] = { "reset pulse", PORT_I8042_COMMAND, 1 },
+	[POWER_PANIC] = { "panic", PORT_PANIC, 1 },
 };
 
 /* ---- the timer ---- */
@@ -175,6 +181,8 @@ static uint32_t power_read_port(struct power *power, enum power_port port)
 		return s->pm1_control | CNT_SCI_EN;
 	case POWER_TIMER:
 		return (uint32_t)power_ticks(power);
+	case POWER_PANIC:
+		return PANIC_EVENT;
 	case POWER_I8042:
 	case POWER_PORTS:
 		break;
@@ -231,6 +239,11 @@ static void power_write_port(struct power *power, enum power_port port,
 		/* Pulse output lines that are 0 in the low half: 0 is reset. */
 		if ((value & 0xf1) == 0xf0)
 			power->hooks->request_reset(power->hooks_opaque);
+		break;
+	case POWER_PANIC:
+		if (value & PANIC_EVENT)
+			power->hooks->request_crash(power->hooks_opaque,
+						    "its kernel panicked");
 		break;
 	case POWER_TIMER:
 	case POWER_PORTS:

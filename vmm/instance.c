@@ -143,6 +143,21 @@ static json_t *io_error_data(const char *text)
 			 "write", "action", "stop", "reason", text);
 }
 
+static void on_crash(struct instance *inst, const char *text)
+{
+	bool pause = inst->options->pause_on_panic;
+
+	log_error("the guest crashed: %s%s", text,
+		  pause ? "; it is paused, as --on-panic says" : "");
+	control_event(
+		inst->control, "GUEST_PANICKED",
+		json_pack("{s:s}", "action", pause ? "pause" : "poweroff"));
+	if (pause)
+		inst->panicked = true;
+	else
+		instance_finish(inst, END_CRASHED, "guest-panic");
+}
+
 static void on_vm_event(void *opaque, enum vm_event event, uint8_t status,
 			const char *text)
 {
@@ -160,6 +175,7 @@ static void on_vm_event(void *opaque, enum vm_event event, uint8_t status,
 		break;
 	case VM_EVENT_RESUME:
 		inst->io_error = false;
+		inst->panicked = false;
 		control_event(inst->control, "RESUME", NULL);
 		break;
 	case VM_EVENT_RESET:
@@ -173,10 +189,7 @@ static void on_vm_event(void *opaque, enum vm_event event, uint8_t status,
 		instance_finish(inst, END_EXIT, "guest-shutdown");
 		break;
 	case VM_EVENT_CRASHED:
-		log_error("the guest crashed: %s", text);
-		control_event(inst->control, "GUEST_PANICKED",
-			      json_pack("{s:s}", "action", "poweroff"));
-		instance_finish(inst, END_CRASHED, "guest-panic");
+		on_crash(inst, text);
 		break;
 	case VM_EVENT_FAILED:
 		log_error("the guest can't go on: %s", text);
@@ -195,6 +208,7 @@ struct vm_host instance_vm_host(struct instance *inst)
 		.taps = taps_backends(inst->taps),
 		.console_in = console_in(inst->console),
 		.console_out = console_out(inst->console),
+		.pause_on_crash = inst->options->pause_on_panic,
 		.on_event = on_vm_event,
 		.opaque = inst,
 	};

@@ -64,6 +64,7 @@ struct instance {
 
 	bool debug_exit;   /* exit statuses are the guest's */
 	bool wants_report; /* print what a move cost, without -v too */
+	bool panicked;	   /* paused because the guest crashed */
 	bool io_error;	   /* paused because a device asked for it */
 	bool user_reset;   /* the next reset is not the guest's idea */
 	enum instance_end end;

@@ -53,6 +53,8 @@ const char *instance_status(const struct instance *inst)
 		return "shutdown";
 	if (holds & VM_HOLD_MIGRATION)
 		return has_moved(inst) ? "postmigrate" : "finish-migrate";
+	if (holds & VM_HOLD_USER && inst->panicked)
+		return "guest-panicked";
 	if (holds & VM_HOLD_USER)
 		return inst->io_error ? "io-error" : "paused";
 	return holds & VM_HOLD_BIRTH ? "prelaunch" : "running";
@@ -366,6 +368,8 @@ static void put_line(const struct instance *inst, FILE *to)
 	put_nets(inst, to);
 	if (!machine_find_type(machine, "virtio-rng"))
 		put_option(to, "--rng", "off");
+	if (inst->options->pause_on_panic)
+		put_option(to, "--on-panic", "pause");
 	put_console(inst, to);
 	put_option(to, "--name", machine->name);
 	if (inst->debug_exit)

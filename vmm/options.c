@@ -83,6 +83,14 @@ static int process_name(void *opts, const char *value, struct error *err)
 	return take_name(value, &PROCESS(opts)->name, err);
 }
 
+static int process_on_panic(void *opts, const char *value, struct error *err)
+{
+	PROCESS(opts)->pause_on_panic = !strcmp(value, "pause");
+	if (PROCESS(opts)->pause_on_panic || !strcmp(value, "exit"))
+		return 0;
+	return option_refuse(err, "give exit or pause");
+}
+
 static int process_no_sandbox(void *opts, const char *value __maybe_unused,
 			      struct error *err __maybe_unused)
 {
@@ -390,6 +398,7 @@ static const struct option_spec run_specs[] = {
 	VALUE("--lock-dir", disks_lock_dir),
 	REPEATED("--net", run_net),
 	FLAG("--debug-exit", run_debug_exit),
+	VALUE("--on-panic", process_on_panic),
 	VALUE("--migrate-to", run_migrate_to),
 	FLAG("--no-sandbox", process_no_sandbox),
 	VERBOSE(process_verbose),
@@ -513,6 +522,7 @@ static const struct option_spec listen_specs[] = {
 	REPEATED("--net", listen_net),
 	REPEATED("--allow", listen_allow),
 	FLAG("--insecure", listen_insecure),
+	VALUE("--on-panic", process_on_panic),
 	FLAG("--no-sandbox", process_no_sandbox),
 	VERBOSE(process_verbose),
 	ABSENT("--tls", "; use --allow on a network that you trust, or an SSH "

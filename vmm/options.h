@@ -77,6 +77,7 @@ struct process_options {
 	const char *name; /* NULL: not given */
 	struct disks_options disks;
 	struct taps_options taps;
+	bool pause_on_panic;
 	bool sandbox;
 	unsigned int verbosity; /* how many -v */
 };

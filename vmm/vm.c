@@ -91,6 +91,11 @@ static void hook_exit(void *opaque, uint8_t status)
 	want(opaque, VM_WANTS_EXIT, status, "");
 }
 
+static void hook_crash(void *opaque, const char *text)
+{
+	want(opaque, VM_WANTS_CRASHED, 0, text);
+}
+
 static void hook_stop(void *opaque, const char *text)
 {
 	want(opaque, VM_WANTS_STOP, 0, text);
@@ -100,6 +105,7 @@ static const struct device_hooks hooks = {
 	.request_poweroff = hook_poweroff,
 	.request_reset = hook_reset,
 	.request_exit = hook_exit,
+	.request_crash = hook_crash,
 	.request_stop = hook_stop,
 };
 
@@ -305,6 +311,17 @@ static void stop_for_device(struct vm *vm, const char *text)
 	hold_locked(vm, VM_HOLD_USER);
 }
 
+/* The same; what happens at resume is the guest's affair. */
+static void crash(struct vm *vm, const char *text)
+{
+	if (!vm->host.pause_on_crash) {
+		end(vm, VM_EVENT_CRASHED, 0, text);
+		return;
+	}
+	tell(vm, VM_EVENT_CRASHED, 0, text);
+	hold_locked(vm, VM_HOLD_USER);
+}
+
 /* Act on what the guest wants, unless a migration has it in its hands. */
 static void act(struct vm *vm)
 {
@@ -326,7 +343,7 @@ static void act(struct vm *vm)
 	else if (wanted.what & VM_WANTS_RESET)
 		reset(vm);
 	else if (wanted.what & VM_WANTS_CRASHED)
-		end(vm, VM_EVENT_CRASHED, 0, wanted.text);
+		crash(vm, wanted.text);
 	else if (wanted.what & VM_WANTS_STOP)
 		stop_for_device(vm, wanted.text);
 out:

@@ -60,6 +60,7 @@ struct vm_host {
 	const struct device_taps *taps;		/* NULL: no taps */
 	int console_in;
 	int console_out;
+	bool pause_on_crash;   /* else a guest that crashes has ended */
 	vm_event_fn *on_event; /* on the loop's thread */
 	void *opaque;
 };

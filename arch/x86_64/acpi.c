@@ -340,6 +340,22 @@ static void acpi_describe_legacy(struct aml *aml, const char *name,
 	aml_close(aml, device);
 }
 
+/* What Linux' driver for pvpanic binds to. */
+static void acpi_describe_panic(struct aml *aml)
+{
+	size_t device = aml_open_device(aml, "PEVT");
+	uint8_t bytes[16];
+	struct aml res;
+
+	aml_name(aml, "_HID");
+	aml_string(aml, "QEMU0001");
+	aml_init(&res, bytes, sizeof(bytes));
+	aml_io(&res, PORT_PANIC, 1);
+	aml_name(aml, "_CRS");
+	aml_resources(aml, &res);
+	aml_close(aml, device);
+}
+
 static void acpi_describe_cpus(struct aml *aml, uint32_t cpus)
 {
 	for (uint32_t i = 0; i < cpus; i++) {
@@ -451,6 +467,7 @@ static uint64_t acpi_add_dsdt(struct acpi *acpi, uint32_t cpus)
 			     PORT_SERIAL_LEN, GSI_SERIAL);
 	acpi_describe_legacy(&aml, "RTC", "PNP0B00", PORT_RTC, PORT_RTC_LEN,
 			     GSI_RTC);
+	acpi_describe_panic(&aml);
 	acpi_describe_pci(&aml);
 	acpi_describe_ecam(&aml);
 	aml_close(&aml, scope);

@@ -50,6 +50,7 @@
 #define PORT_DEBUG_EXIT_LEN   4
 #define PORT_SERIAL	      0x3f8
 #define PORT_SERIAL_LEN	      8
+#define PORT_PANIC	      0x505 /* where kernels look for pvpanic */
 #define PORT_PM1A_EVENT	      0x600 /* status, enable: two words */
 #define PORT_PM1A_EVENT_LEN   4
 #define PORT_PM1A_CONTROL     0x604
@@ -64,6 +65,7 @@
 
 #define RESET_HARD    0x06 /* to PORT_RESET: reset system and CPU */
 #define SLEEP_TYPE_S5 5	   /* SLP_TYP of soft-off */
+#define PANIC_EVENT   0x01 /* PORT_PANIC: what it knows, and is told */
 #define CMOS_CENTURY  0x32 /* the register that holds the century */
 
 /* ---- interrupts: ISA line n is GSI n ---- */

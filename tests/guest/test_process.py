@@ -280,6 +280,34 @@ def a_guest_that_crashes_is_told_of_before_the_end(world):
 
 
 @test
+def a_guest_that_says_that_it_panicked_has_ended(world):
+    vm = world.host().run("crash", "panic=yes", debug_exit=False)
+    vm.err.wait("the guest crashed: its kernel panicked")
+    vm.expect_exit(3)
+
+
+@test
+def a_guest_that_panicked_can_be_kept_and_looked_at(world):
+    a, b = world.host(), world.host("b")
+    vm = a.run("crash", "panic=yes", options=("--on-panic", "pause"),
+               debug_exit=False)
+    vm.err.wait("the guest crashed: its kernel panicked; it is paused")
+    client = a.qmp()
+    equal(client.execute("query-status")["status"], "guest-panicked", "status")
+    client.execute("system_reset")
+    client.execute("cont")
+    client.event("GUEST_PANICKED", action="pause")
+    # It moves like any that is paused, and what it does then is told there.
+    listener = b.listen("--on-panic", "pause")
+    a.migrate(listener.address)
+    vm.expect_exit(0)
+    b.command("reset", "bird")
+    b.command("resume", "bird")
+    listener.err.wait("the guest crashed: its kernel panicked; it is paused")
+    b.command("kill", "bird")
+
+
+@test
 def a_migration_that_is_cancelled_by_qmp_says_so(world):
     b = world.host("b")
     listener = b.listen()

@@ -48,6 +48,7 @@ struct device_rig {
 	unsigned int resets;
 	unsigned int exits;
 	uint8_t exit_status;
+	unsigned int crashes;
 	_Atomic unsigned int stops;
 };
 
@@ -88,6 +89,11 @@ static void rig_exit(void *opaque, uint8_t status)
 	rig->exit_status = status;
 }
 
+static void rig_crash(void *opaque, const char *text __maybe_unused)
+{
+	((struct device_rig *)opaque)->crashes++;
+}
+
 static void rig_stop(void *opaque, const char *text __maybe_unused)
 {
 	((struct device_rig *)opaque)->stops++;
@@ -104,8 +110,13 @@ static struct device_rig *rig_new(void)
 	bus_init(&rig->mmio, "mmio");
 	ck_assert_int_eq(loop_create(&rig->loop, &err), 0);
 	ck_assert_int_eq(pci_bus_create(&rig->irq, &rig->pci, &err), 0);
-	rig->hooks = (struct device_hooks){ rig_poweroff, rig_reset, rig_exit,
-					    rig_stop };
+	rig->hooks = (struct device_hooks){
+		.request_poweroff = rig_poweroff,
+		.request_reset = rig_reset,
+		.request_exit = rig_exit,
+		.request_crash = rig_crash,
+		.request_stop = rig_stop,
+	};
 	rig->env = (struct device_env){
 		.pio = &rig->pio,
 		.mmio = &rig->mmio,

@@ -293,7 +293,7 @@ START_TEST(acpi_describes_processors_and_devices_in_well_formed_aml)
 		tables_build(&t, counts[i]);
 		walk(t.dsdt, 36, u32_at(t.dsdt + 4), &found);
 		ck_assert_uint_eq(found.cpus, counts[i]);
-		ck_assert_uint_eq(found.devices, counts[i] + 4);
+		ck_assert_uint_eq(found.devices, counts[i] + 5);
 		ck_assert(found.s5);
 		memory_free(t.mem);
 	}

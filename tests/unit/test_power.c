@@ -137,6 +137,20 @@ START_TEST(power_resets_on_the_keyboard_controllers_pulse)
 }
 END_TEST
 
+START_TEST(power_hears_of_a_panic)
+{
+	struct device_rig *rig = power_new();
+
+	ck_assert_uint_eq(in8(rig, PORT_PANIC), PANIC_EVENT);
+	/* What it did not offer to hear. */
+	out8(rig, PORT_PANIC, (uint8_t)~PANIC_EVENT);
+	ck_assert_uint_eq(rig->crashes, 0);
+	out8(rig, PORT_PANIC, PANIC_EVENT);
+	ck_assert_uint_eq(rig->crashes, 1);
+	rig_free(rig);
+}
+END_TEST
+
 START_TEST(power_timer_counts_at_its_frequency)
 {
 	struct device_rig *rig = power_new();
@@ -324,7 +338,7 @@ UNIT_SUITE("power", power_goes_off_by_s5_and_by_no_other_sleep,
 	   power_button_waits_for_a_guest_that_does_not_listen_yet,
 	   power_button_pressed_while_paused_is_felt_at_resume,
 	   power_resets_on_the_keyboard_controllers_pulse,
-	   power_timer_counts_at_its_frequency,
+	   power_hears_of_a_panic, power_timer_counts_at_its_frequency,
 	   power_timer_does_not_step_back_across_a_move,
 	   power_timer_goes_on_by_the_time_that_a_move_took,
 	   power_timer_status_is_set_when_the_top_bit_toggles,

@@ -34,6 +34,7 @@ _godwit()
 		;;
 	--console) words="stdio null unix: file:" ;;
 	--rng) words="on off" ;;
+	--on-panic) words="exit pause" ;;
 	--on-timeout) words="cancel pause" ;;
 	--to | --migrate-to | listen) words="tcp: unix: fd:" ;;
 	--cmdline | --cpus | --memory | --name | --allow | --max-downtime | \
@@ -46,12 +47,14 @@ _godwit()
 		run)
 			words="--kernel --initrd --cmdline --cpus --memory
 				--disk --lock-dir --net --rng --console --name
-				--debug-exit --migrate-to --no-sandbox --verbose
+				--debug-exit --on-panic --migrate-to
+				--no-sandbox --verbose
 				--help"
 			;;
 		listen)
 			words="--name --console --disk --disk-root --lock-dir --net
 				--unsafe --paused --once --allow --insecure
+				--on-panic
 				--no-sandbox --verbose --help"
 			;;
 		migrate)
