@@ -20,7 +20,8 @@ static const char *const phase_names[] = {
 	[PHASE_REHEARSAL] = "rehearsal", [PHASE_ROUNDS] = "rounds",
 	[PHASE_STOP] = "stop",		 [PHASE_SAVE] = "save",
 	[PHASE_SYNC] = "sync",		 [PHASE_FINAL] = "final",
-	[PHASE_LOADED] = "loaded",	 [PHASE_COMMIT] = "commit",
+	[PHASE_VERIFY] = "verify",	 [PHASE_LOADED] = "loaded",
+	[PHASE_COMMIT] = "commit",
 };
 _Static_assert(ARRAY_SIZE(phase_names) == REPORT_PHASES,
 	       "every phase has a name");
@@ -110,9 +111,12 @@ static void print_phases(const struct report *report, FILE *to)
 		fprintf(to, " %s %.1f", phase_names[i],
 			ms(report->phase_ns[i]));
 	fprintf(to, " ms\n  in the pause      ");
-	for (int i = PHASE_STOP; i < REPORT_PHASES; i++)
+	for (int i = PHASE_STOP; i < REPORT_PHASES; i++) {
+		if (i == PHASE_VERIFY && !report->phase_ns[i])
+			continue;
 		fprintf(to, " %s %.3f", phase_names[i],
 			ms(report->phase_ns[i]));
+	}
 	fprintf(to, " ms\n");
 }
 
@@ -130,9 +134,13 @@ void report_print(const struct report *report, FILE *to)
 	}
 	fprintf(to,
 		"moved in %.1f ms; the guest was paused for %.3f ms "
-		"(predicted %.3f ms)\n",
+		"(predicted %.3f ms",
 		ms(report->total_ns), ms(report->downtime_ns),
 		ms(report->predicted_ns));
+	if (report->phase_ns[PHASE_VERIFY])
+		fprintf(to, ", and %.3f ms to verify",
+			ms(report->phase_ns[PHASE_VERIFY]));
+	fprintf(to, ")\n");
 	fprintf(to,
 		"  memory             %llu pages sent, %llu zero, %.1f MiB on "
 		"the wire, %u rounds, %.0f MiB/s\n",

@@ -22,6 +22,7 @@ enum report_phase {
 	PHASE_SAVE,   /* state into a buffer */
 	PHASE_SYNC,   /* the last dirty log */
 	PHASE_FINAL,  /* the last pages, then the state, into the socket */
+	PHASE_VERIFY, /* memory and state digested at both ends, if asked */
 	PHASE_LOADED, /* waiting for the target to have it all, loaded */
 	PHASE_COMMIT, /* COMMIT to RUNNING; the pause ends here */
 	REPORT_PHASES,

@@ -102,6 +102,7 @@ void source_free(struct source *s)
 		return;
 	stream_close(s->stream);
 	page_sender_free(s->sender);
+	digest_free(s->digest);
 	vm_state_free(s->vm_state);
 	dirty_free(s->dirty);
 	close_fd(&s->interrupt_fd);
@@ -305,7 +306,7 @@ static int send_final(struct source *s, struct error *err)
 				      time_left(pause_patience(s)), final_pace,
 				      s, &counts, err);
 	if (!rc)
-		rc = source_send_state(s, pause_patience(s), err);
+		rc = source_send_sections(s, pause_patience(s), err);
 	pthread_mutex_lock(&s->lock);
 	s->report.pages += counts.pages;
 	s->report.zero_pages += counts.zero_pages;
@@ -348,9 +349,14 @@ static int pause_and_load(struct source *s, struct error *err)
 	rc = dirty_sync(s->dirty, true, err);
 	if (!rc)
 		rc = send_final(s, err);
+	if (!rc && s->digest)
+		rc = source_verify(s, err);
 	if (rc)
 		return rc;
 	source_enter_phase(s, PHASE_LOADED);
+	rc = source_send_state_end(s, pause_patience(s), err);
+	if (rc)
+		return rc;
 	rc = source_expect(s, WIRE_LOADED, &record, pause_patience(s), err);
 	if (rc == STREAM_DEADLINE)
 		return error_set(err, rc,
@@ -506,6 +512,25 @@ static void say_goodbye(struct source *s, int rc, const char *why)
 	s->stream = NULL;
 }
 
+/* The target has closed the connection; it may have said why before. */
+static int learn_why(struct source *s, struct error *err)
+{
+	uint64_t deadline = clock_ns() + GOODBYE_PATIENCE;
+	struct wire_reason reason = { 0 };
+	struct record record;
+	struct error ignored;
+
+	s->stream->interrupt_fd = -1;
+	while (!stream_recv(s->stream, &record, deadline, &ignored)) {
+		if (record.type == WIRE_REFUSE &&
+		    !stream_decode(&record, wire_reason_visit, &reason,
+				   &ignored))
+			return error_set(err, -ECONNREFUSED,
+					 "the target refuses: %s", reason.text);
+	}
+	return STREAM_ENDED;
+}
+
 /*
  * It runs on here. The guest first, manners and cleaning up after. The right to
  * write to its disks may still be with the target, which then never uses it;
@@ -518,6 +543,8 @@ static int keep(struct source *s, int rc, struct error *err)
 	vm_throttle(s->vm, 0);
 	vm_release(s->vm, VM_HOLD_MIGRATION);
 	(void)!vm_handover(s->vm, DEVICE_RECLAIM, s->session, &ignored);
+	if (rc == STREAM_ENDED && s->stream)
+		rc = learn_why(s, err);
 	finish_report(s, err->text);
 	say_goodbye(s, rc, err->text);
 	dirty_stop(s->dirty);

@@ -29,6 +29,7 @@ struct source_params {
 	uint64_t timeout_ns;	 /* from the start to the pause; 0: none */
 	enum source_on_timeout on_timeout;
 	bool offline; /* pause first, then copy once */
+	bool verify;  /* digest memory and state at both ends in the pause */
 };
 
 /* godwit's defaults; @to is left empty. */

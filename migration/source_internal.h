@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The inside of a source, for source.c, source_setup.c and precopy.c only.
+ * The inside of a source, for source*.c and precopy.c only.
  */
 #ifndef GODWIT_SOURCE_INTERNAL_H
 #define GODWIT_SOURCE_INTERNAL_H
 
 #include <stdatomic.h>
 
+#include "migration/digest.h"
 #include "migration/dirty.h"
 #include "migration/handoff.h"
 #include "migration/pacing.h"
@@ -26,6 +27,7 @@ struct source {
 	struct stream *stream;
 	struct page_sender *sender;
 	struct dirty *dirty;
+	struct digest *digest; /* NULL: nothing is to be verified */
 	struct vm_state *vm_state;
 	struct pacing pacing;
 	uint64_t state_deadline_ns;
@@ -77,10 +79,25 @@ int __must_check source_connect(struct source *s, uint64_t deadline_ns,
 				struct stream **ret, struct error *err);
 
 /**
- * source_send_state() - the sections of the last save or peek, and STATE_END.
+ * source_send_sections() - the sections of the last save or peek.
  */
-int __must_check source_send_state(struct source *s, uint64_t deadline_ns,
-				   struct error *err);
+int __must_check source_send_sections(struct source *s, uint64_t deadline_ns,
+				      struct error *err);
+
+/**
+ * source_send_state_end() - STATE_END, behind them.
+ */
+int __must_check source_send_state_end(struct source *s, uint64_t deadline_ns,
+				       struct error *err);
+
+/**
+ * source_verify() - send the digests of memory and of the state that was sent,
+ * and wait until the target has compared them with its own.
+ *
+ * The guest stands still. What this takes doesn't count for the default of
+ * --abort-after.
+ */
+int __must_check source_verify(struct source *s, struct error *err);
 
 /**
  * source_set_up() - HELLO to REHEARSED; notes costs in s->pacing.

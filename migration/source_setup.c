@@ -50,6 +50,7 @@ void source_fill_hello(const struct source *s, struct wire_hello *hello)
 		.magic = WIRE_MAGIC,
 		.version_min = WIRE_VERSION_MIN,
 		.version_max = WIRE_VERSION_MAX,
+		.capabilities = s->params.verify ? WIRE_CAP_VERIFY : 0,
 		.commit_deadline_ms = COMMIT_DEADLINE_MS,
 		.silence_deadline_ms = SILENCE_MS,
 		.software = "godwit " GODWIT_VERSION,
@@ -67,6 +68,25 @@ int source_connect(struct source *s, uint64_t deadline_ns, struct stream **ret,
 		return fd;
 	transport_tune(fd, SILENCE_MS);
 	return stream_open(fd, s->interrupt_fd, ret, err);
+}
+
+/* What we asked for must be done, and nothing else. */
+static int agree(const struct wire_hello *hello,
+		 const struct wire_welcome *welcome, struct error *err)
+{
+	uint32_t missing = hello->capabilities & ~welcome->capabilities;
+
+	if (welcome->capabilities & ~hello->capabilities)
+		return error_set(err, -EPROTO,
+				 "the peer's WELCOME has capabilities 0x%x, "
+				 "our HELLO 0x%x",
+				 welcome->capabilities, hello->capabilities);
+	if (missing)
+		return error_set(err, -ENOTSUP,
+				 "--verify: the target, %s, can't; update it, "
+				 "or move without",
+				 welcome->software);
+	return 0;
 }
 
 static int say_hello(struct source *s, struct error *err)
@@ -99,6 +119,13 @@ static int say_hello(struct source *s, struct error *err)
 				 "the peer's WELCOME is not an "
 				 "answer to our HELLO");
 	log_info("migration: hello: the target is %s", welcome.software);
+	rc = agree(&hello, &welcome, err);
+	if (!rc && s->params.verify)
+		rc = digest_create(vm_memory(s->vm),
+				   vm_host(s->vm)->kvm->pagemap_fd,
+				   vm_host(s->vm)->sandbox, &s->digest, err);
+	if (rc)
+		return rc;
 	return page_sender_create(s->stream, vm_memory(s->vm), &s->sender, err);
 }
 
@@ -200,16 +227,19 @@ static int emit_section(void *opaque, const struct vm_section *section,
 				   section->len, s->state_deadline_ns, err);
 }
 
-int source_send_state(struct source *s, uint64_t deadline_ns, struct error *err)
+int source_send_sections(struct source *s, uint64_t deadline_ns,
+			 struct error *err)
+{
+	s->state_deadline_ns = deadline_ns;
+	return vm_state_emit(s->vm_state, emit_section, s, err);
+}
+
+int source_send_state_end(struct source *s, uint64_t deadline_ns,
+			  struct error *err)
 {
 	struct wire_state_end end = { .nsections =
 					      vm_state_count(s->vm_state) };
-	int rc;
 
-	s->state_deadline_ns = deadline_ns;
-	rc = vm_state_emit(s->vm_state, emit_section, s, err);
-	if (rc)
-		return rc;
 	return stream_send_struct(s->stream, WIRE_STATE_END,
 				  wire_state_end_visit, &end, deadline_ns, err);
 }
@@ -270,7 +300,9 @@ static int rehearse(struct source *s, struct error *err)
 		rc = stream_send(s->stream, WIRE_REHEARSE, NULL, 0,
 				 source_patience(s), err);
 	if (!rc)
-		rc = source_send_state(s, source_patience(s), err);
+		rc = source_send_sections(s, source_patience(s), err);
+	if (!rc)
+		rc = source_send_state_end(s, source_patience(s), err);
 	if (!rc)
 		rc = source_expect(s, WIRE_REHEARSED, &record,
 				   source_patience(s), err);

@@ -38,7 +38,9 @@ static const char *const stage_wants[] = {
 	[STAGE_BETWEEN] = "ROUND or PAUSED",
 	[STAGE_ROUND] = "PAGES, ZERO, EXPECT or ROUND_END",
 	[STAGE_FINAL] = "PAGES, ZERO, EXPECT or SECTION",
-	[STAGE_STATE] = "SECTION or STATE_END",
+	[STAGE_STATE] = "SECTION, DIGEST or STATE_END",
+	[STAGE_DIGEST] = "DIGEST or STATE_DIGEST",
+	[STAGE_DIGESTED] = "STATE_END",
 	[STAGE_COMMIT] = "COMMIT",
 	[STAGE_RUNNING] = "DONE",
 };
@@ -90,6 +92,8 @@ static void free_receiver(struct target *t)
 	t->receiver = NULL;
 	populate_free(t->populate);
 	t->populate = NULL;
+	verifier_free(t->verifier);
+	t->verifier = NULL;
 }
 
 /* The machine is unmade; without a VM in our hands there is nothing to do. */
@@ -239,7 +243,7 @@ static int on_section(struct target *t, const struct record *record,
 	rc = vm_state_decode(t->vm_state, &section, err);
 	t->nsections++;
 	t->times.decode_ns += clock_ns() - start;
-	return rc;
+	return rc ? rc : target_take_section(t, &section, err);
 }
 
 /* All sections are here: are they all, and all possible? */
@@ -287,9 +291,12 @@ static int on_state_end(struct target *t, const struct record *record,
 			struct error *err)
 {
 	uint64_t start;
-	int rc = check_state(t, record, err);
+	int rc;
 
 	end_populating(t);
+	if (!verifier_content(t->verifier))
+		return stream_unexpected(record, "DIGEST", err);
+	rc = check_state(t, record, err);
 	start = clock_ns();
 	if (!rc)
 		rc = vm_state_load(t->vm_state, err);
@@ -473,7 +480,12 @@ static const struct rule {
 	{ STAGE_FINAL, WIRE_EXPECT, STAGE_FINAL, on_expect },
 	{ STAGE_FINAL, WIRE_SECTION, STAGE_STATE, on_section },
 	{ STAGE_STATE, WIRE_SECTION, STAGE_STATE, on_section },
+	{ STAGE_STATE, WIRE_DIGEST, STAGE_DIGEST, target_on_digest },
+	{ STAGE_DIGEST, WIRE_DIGEST, STAGE_DIGEST, target_on_digest },
+	{ STAGE_DIGEST, WIRE_STATE_DIGEST, STAGE_DIGESTED,
+	  target_on_state_digest },
 	{ STAGE_STATE, WIRE_STATE_END, STAGE_COMMIT, on_state_end },
+	{ STAGE_DIGESTED, WIRE_STATE_END, STAGE_COMMIT, on_state_end },
 	{ STAGE_COMMIT, WIRE_COMMIT, STAGE_RUNNING, on_commit },
 	{ STAGE_RUNNING, WIRE_DONE, STAGE_RUNNING, on_done },
 };

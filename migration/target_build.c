@@ -146,6 +146,9 @@ static int build(struct target *t, struct wire_config *config,
 	if (!rc)
 		rc = page_receiver_create(vm_memory(t->vm), t->populate,
 					  &t->receiver, err);
+	if (!rc && t->hello.capabilities & WIRE_CAP_VERIFY)
+		rc = verifier_create(t->vm, vm_state_count(t->vm_state),
+				     &t->verifier, err);
 	return rc;
 }
 

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The inside of a target, for target.c and target_build.c only.
+ * The inside of a target, for target*.c only.
  */
 #ifndef GODWIT_TARGET_INTERNAL_H
 #define GODWIT_TARGET_INTERNAL_H
 
+#include "migration/digest.h"
 #include "migration/handoff.h"
 #include "migration/pages.h"
 #include "migration/populate.h"
@@ -21,8 +22,10 @@ enum stage {
 	STAGE_REHEARSING, /* sections */
 	STAGE_BETWEEN,	  /* ROUND, or PAUSED */
 	STAGE_ROUND,
-	STAGE_FINAL, /* the last pages, or the first section */
-	STAGE_STATE, /* sections */
+	STAGE_FINAL,	/* the last pages, or the first section */
+	STAGE_STATE,	/* sections */
+	STAGE_DIGEST,	/* of memory, then of the state */
+	STAGE_DIGESTED, /* both were as they should be */
 	STAGE_COMMIT,
 	STAGE_RUNNING,
 	STAGES,
@@ -40,7 +43,8 @@ struct target {
 	struct vm_state *vm_state;
 	struct page_receiver *receiver;
 	struct populate *populate;
-	bool populating; /* vCPUs are lent for it */
+	bool populating;	   /* vCPUs are lent for it */
+	struct verifier *verifier; /* NULL: nothing is to be verified */
 	struct vm_image image;
 	uint64_t image_got;
 	uint32_t round;
@@ -74,5 +78,40 @@ int __must_check target_on_config(struct target *t, const struct record *record,
 				  struct error *err);
 int __must_check target_on_image(struct target *t, const struct record *record,
 				 struct error *err);
+
+/**
+ * verifier_create() - get ready to compare memory and state with the source's
+ * digests of them.
+ * @nsections: how many sections of state there will be.
+ */
+int __must_check verifier_create(struct vm *vm, uint32_t nsections,
+				 struct verifier **ret, struct error *err);
+
+void verifier_free(struct verifier *verifier);
+
+/**
+ * verifier_content() - was everything compared, or is nothing to be (NULL)?
+ */
+bool verifier_content(const struct verifier *verifier);
+
+/**
+ * target_take_section() - a section was decoded: digest what was understood,
+ * if it is to be verified.
+ */
+int __must_check target_take_section(struct target *t,
+				     const struct vm_section *section,
+				     struct error *err);
+
+/**
+ * target_on_digest() / target_on_state_digest() - carry out the records DIGEST
+ * and STATE_DIGEST.
+ *
+ * Return: 0: it is all the same. -EBADMSG: @err names the first difference.
+ */
+int __must_check target_on_digest(struct target *t, const struct record *record,
+				  struct error *err);
+int __must_check target_on_state_digest(struct target *t,
+					const struct record *record,
+					struct error *err);
 
 #endif

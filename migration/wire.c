@@ -29,6 +29,8 @@ static const struct {
 	{ WIRE_QUERY, "QUERY", WIRE_SMALL_MAX },
 	{ WIRE_DONE, "DONE", WIRE_SMALL_MAX },
 	{ WIRE_EXPECT, "EXPECT", WIRE_RUNS_BYTES_MAX },
+	{ WIRE_DIGEST, "DIGEST", WIRE_SMALL_MAX },
+	{ WIRE_STATE_DIGEST, "STATE_DIGEST", WIRE_SMALL_MAX },
 	{ WIRE_WELCOME, "WELCOME", WIRE_SMALL_MAX },
 	{ WIRE_ACCEPT, "ACCEPT", WIRE_SMALL_MAX },
 	{ WIRE_REHEARSED, "REHEARSED", WIRE_SMALL_MAX },
@@ -164,6 +166,19 @@ void wire_verdict_visit(struct codec *c, struct wire_verdict *verdict)
 void wire_state_end_visit(struct codec *c, struct wire_state_end *end)
 {
 	codec_u32(c, "nsections", &end->nsections);
+}
+
+void wire_state_digest_visit(struct codec *c, struct wire_digest *digest)
+{
+	codec_count(c, "crcs", &digest->n, WIRE_DIGESTS_MAX);
+	for (uint32_t i = 0; i < digest->n; i++)
+		codec_u32(c, "crc", &digest->crcs[i]);
+}
+
+void wire_digest_visit(struct codec *c, struct wire_digest *digest)
+{
+	codec_u32(c, "first", &digest->first);
+	wire_state_digest_visit(c, digest);
 }
 
 void wire_section_visit(struct codec *c, struct wire_section *section)

@@ -44,6 +44,8 @@ enum wire_type {
 	WIRE_QUERY = 0x0f,
 	WIRE_DONE = 0x10,
 	WIRE_EXPECT = 0x11,
+	WIRE_DIGEST = 0x12,
+	WIRE_STATE_DIGEST = 0x13,
 	/* target → source */
 	WIRE_WELCOME = 0x41,
 	WIRE_ACCEPT = 0x42,
@@ -107,14 +109,17 @@ struct wire_hello {
 	uint64_t magic;
 	uint16_t version_min;
 	uint16_t version_max;
-	uint32_t capabilities; /* bits of WIRE_CAPS_KNOWN; none yet */
+	uint32_t capabilities; /* bits: WIRE_CAP_… */
 	uint8_t session[WIRE_SESSION_SIZE];
 	uint32_t commit_deadline_ms;  /* LOADED to COMMIT, at the target */
 	uint32_t silence_deadline_ms; /* no record for so long: peer is gone */
 	char software[32];	      /* "godwit 0.1.0", for people */
 };
 
-#define WIRE_CAPS_KNOWN 0u
+/* Memory and state are digested at both ends before the state is loaded. */
+#define WIRE_CAP_VERIFY 1u
+
+#define WIRE_CAPS_KNOWN WIRE_CAP_VERIFY
 
 struct wire_welcome {
 	uint64_t magic;
@@ -204,6 +209,15 @@ struct wire_state_end {
 	uint32_t nsections;
 };
 
+#define WIRE_DIGESTS_MAX 512
+
+/* CRC32C of chunks of memory (digest.h), or of the states of sections. */
+struct wire_digest {
+	uint32_t first; /* DIGEST: the number of the first chunk */
+	uint32_t n;
+	uint32_t crcs[WIRE_DIGESTS_MAX];
+};
+
 /* Front of a SECTION; the visited fields follow as the rest of the payload. */
 struct wire_section {
 	char type[DEVICE_TYPE_MAX];
@@ -223,6 +237,8 @@ void wire_running_visit(struct codec *c, struct wire_running *running);
 void wire_reason_visit(struct codec *c, struct wire_reason *reason);
 void wire_verdict_visit(struct codec *c, struct wire_verdict *verdict);
 void wire_state_end_visit(struct codec *c, struct wire_state_end *end);
+void wire_digest_visit(struct codec *c, struct wire_digest *digest);
+void wire_state_digest_visit(struct codec *c, struct wire_digest *digest);
 void wire_section_visit(struct codec *c, struct wire_section *section);
 
 /**

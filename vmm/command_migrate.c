@@ -127,6 +127,8 @@ static json_t *make_arguments(const struct migrate_options *options,
 				    json_string("pause"));
 	if (params->offline)
 		json_object_set_new(arguments, "x-godwit-offline", json_true());
+	if (params->verify)
+		json_object_set_new(arguments, "x-godwit-verify", json_true());
 	return arguments;
 }
 
@@ -270,11 +272,16 @@ static void print_phases(json_t *phases)
 static void print_moved(const struct follow *follow)
 {
 	json_t *report = follow->report;
+	json_t *phases = json_object_get(report, "phases");
+	double verify = real_of(phases, "verify");
 
-	printf("%s moved in %.1f ms; paused for %.3f ms (predicted %.3f)\n",
+	printf("%s moved in %.1f ms; paused for %.3f ms (predicted %.3f",
 	       follow->options->name, real_of(report, "total_ms"),
 	       real_of(report, "downtime_ms"),
 	       real_of(report, "predicted_downtime_ms"));
+	if (verify > 0)
+		printf(", and %.3f to verify", verify);
+	printf(")\n");
 	printf("  %.0f pages sent, %.0f zero, %.1f MiB on the wire, %zu "
 	       "rounds, "
 	       "%.0f MiB/s\n",
@@ -282,7 +289,7 @@ static void print_moved(const struct follow *follow)
 	       real_of(report, "bytes") / (double)MIB,
 	       json_array_size(json_object_get(report, "rounds")),
 	       real_of(report, "bandwidth_bytes_per_s") / (double)MIB);
-	print_phases(json_object_get(report, "phases"));
+	print_phases(phases);
 }
 
 /* @err: why there is no report. */

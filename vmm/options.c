@@ -605,6 +605,13 @@ static int migrate_offline(void *opts, const char *value __maybe_unused,
 	return 0;
 }
 
+static int migrate_verify(void *opts, const char *value __maybe_unused,
+			  struct error *err __maybe_unused)
+{
+	MIGRATE(opts)->params.verify = true;
+	return 0;
+}
+
 static int migrate_json(void *opts, const char *value __maybe_unused,
 			struct error *err __maybe_unused)
 {
@@ -626,8 +633,8 @@ static const struct option_spec migrate_specs[] = {
 	VALUE("--timeout", migrate_timeout),
 	VALUE("--on-timeout", migrate_on_timeout),
 	FLAG("--offline", migrate_offline),
+	FLAG("--verify", migrate_verify),
 	FLAG("--json", migrate_json),
-	{ "--verify", .parse = absent, .absent = "; leave it out" },
 	{ "--dry-run", .parse = absent, .absent = "; leave it out" },
 };
 

@@ -247,6 +247,8 @@ static int take_limits(struct qmp_call *call, struct source_params *params,
 	if (!rc)
 		rc = get_bool(call, "x-godwit-offline", &params->offline, err);
 	if (!rc)
+		rc = get_bool(call, "x-godwit-verify", &params->verify, err);
+	if (!rc)
 		rc = take_on_timeout(call, params, err);
 	if (!rc && !params->max_downtime_ns)
 		rc = error_set(err, -EINVAL,

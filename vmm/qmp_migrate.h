@@ -14,7 +14,7 @@
 		"uri", "detach", "x-godwit-max-downtime-us",             \
 			"x-godwit-abort-after-us", "x-godwit-bandwidth", \
 			"x-godwit-timeout-us", "x-godwit-on-timeout",    \
-			"x-godwit-offline", NULL                         \
+			"x-godwit-offline", "x-godwit-verify", NULL      \
 	}
 
 /* QEMU's in milliseconds and bytes a second; ours is finer. */

@@ -7,6 +7,7 @@
  * for its encoding. In order: vCPUs, the KVM part of the VM, the run state,
  * then devices.
  */
+#include <assert.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -233,12 +234,12 @@ void vm_state_free(struct vm_state *state)
 /* ---- saving ---- */
 
 static int slot_encode(struct vm_state *state, struct slot *slot,
-		       struct error *err)
+		       uint32_t version, struct error *err)
 {
 	struct codec c;
 
 	slot->encoded.len = 0;
-	codec_init_save(&c, &slot->encoded, slot->version);
+	codec_init_save(&c, &slot->encoded, version);
 	slot_visit(state, slot, &c);
 	return codec_finish(&c, err);
 }
@@ -251,7 +252,7 @@ static int save_vcpu(void *opaque, struct vcpu *vcpu, struct error *err)
 	int rc = arch_vcpu_save(state->vm->host.kvm, vcpu_fd(vcpu), slot->state,
 				err);
 
-	return rc ? rc : slot_encode(state, slot, err);
+	return rc ? rc : slot_encode(state, slot, slot->version, err);
 }
 
 static void snapshot_device(struct vm_state *state, struct slot *slot)
@@ -279,7 +280,7 @@ static int save_rest(struct vm_state *state, struct error *err)
 		else
 			snapshot_device(state, slot);
 		if (!rc)
-			rc = slot_encode(state, slot, err);
+			rc = slot_encode(state, slot, slot->version, err);
 		if (rc)
 			error_prefix(err, "state of %s %s", slot->type,
 				     slot->id);
@@ -411,6 +412,19 @@ int vm_state_decode(struct vm_state *state, const struct vm_section *section,
 	if (rc)
 		error_prefix(err, "state of %s %s", section->type, section->id);
 	slot->present = !rc;
+	return rc;
+}
+
+int vm_state_recode(struct vm_state *state, struct vm_section *section,
+		    struct error *err)
+{
+	struct slot *slot = find_slot(state, section);
+	int rc;
+
+	assert(slot && slot->present);
+	rc = slot_encode(state, slot, section->version, err);
+	section->data = slot->encoded.data;
+	section->len = slot->encoded.len;
 	return rc;
 }
 

@@ -93,6 +93,15 @@ int __must_check vm_state_decode(struct vm_state *state,
 				 struct error *err);
 
 /**
+ * vm_state_recode() - encode a section again that was decoded and not loaded
+ * yet: what was understood of it, as bytes.
+ * @section: its type, id and version; data and len are set, and good until the
+ * next time.
+ */
+int __must_check vm_state_recode(struct vm_state *state,
+				 struct vm_section *section, struct error *err);
+
+/**
  * vm_state_check() - is every section there and possible?
  */
 int __must_check vm_state_check(struct vm_state *state, struct error *err);

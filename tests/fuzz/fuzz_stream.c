@@ -22,6 +22,7 @@ static void decode(const struct record *record)
 	struct wire_welcome welcome = { 0 };
 	struct wire_reason reason = { 0 };
 	struct wire_verdict verdict = { 0 };
+	struct wire_digest digest = { 0 };
 	struct wire_section section = { 0 };
 	const uint8_t *rest;
 	struct error err;
@@ -43,6 +44,13 @@ static void decode(const struct record *record)
 	case WIRE_SECTION:
 		(void)!stream_decode_front(record, wire_section_visit, &section,
 					   &rest, &len, &err);
+		break;
+	case WIRE_DIGEST:
+		(void)!stream_decode(record, wire_digest_visit, &digest, &err);
+		break;
+	case WIRE_STATE_DIGEST:
+		(void)!stream_decode(record, wire_state_digest_visit, &digest,
+				     &err);
 		break;
 	case WIRE_VERDICT:
 		(void)!stream_decode(record, wire_verdict_visit, &verdict,

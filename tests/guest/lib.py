@@ -56,8 +56,11 @@ TESTS = []
 
 
 def patient(options):
-    """Options of `migrate`, with patience unless they say how much."""
-    return options if "--max-downtime" in options else (*PATIENT, *options)
+    """Options of `migrate`. Unless they say how much patience to have: a lot,
+    and the time to verify what arrives."""
+    if "--max-downtime" in options:
+        return options
+    return *PATIENT, "--verify", *options
 
 
 class Skipped(Exception):

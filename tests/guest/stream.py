@@ -18,7 +18,7 @@ TYPES = {
     0x05: "SECTION", 0x06: "STATE_END", 0x07: "ROUND", 0x08: "PAGES",
     0x09: "ZERO", 0x0A: "ROUND_END", 0x0B: "PAUSED", 0x0C: "COMMIT",
     0x0D: "ABORT", 0x0E: "PING", 0x0F: "QUERY", 0x10: "DONE",
-    0x11: "EXPECT",
+    0x11: "EXPECT", 0x12: "DIGEST", 0x13: "STATE_DIGEST",
     0x41: "WELCOME", 0x42: "ACCEPT", 0x43: "REHEARSED", 0x44: "ROUND_ACK",
     0x45: "LOADED", 0x46: "RUNNING", 0x47: "NACK", 0x48: "REFUSE",
     0x49: "PONG", 0x4A: "VERDICT",
@@ -311,7 +311,9 @@ class Connection:
         self.names[side].append(name)
         change = self.relay.changes.pop(name, None)
         if change:
-            whole = record(name, change(bytes(payload)), sequence)
+            # The sum of PAGES ends before the data, so that may be anything.
+            whole = head + change(bytes(payload)) if name == "PAGES" else \
+                record(name, change(bytes(payload)), sequence)
             self.changed |= whole != head + payload
             head, payload = whole[:HEADER.size], whole[HEADER.size:]
         if not self.relay.may_pass(name, self):

@@ -15,7 +15,7 @@ import termios
 from lib import GODWIT, PATIENT, Output, check, equal, test, wait_until
 
 PHASES = ("hello", "config", "rehearsal", "rounds", "stop", "save", "sync",
-          "final", "loaded", "commit")
+          "final", "verify", "loaded", "commit")
 
 
 def moved_by(vm, status=124):
@@ -122,6 +122,30 @@ def what_goes_over_the_wire_is_what_the_format_says(world):
                  "COMMIT", "DONE"):
         check(name in sent, f"no {name} was sent: {sent}")
     equal(sent.count("COMMIT"), 1, "COMMITs")
+
+
+def flip_the_last_bit(payload):
+    """Of PAGES: one of the last page's."""
+    return payload[:-1] + bytes([payload[-1] ^ 1])
+
+
+@test
+def a_page_that_is_damaged_on_its_way_is_found_and_the_guest_stays(world):
+    a, b = world.hosts()
+    listener = b.listen()
+    relay = world.relay(listener.address)
+    relay.change("PAGES", flip_the_last_bit)
+    vm = a.run("heartbeat")
+    vm.out.wait(r"\.")
+    failed = a.migrate(relay.address, "--offline", status=1)
+    check(re.search(r"not moved: the target refuses: --verify: memory 0x\w+ to "
+                    r"0x\w+ is not what the source has .*; the guest runs on "
+                    r"here", failed.err), failed.err)
+    vm.out.wait_more(20)
+    out = a.migrate(relay.address, "--offline").out
+    check(re.search(r"\(predicted [\d.]+, and [\d.]+ to verify\)", out), out)
+    moved_by(vm)
+    finish(listener, vm)
 
 
 # ---- by itself ----
@@ -557,7 +581,7 @@ def the_report_of_a_failure_says_why(world):
 def migrate_says_in_words_how_it_went(world):
     a, b = world.hosts()
     a.run("heartbeat").out.wait(r"\.")
-    out = a.migrate(b.listen().address).out
+    out = a.migrate(b.listen().address, *PATIENT).out
     check(re.search(r"bird moved in [\d.]+ ms; paused for [\d.]+ ms "
                     r"\(predicted [\d.]+\)", out), out)
     check("phases, ms: hello " in out, out)

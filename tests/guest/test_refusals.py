@@ -216,7 +216,6 @@ BAD = (
     (("migrate", "bird"), 2, "--to is missing"),
     (("migrate", "bird", "--to", "tcp:h:1", "--max-downtime", "0"), 2, "0"),
     (("migrate", "bird", "--to", "tcp:h:1", "--timeout", "1x"), 2, "1x"),
-    (("migrate", "bird", "--to", "tcp:h:1", "--verify"), 2, "--verify"),
     (("migrate", "bird", "--to", "unix:x", "--on-timeout", "cry"), 2, "cry"),
     (("migrate", "no.one", "--to", "unix:x"), 1, "no VM 'no.one'"),
     (("set", "bird", "volume", "11"), 2, "volume"),

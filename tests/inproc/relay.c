@@ -33,12 +33,18 @@ struct flow {
 	size_t header_got;
 	uint64_t payload_left;
 	uint32_t last; /* type of the last record that passed */
+
+	const struct relay_spoil *spoil;   /* NULL: nothing */
+	uint8_t runs[WIRE_RUNS_BYTES_MAX]; /* of the PAGES that is passing */
+	unsigned int nspoiled;
+	uint8_t *spoiled[64]; /* in the buffer at hand */
 };
 
 struct relay {
 	struct sockaddr_un listen_addr;
 	struct sockaddr_un door_addr;
 	struct relay_cut cut;
+	struct relay_spoil spoil;
 	relay_record_fn *on_record;
 	void *opaque;
 	int listen_fd;
@@ -73,8 +79,53 @@ static void passed(struct flow *flow)
 	}
 }
 
+/* Where in the payload of PAGES, of which @got bytes have come, a page is. */
+static uint64_t find_page(const struct flow *flow, uint64_t gpa, uint64_t got)
+{
+	struct wire_runs_header front;
+	struct wire_run run;
+	uint64_t at;
+
+	memcpy(&front, flow->runs, sizeof(front));
+	at = sizeof(front) + front.nruns * sizeof(run);
+	if (got < sizeof(front) || got < at)
+		return 0;
+	for (uint32_t i = 0; i < front.nruns; i++) {
+		uint64_t bytes;
+
+		memcpy(&run, flow->runs + sizeof(front) + i * sizeof(run),
+		       sizeof(run));
+		bytes = (uint64_t)run.npages << GUEST_PAGE_SHIFT;
+		if (gpa >= run.gpa && gpa - run.gpa < bytes)
+			return at + gpa - run.gpa;
+		at += bytes;
+	}
+	return 0;
+}
+
+/* @len bytes of payload, from @at of it on: note what is to be spoiled. */
+static void look(struct flow *flow, uint8_t *data, size_t len, uint64_t at)
+{
+	uint64_t page;
+
+	if (!flow->spoil || flow->header.type != WIRE_PAGES)
+		return;
+	if (at < sizeof(flow->runs))
+		memcpy(flow->runs + at, data,
+		       MIN(len, sizeof(flow->runs) - at));
+	page = find_page(flow, flow->spoil->gpa, at + len);
+	if (page && page >= at && page < at + len)
+		flow->spoiled[flow->nspoiled++] = data + (page - at);
+}
+
+static void spoil(struct flow *flow)
+{
+	while (flow->nspoiled)
+		*flow->spoiled[--flow->nspoiled] ^= 0x10;
+}
+
 /* How many of the @len bytes at @data may pass; counts records on the way. */
-static size_t admit(struct flow *flow, const uint8_t *data, size_t len)
+static size_t admit(struct flow *flow, uint8_t *data, size_t len)
 {
 	size_t at = 0;
 
@@ -91,6 +142,8 @@ static size_t admit(struct flow *flow, const uint8_t *data, size_t len)
 		if (flow->header_got < sizeof(flow->header))
 			break;
 		n = MIN(flow->payload_left, len - at);
+		look(flow, data + at, n,
+		     flow->header.length - flow->payload_left);
 		flow->payload_left -= n;
 		at += n;
 		if (!flow->payload_left)
@@ -122,6 +175,7 @@ static bool pump(struct flow *flow)
 	pass = admit(flow, data, (size_t)n);
 	if (flow->capture >= 0)
 		ck_assert(!write_full(flow->capture, data, pass));
+	spoil(flow);
 	for (size_t done = 0; done < pass;) {
 		ssize_t m =
 			send(flow->to, data + done, pass - done, MSG_NOSIGNAL);
@@ -202,6 +256,8 @@ static void connection(struct relay *relay, int source, int target)
 	flows[1].capture = capture ? open_capture(dir, name, "target") : -1;
 	for (int i = 0; i < 2 && first && relay->on_record; i++)
 		flows[i].told = relay;
+	if (relay->spoil.enabled)
+		flows[0].spoil = &relay->spoil;
 	if (first && cut->enabled) {
 		flows[cut->from_target].limit = cut->after;
 		flows[cut->from_target].torn = cut->torn;
@@ -262,6 +318,7 @@ static void *serve(void *opaque)
 
 struct relay *relay_start(const char *listen_path, const char *door_path,
 			  const struct relay_cut *cut,
+			  const struct relay_spoil *spoil,
 			  relay_record_fn *on_record, void *opaque)
 {
 	struct relay *relay = calloc(1, sizeof(*relay));
@@ -270,6 +327,7 @@ struct relay *relay_start(const char *listen_path, const char *door_path,
 	relay->listen_addr = address(listen_path);
 	relay->door_addr = address(door_path);
 	relay->cut = *cut;
+	relay->spoil = *spoil;
 	relay->on_record = on_record;
 	relay->opaque = opaque;
 	relay->stop_fd = eventfd(0, EFD_CLOEXEC);

@@ -3,6 +3,9 @@
  * A relay between source and target: forwards records, counts them, cuts the
  * connection where a test wants it, and captures what passed.
  *
+ * It can also spoil a page: flip a bit of it on its way, each time that it
+ * passes. What is captured is what came.
+ *
  * The relay listens on a unix socket of its own and connects to the door's for
  * each connection that comes. Once COMMIT has passed, the target gets to act on
  * it before a connection is cut. Counting and cutting concern the first
@@ -28,6 +31,11 @@ struct relay_cut {
 	bool turn_away;	    /* after it ended nobody gets through any more */
 };
 
+struct relay_spoil {
+	bool enabled;
+	uint64_t gpa; /* of the page */
+};
+
 struct relay_record {
 	bool from_target;
 	unsigned int nth; /* from 0, of its direction */
@@ -42,6 +50,7 @@ typedef bool relay_record_fn(void *opaque, const struct relay_record *record);
 
 struct relay *relay_start(const char *listen_path, const char *door_path,
 			  const struct relay_cut *cut,
+			  const struct relay_spoil *spoil,
 			  relay_record_fn *on_record, void *opaque);
 
 /* Stop, and tell how many records of the first connection passed. */

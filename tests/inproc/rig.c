@@ -21,7 +21,8 @@
 
 const struct rig_move rig_move_default = {
 	.params = { .max_downtime_ns = 2 * NS_PER_S,
-		    .abort_after_ns = 40 * NS_PER_S },
+		    .abort_after_ns = 40 * NS_PER_S,
+		    .verify = true },
 };
 
 _Thread_local const struct rig_host *rig_thread_host;
@@ -120,7 +121,7 @@ static void open_disks(struct rig_host *host, bool listens)
 		      "%s", err.text);
 }
 
-static struct vm_host vm_host_of(struct rig_host *host)
+struct vm_host rig_vm_host(struct rig_host *host)
 {
 	return (struct vm_host){
 		.kvm = &host->kvm,
@@ -181,7 +182,7 @@ void rig_give_disk(struct rig_host *host, const char *path, uint32_t queues)
 
 static void create(struct rig_host *host, const struct machine *machine)
 {
-	struct vm_host vm_host = vm_host_of(host);
+	struct vm_host vm_host = rig_vm_host(host);
 	struct error err;
 
 	rig_thread_host = host;
@@ -482,7 +483,7 @@ static void await_source(struct receiving *r)
 static int attend(struct receiving *r, struct stream *stream,
 		  const struct wire_hello *hello)
 {
-	struct target_env env = { .host = vm_host_of(r->host),
+	struct target_env env = { .host = rig_vm_host(r->host),
 				  .paused = r->move->paused,
 				  .on_config = on_config,
 				  .on_running = on_running,
@@ -706,7 +707,7 @@ void rig_move(struct rig_host *from, struct rig_host *to,
 		 getpid());
 	snprintf(path, sizeof(path), "/tmp/godwit-rig-%d.relay", getpid());
 	start_receiving(&move.receiving, door_path);
-	relay = relay_start(path, door_path, &params->cut,
+	relay = relay_start(path, door_path, &params->cut, &params->spoil,
 			    params->on_record ? on_record : NULL, &move);
 	run_source(&move, path);
 	finish_receiving(&move.receiving, door_path);

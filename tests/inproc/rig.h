@@ -91,6 +91,9 @@ void rig_remake(struct rig_host *host, const struct machine *machine);
 void rig_machine(const struct rig_host *host, const struct rig_guest *guest,
 		 struct machine *ret);
 
+/* What a VM on the host is made of. */
+struct vm_host rig_vm_host(struct rig_host *host);
+
 /*
  * Wait until the guest has said @text since the last match. What was said
  * before a move and not looked at is found at the target.
@@ -150,6 +153,7 @@ void rig_cancel_target(struct rig_moving *moving);
 struct rig_move {
 	struct source_params params; /* .to is filled in */
 	struct relay_cut cut;
+	struct relay_spoil spoil;
 	bool paused;	    /* as listen --paused */
 	const char *refuse; /* the target's answer to CONFIG; NULL: welcome */
 	/*
@@ -176,7 +180,7 @@ struct rig_result {
 
 /*
  * Patient: no test here is of how long a pause may be, and the machine may be
- * busy. At least two rounds.
+ * busy. At least two rounds. All that arrives is verified.
  */
 extern const struct rig_move rig_move_default;
 

@@ -494,7 +494,8 @@ START_TEST(migrate_takes_qemus_uris_and_our_limits)
 		      "\"x-godwit-abort-after-us\":2000000,"
 		      "\"x-godwit-bandwidth\":1000,\"x-godwit-timeout-us\":5,"
 		      "\"x-godwit-on-timeout\":\"pause\","
-		      "\"x-godwit-offline\":true}}");
+		      "\"x-godwit-offline\":true,"
+		      "\"x-godwit-verify\":true}}");
 	ck_assert_int_eq(fake->migrated.to.sa.sa_family, AF_INET6);
 	ck_assert_uint_eq(fake->migrated.to.port, 4444);
 	ck_assert_uint_eq(ntohs(fake->migrated.to.in6.sin6_port), 4444);
@@ -504,6 +505,7 @@ START_TEST(migrate_takes_qemus_uris_and_our_limits)
 	ck_assert_uint_eq(fake->migrated.timeout_ns, 5 * NS_PER_US);
 	ck_assert_int_eq(fake->migrated.on_timeout, SOURCE_TIMEOUT_PAUSE);
 	ck_assert(fake->migrated.offline);
+	ck_assert(fake->migrated.verify);
 	/* For that migration only. */
 	ck_assert_uint_eq(fake->params.max_downtime_ns, 10 * NS_PER_MS);
 	call_ok(peer, "{\"execute\":\"migrate\",\"arguments\":{\"uri\":"

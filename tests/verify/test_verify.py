@@ -53,13 +53,14 @@ def string(text):
     return struct.pack("<H", len(text)) + text.encode()
 
 
-def hello(low=1, high=1, magic=MAGIC):
-    return magic + struct.pack("<HHI", low, high, 0) + SESSION + \
+def hello(low=1, high=1, magic=MAGIC, capabilities=0):
+    return magic + struct.pack("<HHI", low, high, capabilities) + SESSION + \
         struct.pack("<II", 5000, 30000) + string("test 1")
 
 
-def welcome(session=SESSION, version=1):
-    return MAGIC + struct.pack("<HI", version, 0) + session + string("test 2")
+def welcome(session=SESSION, version=1, capabilities=0):
+    return MAGIC + struct.pack("<HI", version, capabilities) + session + \
+        string("test 2")
 
 
 def device(kind, name, vectors=0, options=""):
@@ -130,6 +131,32 @@ def a_move():
     ]
 
 
+def u32s(*values):
+    return u32(len(values)) + b"".join(u32(value) for value in values)
+
+
+A_PAGE = bytes(range(256)) * 16
+EMPTY = tool.crc32c(bytes(2 * MIB))
+FILLED = tool.crc32c(A_PAGE + bytes(2 * MIB - 4096))
+STATE = tool.crc32c(b"state")
+
+
+def a_verified_move(memory=16 * MIB):
+    """The same with digests: page 3, which was sent, is zero in the end."""
+    records = a_move()
+    records[0] = ("HELLO", hello(capabilities=1))
+    zero = [i for i, r in enumerate(records) if r[0] == "ZERO"][1]
+    records[zero:zero + 1] = [
+        ("PAGES", runs((0x2000, 1), (0x200000, 1)), A_PAGE * 2),
+        ("ZERO", runs((0x3000, 1), (0x2000, 1)))]
+    end = len(records) - 3
+    records[end:end] = [
+        ("DIGEST", u32(0) + u32s(EMPTY, FILLED)),
+        ("DIGEST", u32(2) + u32s(*[EMPTY] * (memory // MIB // 2 - 2))),
+        ("STATE_DIGEST", u32s(*[STATE] * 4))]
+    return records
+
+
 TIMES = bytes(24)
 
 
@@ -177,7 +204,7 @@ def changed(name, payload, nth=0, data=None):
 class Valid(unittest.TestCase):
     def test_crc_is_castagnolis(self):
         self.assertEqual(tool.crc32c(b"123456789"), 0xE3069283)
-        for size in range(40):
+        for size in *range(200), 4096, 5001:
             data = bytes(x * 37 & 0xFF for x in range(size))
             self.assertEqual(tool.crc32c(data), slow_crc32c(data))
 
@@ -242,6 +269,75 @@ class Valid(unittest.TestCase):
     def test_a_cut_between_records_can_be_allowed(self):
         for i in range(len(a_move())):
             verify(a_move()[:i], cut=True)
+
+
+class Verified(unittest.TestCase):
+    def refuses(self, text, nth, *instead, target=None):
+        """Records in the place of one of the three, from the back."""
+        records = a_verified_move()
+        i = len(records) - 6 + nth
+        records[i:i + 1] = instead
+        with self.assertRaises(tool.Fault) as caught:
+            verify(records, target)
+        self.assertIn(text, caught.exception.reason)
+
+    def test_a_verified_move_passes(self):
+        source, _ = verify(a_verified_move())
+        self.assertEqual(source.digests, 8)
+        target = its_target()
+        target[0] = ("WELCOME", welcome(capabilities=1))
+        verify(a_verified_move(), target)
+
+    def test_a_target_that_cannot_is_left_alone(self):
+        with self.assertRaises(tool.Fault) as caught:
+            verify(a_verified_move(), its_target())
+        self.assertIn("asked for", caught.exception.reason)
+        verify(a_verified_move()[:1] + [("ABORT", reason(2))],
+               its_target()[:1])
+
+    def test_capabilities_that_nobody_offered(self):
+        for bits, records in (1, a_move()), (2, a_verified_move()):
+            with self.assertRaises(tool.Fault) as caught:
+                verify(records, [("WELCOME", welcome(capabilities=bits))])
+            self.assertIn("capabilities", caught.exception.reason)
+
+    def test_digests_are_of_what_was_sent(self):
+        self.refuses("digest of chunk 0", 0,
+                     ("DIGEST", u32(0) + u32s(STATE, EMPTY)))
+        self.refuses("digest of chunk 1", 0,
+                     ("DIGEST", u32(0) + u32s(EMPTY, EMPTY)))
+        self.refuses("digest of chunk 7", 1,
+                     ("DIGEST", u32(2) + u32s(*[EMPTY] * 5, STATE)))
+        self.refuses("other states", 2,
+                     ("STATE_DIGEST", u32s(*[STATE] * 3, EMPTY)))
+        self.refuses("other states", 2, ("STATE_DIGEST", u32s(*[STATE] * 3)))
+
+    def test_without_page_data_nobody_knows(self):
+        records = a_verified_move()
+        records[-6] = ("DIGEST", u32(0) + u32s(STATE, EMPTY))
+        data, bare = encode(records)
+        for start, end in reversed(bare):
+            data = data[:start] + data[end:]
+        tool.verify(io.BytesIO(data), has_page_data=False)
+
+    def test_all_of_memory_once_in_order(self):
+        digests = a_verified_move()[-6:-4]
+        for wrong in ("DIGEST", u32(1) + u32s(EMPTY)), \
+                ("DIGEST", u32(0) + u32s()), \
+                ("DIGEST", u32(0) + u32s(*[EMPTY] * 9)):
+            self.refuses("are here", 0, wrong)
+        self.refuses("are here", 1, digests[0])
+        self.refuses("2 of 8 chunks", 1)
+        self.refuses("DIGEST should come", 0, ("STATE_END", u32(4)))
+        self.refuses("where STATE_END", 2, a_verified_move()[-4],
+                     a_verified_move()[-4])
+
+    def test_nobody_digests_unasked(self):
+        records = a_verified_move()
+        records[0] = ("HELLO", hello())
+        with self.assertRaises(tool.Fault) as caught:
+            verify(records)
+        self.assertIn("did not speak of it", caught.exception.reason)
 
 
 class Torn(unittest.TestCase):
@@ -404,8 +500,9 @@ class Lies(unittest.TestCase):
         for name, (_, limit) in ((n, (k, v)) for k, (n, v)
                                  in tool.SOURCE_TYPES.items()
                                  if n not in ("PAGES", "QUERY")):
-            wrong = changed(name, bytes(limit + 1)) if name != "ABORT" else \
-                a_move()[:2] + [("ABORT", bytes(limit + 1))]
+            seldom = name in ("ABORT", "DIGEST", "STATE_DIGEST")
+            wrong = a_move()[:2] + [(name, bytes(limit + 1))] if seldom else \
+                changed(name, bytes(limit + 1))
             self.refuses("at most", wrong)
 
     def test_nothing_comes_after_commit_but_done(self):

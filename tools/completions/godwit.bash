@@ -59,7 +59,8 @@ _godwit()
 			;;
 		migrate)
 			words="--to --max-downtime --abort-after --bandwidth
-				--timeout --on-timeout --offline --json --help"
+				--timeout --on-timeout --offline --verify
+				--json --help"
 			;;
 		set) words="max-downtime bandwidth --help" ;;
 		resolve) words="--resume --discard --help" ;;
