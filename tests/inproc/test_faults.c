@@ -86,7 +86,7 @@ static const struct rig_host *side(const struct shuttle *s, bool target)
 	return target ? s->there : s->here;
 }
 
-struct tally {
+struct outcomes {
 	unsigned int failed; /* calls */
 	unsigned int kept;   /* guests that stayed where they were */
 	unsigned int moved;  /* or went all the same */
@@ -95,7 +95,7 @@ struct tally {
 
 static void fail_one(struct shuttle *s, bool target,
 		     const struct fault_kind *kind, unsigned int nth,
-		     const struct holdings *before, struct tally *tally)
+		     const struct holdings *before, struct outcomes *tally)
 {
 	struct rig_move move = rig_move_default;
 	struct rig_result result;
@@ -129,7 +129,7 @@ static void fail_one(struct shuttle *s, bool target,
 
 static void fail_kind(struct shuttle *s, bool target,
 		      const struct fault_kind *kind,
-		      const struct holdings *before, struct tally *tally)
+		      const struct holdings *before, struct outcomes *tally)
 {
 	unsigned int each = faults_each();
 	unsigned int n = kind->count;
@@ -144,7 +144,7 @@ static void fail_kind(struct shuttle *s, bool target,
 static void fail_all(bool target)
 {
 	struct fault_census *census = calloc(1, sizeof(*census));
-	struct tally tally = { 0 };
+	struct outcomes tally = { 0 };
 	struct holdings before;
 	struct shuttle s;
 
