@@ -20,6 +20,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "devices/backend/disk_internal.h"
@@ -27,6 +28,8 @@
 /* PROOF bytes lie at even distances, so that the byte after one is none. */
 #define LOCK_PROOF (DISK_LOCK_BASE + 0x10000)
 #define PROOF_BITS 40
+
+#define OWNER_PATIENCE (1 * NS_PER_S)
 
 /* ---- single bytes ---- */
 
@@ -319,13 +322,31 @@ static uint64_t proof_byte(const uint8_t *session)
 }
 
 /*
- * Locking once more what is ours succeeds, unless it isn't ours any more. OWNER
- * may also become ours only here, when the disk came a moment ago.
+ * OWNER of a disk that came a moment ago has not become ours yet. Its source
+ * has it until it knows of the guest's coming; others may, for as long as it
+ * takes them to find that WRITER is not to be had.
  */
+static int await_owner(struct disk *disk)
+{
+	const struct timespec pause = { .tv_nsec = NS_PER_MS };
+	uint64_t deadline = clock_ns() + OWNER_PATIENCE;
+	int rc;
+
+	while ((rc = lock_owner(disk)) == -EAGAIN && clock_ns() < deadline)
+		nanosleep(&pause, NULL);
+	return rc;
+}
+
+/* Locking once more what is ours succeeds, unless it isn't ours any more. */
 static int still_ours(struct disk *disk, struct error *err)
 {
-	int rc = lock_owner(disk);
+	bool late = !disk->owner;
+	int rc = late ? await_owner(disk) : lock_owner(disk);
 
+	if (late && rc == -EAGAIN)
+		return disk_error(disk, err, -EBUSY,
+				  "the host that it came from has not let go "
+				  "of it yet; try again when it has");
 	if (!rc)
 		rc = lock_writer(disk);
 	if (!rc)

@@ -10,6 +10,8 @@
 #include <liburing.h>
 #endif
 #include <poll.h>
+#include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -28,6 +30,7 @@ static const uint8_t other_session[16] = { 8, 7, 6, 5, 4, 3, 2, 1 };
 
 /* What fcntl() says to whoever locks; 0: what the kernel says. */
 static int lock_errno;
+static _Atomic unsigned int refusals; /* by the kernel */
 
 int __real_fcntl(int fd, int cmd, ...);
 int __wrap_fcntl(int fd, int cmd, ...);
@@ -36,6 +39,7 @@ int __wrap_fcntl(int fd, int cmd, ...)
 {
 	va_list args;
 	void *arg;
+	int rc;
 
 	va_start(args, cmd);
 	arg = va_arg(args, void *);
@@ -44,7 +48,9 @@ int __wrap_fcntl(int fd, int cmd, ...)
 		errno = lock_errno;
 		return -1;
 	}
-	return __real_fcntl(fd, cmd, arg);
+	rc = __real_fcntl(fd, cmd, arg);
+	refusals += rc < 0 && cmd == F_OFD_SETLK && errno == EAGAIN;
+	return rc;
 }
 
 /* preadv() and pwritev() do at most so many bytes; 0: all. */
@@ -626,6 +632,39 @@ static void lose(const struct disk *disk, off_t byte)
 
 	ck_assert_int_eq(__real_fcntl(disk->fd, F_OFD_SETLK, &lock), 0);
 }
+
+static void *prove(void *opaque)
+{
+	struct move *move = opaque;
+
+	ck_ok(disk_prove(move->target, session, &move->err));
+	return NULL;
+}
+
+/* Somebody who tries in vain has OWNER for an instant: nothing is lost. */
+START_TEST(an_owner_that_is_late_waits_for_who_tries_in_vain)
+{
+	struct move move;
+	struct disk *third;
+	pthread_t thread;
+
+	move_init(&move, false);
+	disk_drop_writer(move.source);
+	ck_ok(disk_take_writer(move.target, &ck_err));
+	disk_close(move.source);
+	move.source = NULL;
+	third = open_image(move.place.image, false);
+	ck_ok(disk_take_owner(third, &ck_err));
+	refusals = 0;
+	ck_assert(!pthread_create(&thread, NULL, prove, &move));
+	while (!refusals)
+		sched_yield();
+	disk_close(third);
+	ck_assert(!pthread_join(thread, NULL));
+	ck_assert(!third_gets_in(&move));
+	move_fini(&move);
+}
+END_TEST
 
 START_TEST(a_lock_that_was_lost_is_noticed)
 {
@@ -1248,6 +1287,7 @@ UNIT_SUITE("disk", opening_says_what_is_wrong_with_a_file,
 	   a_move_that_failed_gives_everything_back, another_disk_is_refused,
 	   whoever_locks_everything_proves_nothing,
 	   a_readonly_disk_moves_and_stays_guarded,
+	   an_owner_that_is_late_waits_for_who_tries_in_vain,
 	   a_lock_that_was_lost_is_noticed, a_lock_file_tells_who_holds_it,
 	   an_image_in_a_lock_dir_is_named_by_its_path,
 	   a_lock_dir_that_does_not_do_is_refused,
