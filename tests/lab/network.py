@@ -60,10 +60,11 @@ def record_of(payload):
     if len(payload) < RECORD.size:
         return None
     kind, length, _, crc = RECORD.unpack_from(payload)
-    end = RECORD.size + length
-    if length > PAYLOAD_MAX or len(payload) < end:
+    if length > PAYLOAD_MAX:
         return None
-    summed = bytes(payload[:RECORD.size - 4] + payload[RECORD.size:end])
+    # Of half a record the sum is wrong.
+    summed = bytes(payload[:RECORD.size - 4] +
+                   payload[RECORD.size:RECORD.size + length])
     return kind if verifier().crc32c(summed) == crc else None
 
 
