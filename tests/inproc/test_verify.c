@@ -151,6 +151,8 @@ START_TEST(a_limit_that_the_user_set_holds_for_verification_too)
 	shuttle_move(&s, &move, &result);
 	ck_assert_int_eq(result.source_rc, STREAM_DEADLINE);
 	ck_assert_int_eq(result.report.phase, PHASE_VERIFY);
+	ck_assert_msg(strstr(result.source_error.text, "--abort-after"), "%s",
+		      result.source_error.text);
 	shuttle_retry(&s);
 	shuttle_end(&s);
 }
