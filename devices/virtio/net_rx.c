@@ -153,16 +153,6 @@ bool net_rx_starved(const struct net_pair *pair)
 	return w->bytes < MAX(wanted(pair), pair->held) && has_room(w);
 }
 
-void net_rx_stop(struct net_pair *pair)
-{
-	virtqueue_unpop(net_ring(pair, &pair->rx),
-			(uint16_t)pair->window.count);
-	pair->window = (struct net_window){ 0 };
-	pair->held = 0;
-}
-
-/* ---- a frame ---- */
-
 static void mark(struct net_pair *pair, uint64_t len)
 {
 	const struct net_window *w = &pair->window;
@@ -170,6 +160,19 @@ static void mark(struct net_pair *pair, uint64_t len)
 	virtqueue_mark(net_ring(pair, &pair->rx), window_iov(w),
 		       &w->gpa[w->first_segment], w->nsegments, len);
 }
+
+void net_rx_stop(struct net_pair *pair)
+{
+	/* What was held was written, though nobody will hear of it. */
+	if (pair->held)
+		mark(pair, pair->held_in_window);
+	virtqueue_unpop(net_ring(pair, &pair->rx),
+			(uint16_t)pair->window.count);
+	pair->window = (struct net_window){ 0 };
+	pair->held = 0;
+}
+
+/* ---- a frame ---- */
 
 /* Give back as many chains as a frame of @len bytes covers. */
 static void give_back(struct net_pair *pair, uint64_t len, unsigned int n)

@@ -567,6 +567,7 @@ START_TEST(net_holds_a_frame_until_there_are_buffers_for_it)
 	say(card, f);
 	wait_taken(card);
 	RIG_OP(card->rig->base, pause);
+	ck_assert(is_dirty(card, BUFFERS + 5 * STEP));
 	RIG_OP(card->rig->base, resume);
 	f->len = 301;
 	say(card, f);
