@@ -138,6 +138,118 @@ def a_guest_that_came_paused_is_announced_when_it_is_resumed(world):
     listener.wait()
 
 
+# ---- a guest that answers ----
+
+PEER = bytes.fromhex("52540000aabb")
+GUEST = bytes.fromhex(MAC.replace(":", ""))
+TYPE = b"\x88\xb5"
+CLAIM = bytes.fromhex("0806000108000604")
+
+
+def ping(net, number, size=60):
+    """A frame to the guest."""
+    frame = GUEST + PEER + TYPE + struct.pack("<Q", number)
+    net.send(bytes(HEADER) + frame.ljust(size, b"."))
+
+
+def heard(net):
+    """The next frame; EOFError: nobody is there any more."""
+    message = net.recv(65536)
+    if not message:
+        raise EOFError
+    return message[HEADER:]
+
+
+def pong(net):
+    """The number in the next answer; what is said otherwise is passed over."""
+    while True:
+        frame = heard(net)
+        if frame[12:14] == TYPE:
+            equal(frame[:12], PEER + GUEST, "whom the answer is from and to")
+            return struct.unpack_from("<Q", frame, 14)[0]
+
+
+def claimed(net):
+    """Whether the next that is said of an address is that 10.0.0.7 is the
+    guest's."""
+    while True:
+        frame = heard(net)
+        if frame[12:20] == CLAIM:
+            return (frame[6:12] == GUEST and frame[22:28] == GUEST and
+                    frame[28:32] == bytes([10, 0, 0, 7]))
+
+
+def run_net(host, end, *cmdline):
+    """The guest that answers, as soon as it does."""
+    number = end.fileno()
+    vm = host.run("net", *cmdline, options=("--net", f"fd={number},mac={MAC}"),
+                  pass_fds=(number,))
+    vm.out.wait("ready")
+    end.close()
+    return vm
+
+
+@test
+def a_guest_answers_frames_of_all_sizes(world):
+    for merge in ("yes", "no"):
+        end, net = wire()
+        vm = run_net(world.host(merge), end, f"merge={merge}")
+        check(claimed(net), "the guest claims its address")
+        for number in range(1, 300):
+            ping(net, number, 22 + number * 4)
+            equal(pong(net), number, "the answer")
+        # More than fit into its rings at once.
+        for number in range(300, 900):
+            ping(net, number)
+            if number >= 400:
+                equal(pong(net), number - 100, "the answer")
+        for number in range(800, 900):
+            equal(pong(net), number, "the answer")
+        vm.send(b"q")
+        vm.out.wait("net: frames=899 others=0")
+        vm.expect_exit(0)
+
+
+@test
+def a_guest_that_answers_moves_and_hears_nothing_twice(world):
+    a, b = world.hosts()
+    end, net = wire()
+    vm = run_net(a, end)
+    check(claimed(net), "the guest claims its address")
+    number = answered = 0
+    for here, there in ((a, b), (b, a), (a, b)):
+        after, net_after = wire()
+        listener = listen(there, after)
+        mover = here.start_migrate(listener.address)
+        # All is answered in order, once, as far as it is.
+        try:
+            while mover.running():
+                number += 1
+                ping(net, number)
+                said = pong(net)
+                check(answered < said <= number, f"{said} after {answered}")
+                answered = said
+        except (BrokenPipeError, ConnectionResetError, EOFError):
+            pass
+        mover.expect_exit(0)
+        moved_by(vm)
+        # The claim is known, so that it is repeated for the guest; and the
+        # guest is asked to repeat it.
+        check(claimed(net_after), "what the network heard")
+        vm, net = listener, net_after
+        vm.out.wait("announced")
+        number += 1
+        ping(net, number)
+        # What it heard over there it may answer from here.
+        while answered != number:
+            said = pong(net)
+            check(answered < said <= number, f"{said} after {answered}")
+            answered = said
+    vm.send(b"q")
+    vm.out.wait(r"net: frames=\d+")
+    vm.expect_exit(0)
+
+
 # ---- taps ----
 
 CLONE_NEWNET = 0x40000000
