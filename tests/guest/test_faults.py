@@ -384,7 +384,7 @@ def a_target_that_says_nothing_is_given_up_at_the_timeout(world):
     command.expect_exit(1)
     check("timeout: the peer does not answer" in command.err.text(),
           command.err.text())
-    move = Move(world, "ROUND_ACK", "--timeout", "1s", name="other")
+    move = Move(world, "ROUND_ACK", "--timeout", "5s", name="other")
     move.command.expect_exit(1)
     check("timeout: the peer does not answer" in move.command.err.text(),
           move.command.err.text())
