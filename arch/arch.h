@@ -145,6 +145,35 @@ int __must_check arch_vm_load_finish(const struct kvm *kvm, int vm_fd,
  */
 void arch_vcpu_resumed(int vcpu_fd);
 
+/* ---- who writes ---- */
+
+#define ARCH_FAULT_KINDS 2
+
+/* A vCPU's counters of page faults. */
+struct arch_faults {
+	int fd; /* -1: not open */
+	uint64_t at[ARCH_FAULT_KINDS];
+};
+
+/**
+ * arch_faults_open() - find the counters of a vCPU that is not in KVM_RUN.
+ *
+ * Return: 0, also when this host has none (Linux before 5.14), in which case
+ * they are not open; or -errno. The caller closes @ret->fd.
+ */
+int __must_check arch_faults_open(const struct kvm *kvm, int vcpu_fd,
+				  struct arch_faults *ret, struct error *err);
+
+/**
+ * arch_faults_read() - page faults that KVM has resolved for the vCPU so far;
+ * it may run. Where dirty logging protects pages against writing, that
+ * grows with each page that the vCPU is the first to write.
+ *
+ * Return: 0 or -errno; -ENOTSUP when @faults is not open.
+ */
+int __must_check arch_faults_read(const struct arch_faults *faults,
+				  uint64_t *ret);
+
 /* ---- boot ---- */
 
 /*

@@ -21,6 +21,7 @@
  *   fill=no|yes        write all other free memory
  *   zero=PERCENT       of the filled pages, this share is zeros
  *   cpus=N             share the set among N CPUs (default 1)
+ *   spin=N             start so many more, which write nothing (default 0)
  *   progress=SECONDS   between progress lines, default 1; 0: none
  *   seconds=N passes=N end by itself; 0 (default): only on 'q'
  *   beat_us=N          a heart (heart.h) on the first CPU, between pages;
@@ -334,6 +335,7 @@ static uint64_t options(void)
 {
 	uint64_t mib = option_number("mib", 16, UINT64_MAX >> 21);
 	uint64_t rate = option_number("rate", 0, 1000000);
+	unsigned int spin;
 	bool high;
 
 	dirty.pages = option_number("pages", mib << 8, UINT64_MAX >> 13);
@@ -342,6 +344,7 @@ static uint64_t options(void)
 	dirty.fill = option_choice("fill", no_yes);
 	dirty.zero = option_number("zero", 0, 100);
 	dirty.cpus = (unsigned int)option_number("cpus", 1, WORKERS_MAX);
+	spin = (unsigned int)option_number("spin", 0, WORKERS_MAX);
 	dirty.progress = option_number("progress", 1, 3600);
 	dirty.seconds = option_number("seconds", 0, 1000000);
 	dirty.passes = option_number("passes", 0, UINT64_MAX);
@@ -350,10 +353,10 @@ static uint64_t options(void)
 		dirty.passes = UINT64_MAX;
 	high = option_choice("where", places);
 	option_end();
-	if (!dirty.cpus || dirty.cpus > cpu_count() || !dirty.pages)
+	if (!dirty.cpus || dirty.cpus + spin > cpu_count() || !dirty.pages)
 		guest_fail(VERDICT_USAGE, "cpus=%u pages=%lu: not possible\n",
 			   dirty.cpus, dirty.pages);
-	for (unsigned int i = 1; i < dirty.cpus; i++)
+	for (unsigned int i = 1; i < dirty.cpus + spin; i++)
 		cpu_start(i, no_work, NULL);
 	divide(high);
 	return rate;

@@ -273,6 +273,34 @@ static void begin_round(struct precopy *p)
 	p->burst_from = p->s->stream->bytes_sent;
 }
 
+/* What each vCPU has had to do with what is dirty now. */
+static void note_faults(struct source *s)
+{
+	uint64_t faults[ARCH_CPUS_MAX];
+	bool known = true;
+
+	_Static_assert(ARCH_CPUS_MAX == BLAME_VCPUS_MAX, "blame each");
+	_Static_assert(ARCH_CPUS_MAX == REPORT_VCPUS_MAX, "report each");
+	for (uint32_t i = 0; known && i < vm_vcpu_count(s->vm); i++)
+		known = !vcpu_faults(vm_vcpu(s->vm, i), &faults[i]);
+	blame_note(&s->blame, known ? faults : NULL, dirty_pending(s->dirty));
+}
+
+/* Slow down those who dirty, and no others; they may be others than before. */
+static void throttle(struct source *s, unsigned int percent)
+{
+	uint8_t *most = s->report.throttled;
+
+	blame_choose(&s->blame, percent);
+	vm_throttle(s->vm, percent, s->blame.slow);
+	pthread_mutex_lock(&s->lock);
+	for (uint32_t i = 0; i < vm_vcpu_count(s->vm); i++) {
+		if (s->blame.slow[i])
+			most[i] = (uint8_t)MAX(most[i], percent);
+	}
+	pthread_mutex_unlock(&s->lock);
+}
+
 /* One round: send, wait, gather. */
 static int run_round(struct precopy *p, uint32_t number, struct error *err)
 {
@@ -293,6 +321,7 @@ static int run_round(struct precopy *p, uint32_t number, struct error *err)
 		return rc;
 	pacing_note_cost(&s->pacing, PACING_SYNC, clock_ns() - sync_ns);
 	note_round(p, &counts, sync_ns);
+	note_faults(s);
 	return 0;
 }
 
@@ -323,6 +352,7 @@ int precopy_run(struct source *s, struct error *err)
 	struct pacing_decision decision;
 	int rc = 0;
 
+	blame_init(&s->blame, vm_vcpu_count(s->vm));
 	for (uint32_t number = 0; !rc; number++) {
 		rc = run_round(&p, number, err);
 		if (rc)
@@ -335,9 +365,8 @@ int precopy_run(struct source *s, struct error *err)
 			rc = sleep_until(s, clock_ns() + IDLE_NS, err);
 		switch (decision.action) {
 		case PACING_GO_ON:
-			break;
 		case PACING_THROTTLE:
-			vm_throttle(s->vm, decision.throttle);
+			throttle(s, decision.throttle);
 			break;
 		case PACING_SWITCH:
 			return rc;

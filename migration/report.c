@@ -75,11 +75,25 @@ static json_t *phases_json(const struct report *report)
 	return phases;
 }
 
+static json_t *throttled_json(const struct report *report)
+{
+	json_t *list = json_array();
+
+	for (int i = 0; i < REPORT_VCPUS_MAX; i++) {
+		if (report->throttled[i])
+			json_array_append_new(list,
+					      json_pack("{s:i,s:i}", "vcpu", i,
+							"percent",
+							report->throttled[i]));
+	}
+	return list;
+}
+
 json_t *report_json(const struct report *report)
 {
 	json_t *json =
-		json_pack("{s:s,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o}", "status",
-			  status_names[report->status], "total_ms",
+		json_pack("{s:s,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o}",
+			  "status", status_names[report->status], "total_ms",
 			  json_ms(report->total_ns), "downtime_ms",
 			  json_ms(report->downtime_ns), "predicted_downtime_ms",
 			  json_ms(report->predicted_ns), "phases",
@@ -87,7 +101,8 @@ json_t *report_json(const struct report *report)
 			  "pages", json_count(report->pages), "zero_pages",
 			  json_count(report->zero_pages), "bytes",
 			  json_count(report->bytes), "bandwidth_bytes_per_s",
-			  json_count(report->bandwidth));
+			  json_count(report->bandwidth), "throttled_vcpus",
+			  throttled_json(report));
 
 	if (json && report->error[0])
 		json_object_set_new(json, "error", json_string(report->error));
@@ -120,6 +135,29 @@ static void print_phases(const struct report *report, FILE *to)
 	fprintf(to, " ms\n");
 }
 
+/* Those that were slowed, as runs of neighbours slowed by the same. */
+static void print_throttled(const struct report *report, FILE *to)
+{
+	const uint8_t *by = report->throttled;
+	bool said = false;
+
+	for (int i = 0, end; i < REPORT_VCPUS_MAX; i = end) {
+		for (end = i + 1; end < REPORT_VCPUS_MAX && by[end] == by[i];)
+			end++;
+		if (!by[i])
+			continue;
+		fprintf(to, "%s", said ? ", " : "  slowed down         ");
+		if (end - i > 1)
+			fprintf(to, "vCPUs %d to %d", i, end - 1);
+		else
+			fprintf(to, "vCPU %d", i);
+		fprintf(to, " by up to %u %%", by[i]);
+		said = true;
+	}
+	if (said)
+		fprintf(to, "\n");
+}
+
 void report_print(const struct report *report, FILE *to)
 {
 	if (report->status != STATUS_COMPLETED) {
@@ -147,5 +185,6 @@ void report_print(const struct report *report, FILE *to)
 		(unsigned long long)report->pages,
 		(unsigned long long)report->zero_pages, mib(report->bytes),
 		report->nrounds, mib(report->bandwidth));
+	print_throttled(report, to);
 	print_phases(report, to);
 }

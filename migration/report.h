@@ -50,6 +50,7 @@ enum report_outlook {
 };
 
 #define REPORT_ROUNDS_MAX 256
+#define REPORT_VCPUS_MAX  254
 
 struct report_round {
 	uint64_t pages;
@@ -73,7 +74,9 @@ struct report {
 	uint64_t bandwidth_cap;	  /* bytes a second before the pause; 0: none */
 	enum report_outlook outlook;
 	unsigned int throttle; /* per cent of their time that vCPUs are held */
-	uint64_t memory_size;  /* bytes */
+	uint8_t throttled[REPORT_VCPUS_MAX]; /* which, and by how much at most
+					      */
+	uint64_t memory_size;		     /* bytes */
 	uint64_t remaining_pages;
 	uint64_t pages;
 	uint64_t zero_pages;

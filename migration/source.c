@@ -540,7 +540,7 @@ static int keep(struct source *s, int rc, struct error *err)
 {
 	struct error ignored;
 
-	vm_throttle(s->vm, 0);
+	vm_throttle(s->vm, 0, NULL);
 	vm_release(s->vm, VM_HOLD_MIGRATION);
 	(void)!vm_handover(s->vm, DEVICE_RECLAIM, s->session, &ignored);
 	if (rc == STREAM_ENDED && s->stream)

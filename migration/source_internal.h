@@ -7,6 +7,7 @@
 
 #include <stdatomic.h>
 
+#include "migration/blame.h"
 #include "migration/digest.h"
 #include "migration/dirty.h"
 #include "migration/handoff.h"
@@ -30,6 +31,7 @@ struct source {
 	struct digest *digest; /* NULL: nothing is to be verified */
 	struct vm_state *vm_state;
 	struct pacing pacing;
+	struct blame blame; /* whom to slow down */
 	uint64_t state_deadline_ns;
 	uint64_t phase_start_ns;
 	uint64_t deadline_ns; /* before the pause; STREAM_NO_DEADLINE */

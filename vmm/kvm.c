@@ -71,6 +71,7 @@ static void probe(struct kvm *kvm)
 	kvm->max_memslots = (unsigned int)slots;
 	kvm->has_xsave2 = kvm_extension(kvm->fd, KVM_CAP_XSAVE2) > 0;
 	kvm->has_xcrs = kvm_extension(kvm->fd, KVM_CAP_XCRS) > 0;
+	kvm->has_stats = kvm_extension(kvm->fd, KVM_CAP_BINARY_STATS_FD) > 0;
 	kvm->has_adjust_clock_realtime = clock & KVM_CLOCK_REALTIME;
 }
 

@@ -24,6 +24,7 @@ struct kvm {
 	unsigned int max_memslots;
 	bool has_xsave2;
 	bool has_xcrs;			/* the processor has XSAVE */
+	bool has_stats;			/* counters of what vCPUs do */
 	bool has_adjust_clock_realtime; /* KVM_CLOCK_REALTIME in GET/SET */
 };
 

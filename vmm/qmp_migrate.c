@@ -441,6 +441,8 @@ json_t *qmp_migration_data(const struct report *report)
 	put_outlook(json, report);
 	json_object_set(json, "phases", json_object_get(own, "phases"));
 	json_object_set(json, "rounds", json_object_get(own, "rounds"));
+	json_object_set(json, "throttled-vcpus",
+			json_object_get(own, "throttled_vcpus"));
 	if (report->error[0])
 		json_object_set_new(json, "error-desc",
 				    json_string(report->error));

@@ -33,6 +33,7 @@ struct vcpu {
 	struct kvm_run *run;
 	pthread_t thread;
 	bool started;
+	struct arch_faults faults;
 	bool exited; /* the thread's own: an access may be half done */
 
 	pthread_mutex_t lock;
@@ -332,6 +333,11 @@ void vcpu_kick(struct vcpu *vcpu)
 	rouse_and_unlock(vcpu);
 }
 
+int vcpu_faults(const struct vcpu *vcpu, uint64_t *ret)
+{
+	return arch_faults_read(&vcpu->faults, ret);
+}
+
 void vcpu_unpark(struct vcpu *vcpu)
 {
 	pthread_mutex_lock(&vcpu->lock);
@@ -382,6 +388,10 @@ static int open_vcpu(struct vcpu *vcpu, struct error *err)
 		return error_set(err, -errno, "mmap of kvm_run: %s",
 				 strerror(errno));
 	}
+	/* Now, for KVM answers no such question while a vCPU runs. */
+	rc = arch_faults_open(env->kvm, vcpu->fd, &vcpu->faults, err);
+	if (rc)
+		return rc;
 	return arch_vcpu_init(env->kvm, vcpu->fd, vcpu->index, env->model, err);
 }
 
@@ -398,6 +408,7 @@ int vcpu_create(const struct vcpu_env *env, uint32_t index, struct vcpu **ret,
 	vcpu->env = *env;
 	vcpu->index = index;
 	vcpu->fd = -1;
+	vcpu->faults.fd = -1;
 	vcpu->park_wanted = true;
 	pthread_mutex_init(&vcpu->lock, NULL);
 	pthread_condattr_init(&monotonic);
@@ -439,6 +450,7 @@ void vcpu_free(struct vcpu *vcpu)
 	}
 	if (vcpu->run)
 		munmap(vcpu->run, vcpu->env.kvm->run_size);
+	close_fd(&vcpu->faults.fd);
 	close_fd(&vcpu->fd);
 	pthread_cond_destroy(&vcpu->wake);
 	pthread_mutex_destroy(&vcpu->lock);

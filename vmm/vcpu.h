@@ -87,6 +87,14 @@ void vcpu_unpark(struct vcpu *vcpu);
 void vcpu_nap(struct vcpu *vcpu, uint64_t ns);
 
 /**
+ * vcpu_faults() - page faults that KVM has resolved for it so far
+ * (arch_faults_read()). Any thread; the vCPU may run.
+ *
+ * Return: 0, or -errno when the host does not tell.
+ */
+int __must_check vcpu_faults(const struct vcpu *vcpu, uint64_t *ret);
+
+/**
  * vcpu_errand_start() - have the parked vCPU's thread call @fn; returns at
  * once. One errand at a time.
  */

@@ -382,11 +382,13 @@ static void on_wake(void *opaque, uint32_t events)
 /* A vCPU runs for this long between two naps. */
 #define THROTTLE_RUN_NS (2 * NS_PER_MS)
 
-static void end_naps(struct vm *vm)
+/* @ns: 0 ends a nap. */
+static void nap(struct vm *vm, uint32_t index, uint64_t ns)
 {
-	loop_timer_arm(vm->throttle_timer, 0);
-	for (uint32_t i = 0; i < vm_vcpu_count(vm); i++)
-		vcpu_nap(vm_vcpu(vm, i), 0);
+	vcpu_nap(vm_vcpu(vm, index), ns);
+	/* Let go meanwhile: nobody shall sleep for nothing. */
+	if (ns && !vm->throttled[index])
+		vcpu_nap(vm_vcpu(vm, index), 0);
 }
 
 static void throttle_tick(void *opaque)
@@ -398,23 +400,37 @@ static void throttle_tick(void *opaque)
 	if (!percent)
 		return;
 	nap_ns = THROTTLE_RUN_NS * percent / (100 - percent);
-	for (uint32_t i = 0; i < vm_vcpu_count(vm); i++)
-		vcpu_nap(vm_vcpu(vm, i), nap_ns);
+	for (uint32_t i = 0; i < vm_vcpu_count(vm); i++) {
+		if (vm->throttled[i])
+			nap(vm, i, nap_ns);
+	}
 	loop_timer_arm(vm->throttle_timer,
 		       clock_ns() + nap_ns + THROTTLE_RUN_NS);
-	/* Switched off meanwhile: nobody shall sleep for it. */
+	/* Switched off meanwhile. */
 	if (!vm->throttle)
-		end_naps(vm);
+		loop_timer_arm(vm->throttle_timer, 0);
 }
 
-void vm_throttle(struct vm *vm, unsigned int percent)
+void vm_throttle(struct vm *vm, unsigned int percent, const bool *which)
 {
-	vm->throttle = MIN(percent, 99U);
-	if (percent) {
-		loop_timer_arm(vm->throttle_timer, clock_ns());
-		return;
+	unsigned int before;
+
+	percent = MIN(percent, 99U);
+	for (uint32_t i = 0; i < vm_vcpu_count(vm); i++) {
+		bool slow = percent && (!which || which[i]);
+
+		if (atomic_exchange(&vm->throttled[i], slow) && !slow)
+			nap(vm, i, 0);
 	}
-	end_naps(vm);
+	before = atomic_exchange(&vm->throttle, percent);
+	/* The timer goes on as it does: begun anew, it would nap anew. */
+	if (!percent != !before)
+		loop_timer_arm(vm->throttle_timer, percent ? clock_ns() : 0);
+}
+
+bool vm_throttled(const struct vm *vm, uint32_t index)
+{
+	return vm->throttled[index];
 }
 
 /* ---- making and unmaking ---- */

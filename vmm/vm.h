@@ -172,10 +172,16 @@ int __must_check vm_handover(struct vm *vm, enum device_handover step,
 			     const uint8_t *session, struct error *err);
 
 /**
- * vm_throttle() - keep the vCPUs out of the guest for @percent (0 to 99) of
- * the time, in slices of milliseconds; 0 lets them run freely again.
+ * vm_throttle() - keep vCPUs out of the guest for @percent (0 to 99) of the
+ * time, in slices of milliseconds; 0 lets all run freely again.
+ * @which: one a vCPU; the others run freely. NULL: all.
  */
-void vm_throttle(struct vm *vm, unsigned int percent);
+void vm_throttle(struct vm *vm, unsigned int percent, const bool *which);
+
+/**
+ * vm_throttled() - is vCPU @index being kept back?
+ */
+bool vm_throttled(const struct vm *vm, uint32_t index);
 
 /**
  * vm_holds() - the holds now, a mask of enum vm_hold; 0 means it runs.

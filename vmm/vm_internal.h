@@ -63,7 +63,8 @@ struct vm {
 	struct loop_fd *wake;
 
 	struct loop_timer *throttle_timer;
-	_Atomic unsigned int throttle; /* per cent */
+	_Atomic unsigned int throttle;	       /* per cent */
+	_Atomic bool throttled[ARCH_CPUS_MAX]; /* whom it concerns */
 };
 
 /**

@@ -529,7 +529,7 @@ def check_report(text, status):
     equal(report["status"], status, "status")
     fields = {"status", "total_ms", "downtime_ms", "predicted_downtime_ms",
               "phases", "rounds", "pages", "zero_pages", "bytes",
-              "bandwidth_bytes_per_s"}
+              "bandwidth_bytes_per_s", "throttled_vcpus"}
     missing = fields - set(report)
     check(not missing, f"missing: {missing}")
     equal(set(report) - fields, set() if status == "completed" else {"error"},
@@ -559,6 +559,7 @@ def the_report_has_every_field_and_adds_up(world):
         check(report[kind] >= rounds, f"{kind} of the rounds don't add up")
     check(report["bytes"] > 8 << 20, "bytes")
     check(report["bandwidth_bytes_per_s"] > 0, "bandwidth")
+    equal(report["throttled_vcpus"], [], "vCPUs that were slowed down")
     in_pause = sum(report["phases"][name] for name in PHASES[4:])
     check(abs(in_pause - report["downtime_ms"]) <=
           0.1 * report["downtime_ms"] + 1, f"phases of the pause: {report}")

@@ -111,6 +111,107 @@ START_TEST(a_guest_that_dirties_as_fast_as_it_can_moves)
 }
 END_TEST
 
+/* ---- slowing down ---- */
+
+/*
+ * A guest whose first vCPU dirties more than the capped link takes, while the
+ * second counts for itself.
+ */
+static const struct rig_guest uneven = { .elf = "dirty",
+					 .cmdline = "mib=48 touch=word "
+						    "progress=0 spin=1",
+					 .cpus = 2,
+					 .memory = 96 * MIB };
+
+static bool is_throttled(struct rig_moving *moving)
+{
+	struct report report;
+
+	source_report(moving->source, &report);
+	return report.throttled[0] || report.throttled[1];
+}
+
+/* Once somebody is slowed down, any pause will do. */
+static bool content_when_throttled(struct rig_moving *moving,
+				   const struct relay_record *record,
+				   void *opaque)
+{
+	(void)opaque;
+	if (record->type == WIRE_ROUND && is_throttled(moving))
+		source_set_max_downtime(moving->source, 2 * NS_PER_S);
+	return false;
+}
+
+static bool cancel_when_throttled(struct rig_moving *moving,
+				  const struct relay_record *record,
+				  void *opaque)
+{
+	unsigned int *slowed = opaque;
+
+	if (record->type != WIRE_ROUND || !is_throttled(moving))
+		return false;
+	for (uint32_t i = 0; i < 2; i++)
+		*slowed |= (unsigned int)vm_throttled(moving->from->vm, i) << i;
+	ck_assert(!source_cancel(moving->source));
+	return false;
+}
+
+static struct rig_move uneven_move(void)
+{
+	struct rig_move move = rig_move_default;
+
+	move.params.max_downtime_ns = 4 * NS_PER_MS;
+	move.params.bandwidth = 192 * 1000 * 1000;
+	return move;
+}
+
+START_TEST(only_the_vcpu_that_dirties_is_slowed_down)
+{
+	struct rig_host *a = rig_host_new();
+	struct rig_host *b = rig_host_new();
+	struct rig_move move = uneven_move();
+	struct rig_result result;
+
+	rig_boot(a, &uneven);
+	rig_expect(a, "ready\n");
+	move.on_record = content_when_throttled;
+	rig_move(a, b, &move, &result);
+	ck_assert_msg(!result.source_rc, "%s", result.source_error.text);
+	ck_assert_uint_gt(result.report.throttled[0], 0);
+	ck_assert_uint_eq(result.report.throttled[1], 0);
+	for (uint32_t i = 0; i < 2; i++)
+		ck_assert(!vm_throttled(b->vm, i));
+	rig_type(b, "q");
+	rig_expect_exit(b, 0);
+	rig_host_free(a);
+	rig_host_free(b);
+}
+END_TEST
+
+START_TEST(a_vcpu_that_was_slowed_down_is_let_go_when_the_move_is_cancelled)
+{
+	struct rig_host *a = rig_host_new();
+	struct rig_host *b = rig_host_new();
+	struct rig_move move = uneven_move();
+	struct rig_result result;
+	unsigned int slowed = 0;
+
+	rig_boot(a, &uneven);
+	rig_expect(a, "ready\n");
+	move.on_record = cancel_when_throttled;
+	move.opaque = &slowed;
+	rig_move(a, b, &move, &result);
+	ck_assert_int_ne(result.source_rc, 0);
+	ck_assert_uint_eq(slowed, 1);
+	for (uint32_t i = 0; i < 2; i++)
+		ck_assert(!vm_throttled(a->vm, i));
+	rig_type(a, "q");
+	rig_expect_exit(a, 0);
+	rig_host_free(a);
+	rig_host_free(b);
+}
+END_TEST
+
 /* ---- devices ---- */
 
 START_TEST(no_interrupt_of_a_device_is_lost_or_doubled)
@@ -381,6 +482,8 @@ UNIT_SUITE("guests", two_vcpus_that_count_together_lose_nothing,
 	   thirty_two_vcpus_that_dirty_lose_nothing,
 	   a_periodic_timer_loses_no_ticks, a_deadline_timer_loses_no_ticks,
 	   a_guest_that_dirties_as_fast_as_it_can_moves,
+	   only_the_vcpu_that_dirties_is_slowed_down,
+	   a_vcpu_that_was_slowed_down_is_let_go_when_the_move_is_cancelled,
 	   no_interrupt_of_a_device_is_lost_or_doubled,
 	   nor_one_that_goes_from_vcpu_to_vcpu,
 	   what_was_written_to_a_disk_is_there_after_every_move,

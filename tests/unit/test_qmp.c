@@ -598,7 +598,7 @@ END_TEST
 
 START_TEST(query_migrate_has_qemus_shape)
 {
-	json_t *ret, *ram;
+	json_t *ret, *ram, *slowed;
 
 	ONE_PEER(fake, peer);
 	ret = call(peer, "{\"execute\":\"query-migrate\"}");
@@ -620,6 +620,7 @@ START_TEST(query_migrate_has_qemus_shape)
 		.max_downtime_ns = 1500000,
 		.bandwidth_cap = 77,
 		.throttle = 20,
+		.throttled = { [3] = 60 },
 		.outlook = OUTLOOK_DIVERGES,
 		.nrounds = 2,
 	};
@@ -634,6 +635,11 @@ START_TEST(query_migrate_has_qemus_shape)
 	ck_assert_int_eq(int_at(ret, "max-bandwidth"), 77);
 	ck_assert_int_eq(int_at(ret, "bandwidth"), 1000000);
 	ck_assert_int_eq(int_at(ret, "cpu-throttle-percentage"), 20);
+	slowed = json_object_get(ret, "throttled-vcpus");
+	ck_assert_uint_eq(json_array_size(slowed), 1);
+	slowed = json_array_get(slowed, 0);
+	ck_assert_int_eq(int_at(slowed, "vcpu"), 3);
+	ck_assert_int_eq(int_at(slowed, "percent"), 60);
 	ck_assert(json_is_false(json_object_get(ret, "converges")));
 	ram = json_object_get(ret, "ram");
 	ck_assert_int_eq(int_at(ram, "precopy-bytes"), 4000);
