@@ -1298,6 +1298,137 @@ START_TEST(net_state_travels_whole)
 }
 END_TEST
 
+/* A driver's life, a step at a time. */
+static void drive_step(struct card *card, unsigned int step)
+{
+	switch (step) {
+	case 0:
+		config_write(card->rig, PCI_COMMAND,
+			     PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER, 2);
+		break;
+	case 1:
+		common_write(card->rig, COMMON_STATUS,
+			     VIRTIO_ACKNOWLEDGE | VIRTIO_DRIVER, 1);
+		break;
+	case 2:
+		common_write(card->rig, COMMON_DRIVER_FEATURE_SELECT, 1, 4);
+		common_write(card->rig, COMMON_DRIVER_FEATURE, MERGEABLE >> 32,
+			     4);
+		break;
+	case 3:
+		common_write(card->rig, COMMON_DRIVER_FEATURE_SELECT, 0, 4);
+		common_write(card->rig, COMMON_DRIVER_FEATURE,
+			     (uint32_t)MERGEABLE, 4);
+		break;
+	case 4:
+		common_write(card->rig, COMMON_STATUS,
+			     VIRTIO_ACKNOWLEDGE | VIRTIO_DRIVER |
+				     VIRTIO_FEATURES_OK,
+			     1);
+		break;
+	case 5:
+	case 6:
+	case 7:
+		set_up_queue(card->rig, step - 5, 64, &card->rings[step - 5]);
+		break;
+	case 8:
+		driver_ok(card->rig);
+		break;
+	case 9:
+		offer_all(card, 64, 2048);
+		break;
+	default:
+		ck_assert(!set_mode(card, 0, 0));
+		break;
+	}
+}
+
+#define DRIVE_STEPS 11
+
+/* The next frame that is not the host's own announcement. */
+static void hear_guest(struct card *card, struct frame *f)
+{
+	do
+		hear(card, f);
+	while (f->bytes[12] == 0x80 && f->bytes[13] == 0x35);
+}
+
+START_TEST(net_moves_at_every_step_of_its_driver)
+{
+	struct frame *f = frame_new(guest_mac, peer_mac, 0x0800, 300);
+	struct frame *got = calloc(1, sizeof(*got));
+
+	for (unsigned int when = 0; when <= DRIVE_STEPS; when++) {
+		struct card *card = card_make();
+
+		RIG_OP(card->rig->base, resume);
+		for (unsigned int i = 0; i < when; i++)
+			drive_step(card, i);
+		card = move(card);
+		RIG_OP(card->rig->base, resume);
+		for (unsigned int i = when; i < DRIVE_STEPS; i++)
+			drive_step(card, i);
+		say(card, f);
+		ck_assert_uint_eq(wait_used(card, RX), 312);
+		send_frame(card, f, 12);
+		hear_guest(card, got);
+		ck_assert_uint_eq(got->len, 300);
+		/* And a machine that is reset after all that. */
+		RIG_OP(card->rig->base, pause);
+		RIG_OP(card->rig->base, reset);
+		card = move(card);
+		RIG_OP(card->rig->base, resume);
+		card->nsent = 0;
+		for (unsigned int i = 0; i < DRIVE_STEPS; i++)
+			drive_step(card, i);
+		send_frame(card, f, 12);
+		hear_guest(card, got);
+		ck_assert_uint_eq(got->len, 300);
+		card_free(card);
+	}
+	free(got);
+	free(f);
+}
+END_TEST
+
+START_TEST(net_moves_with_its_ring_full_of_frames_that_nobody_takes)
+{
+	struct card *card = card_new(FEATURES);
+	struct frame *f = frame_new(peer_mac, guest_mac, 0x0800, 60000);
+	struct frame *got = calloc(1, sizeof(*got));
+	struct vring *ring = &card->rings[TX];
+	unsigned int sent, left = 0;
+
+	/* Until the wire is full and the ring, too. */
+	for (sent = 0; left < 16; sent++) {
+		offer_tx(card, f, 12);
+		for (int i = 0; i < 100; i++)
+			sched_yield();
+		left = (uint16_t)(ring->avail_idx - vring_used_idx(ring));
+	}
+	card = move(card);
+	ring = &card->rings[TX];
+	left = (uint16_t)(ring->avail_idx - vring_used_idx(ring));
+	RIG_OP(card->rig->base, resume);
+	/* The network there hears the rest of it, each once. */
+	for (unsigned int i = 0; i < left; i++) {
+		hear_guest(card, got);
+		ck_assert_uint_eq(got->len, 60000);
+	}
+	while (vring_used_idx(ring) != ring->avail_idx)
+		sched_yield();
+	while (net_in(card)->announces_left)
+		sched_yield();
+	while (!wire_is_quiet(card)) {
+		hear(card, got);
+		ck_assert_uint_eq(got->len, 60);
+	}
+	free(got);
+	free(f);
+	card_free(card);
+}
+END_TEST
+
 /* A change to a good state, and whether that is good still. */
 #define REFUSES(card, good, change)                               \
 	do {                                                      \
@@ -1469,7 +1600,9 @@ UNIT_SUITE("net", net_sends_frames_however_they_are_cut,
 	   net_announces_an_adapter_that_claimed_nothing_by_rarp,
 	   net_says_nothing_more_when_it_has_been_paused,
 	   net_keeps_the_latest_claims_of_a_guest_that_makes_many,
-	   net_state_travels_whole, net_state_that_cannot_be_is_refused,
+	   net_state_travels_whole, net_moves_at_every_step_of_its_driver,
+	   net_moves_with_its_ring_full_of_frames_that_nobody_takes,
+	   net_state_that_cannot_be_is_refused,
 #if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
 	   net_does_its_work_in_the_cage,
 #endif
