@@ -45,7 +45,7 @@ struct bench {
 	struct virtqueue vq;
 	struct virtqueue_chain chain;
 	bool has_chain;
-	bool popped;	  /* the chain was, by the last call */
+	uint16_t popped;  /* chains, by the last calls */
 	unsigned int out; /* chains that were taken and not given back */
 };
 
@@ -76,7 +76,8 @@ static void inspect(const struct bench *b)
 			chain->writable / 2, &byte, 1);
 }
 
-static void take(struct bench *b, const struct call *call)
+/* @popped: chains that were taken just before. */
+static void take(struct bench *b, const struct call *call, uint16_t popped)
 {
 	int got = call->what % CALLS == CALL_POP
 			  ? virtqueue_pop(&b->vq, &b->chain)
@@ -87,7 +88,7 @@ static void take(struct bench *b, const struct call *call)
 		return;
 	inspect(b);
 	if (call->what % CALLS == CALL_POP) {
-		b->popped = true;
+		b->popped = (uint16_t)(popped + 1);
 		b->out++;
 	}
 	demand(b->out <= b->vq.state.size);
@@ -102,13 +103,14 @@ static void poke(struct bench *b, const struct call *call)
 
 static void make_call(struct bench *b, const struct call *call)
 {
-	bool popped = b->popped;
+	uint16_t popped = b->popped;
+	uint16_t n;
 
-	b->popped = false;
+	b->popped = 0;
 	switch (call->what % CALLS) {
 	case CALL_POP:
 	case CALL_FETCH:
-		take(b, call);
+		take(b, call, popped);
 		break;
 	case CALL_PUSH:
 		if (!b->has_chain || !b->out)
@@ -121,9 +123,10 @@ static void make_call(struct bench *b, const struct call *call)
 	case CALL_UNPOP:
 		if (!popped)
 			break;
-		virtqueue_unpop(&b->vq);
+		n = (uint16_t)(call->value % popped + 1);
+		virtqueue_unpop(&b->vq, n);
 		b->has_chain = false;
-		b->out--;
+		b->out -= n;
 		break;
 	case CALL_TELL:
 		(void)virtqueue_should_interrupt(&b->vq);
@@ -162,7 +165,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		.avail = AVAIL,
 		.used = USED,
 	};
-	b->has_chain = b->popped = false;
+	b->has_chain = false;
+	b->popped = 0;
 	b->out = 0;
 	memset(memory_hva(b->mem, IMAGE, LENGTH), 0, LENGTH);
 	size -= 3 + ncalls * sizeof(struct call);
