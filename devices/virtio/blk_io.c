@@ -26,26 +26,17 @@
 #include <unistd.h>
 
 #include "devices/virtio/blk_internal.h"
+#include "devices/virtio/look.h"
 #include "vmm/log.h"
 #include "vmm/sandbox.h"
 
 /* Chains of a queue before it is another's turn. */
 #define BUDGET 16
 
-/* Looking around: for so long, and so often in vain. */
-#define LOOK_NS	    (30 * NS_PER_US)
-#define CREDIT_GAIN 2
-#define CREDIT_MAX  16
-
 /* How often a lock is asked for that the peer of a move still has. */
 #define LOCK_INTERVAL_NS (50 * NS_PER_MS)
 
 #define WARN_INTERVAL_NS (10 * NS_PER_S)
-
-struct look {
-	unsigned int credit;
-	uint64_t idle_ns; /* since when there is nothing to do; 0: there is */
-};
 
 void blk_io_tell(struct blk *blk)
 {
@@ -477,33 +468,11 @@ static void wait_for_anything(struct blk *blk)
 	}
 }
 
-static void sleep_awhile(struct blk *blk, struct look *look)
+static void sleep_awhile(struct blk *blk)
 {
-	uint64_t start_ns = clock_ns();
-
 	if (listen_all(blk))
 		wait_for_anything(blk);
 	quiet_all(blk);
-	/* So short a sleep was not worth going to bed for. */
-	if (clock_ns() - start_ns < LOOK_NS)
-		look->credit = MIN(look->credit + CREDIT_GAIN, CREDIT_MAX);
-}
-
-/* Nothing to do: look on for a while, or sleep. */
-static void idle(struct blk *blk, struct look *look)
-{
-	uint64_t now = clock_ns();
-
-	if (!look->idle_ns)
-		look->idle_ns = now;
-	if (look->credit && now - look->idle_ns < LOOK_NS) {
-		__builtin_ia32_pause();
-		return;
-	}
-	if (look->credit)
-		look->credit--;
-	sleep_awhile(blk, look);
-	look->idle_ns = 0;
 }
 
 static void *io_main(void *opaque)
@@ -512,15 +481,12 @@ static void *io_main(void *opaque)
 	struct look look = { 0 };
 
 	while (!blk->ending || blk->flushing) {
-		if (!turn(blk)) {
-			idle(blk, &look);
-			continue;
+		if (turn(blk)) {
+			look_found(&look);
+		} else if (!look_on(&look)) {
+			sleep_awhile(blk);
+			look_slept(&look);
 		}
-		/* It paid to look on. */
-		if (look.idle_ns)
-			look.credit =
-				MIN(look.credit + CREDIT_GAIN, CREDIT_MAX);
-		look.idle_ns = 0;
 	}
 	return NULL;
 }

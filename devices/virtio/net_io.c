@@ -23,21 +23,12 @@
 #include <unistd.h>
 
 #include "devices/virtio/net_internal.h"
+#include "devices/virtio/look.h"
 #include "vmm/log.h"
 #include "vmm/sandbox.h"
 
-/* Looking around: for so long, and so often in vain. */
-#define LOOK_NS	    (30 * NS_PER_US)
-#define CREDIT_GAIN 2
-#define CREDIT_MAX  16
-
 /* Longer than a frame that is held has to wait; see net_rx.c. */
 #define HELD_WAIT_NS (11 * NS_PER_MS)
-
-struct look {
-	unsigned int credit;
-	uint64_t idle_ns; /* since when there is nothing to do; 0: there is */
-};
 
 /* ---- telling threads ---- */
 
@@ -340,9 +331,8 @@ static void wait_for_anything(struct net_pair *pair, uint64_t wait_ns)
 		pair->tx_blocked = false;
 }
 
-static void sleep_awhile(struct net_pair *pair, struct look *look)
+static void sleep_awhile(struct net_pair *pair)
 {
-	uint64_t start_ns = clock_ns();
 	uint64_t wait_ns = pair->index ? 0 : net_announce_turn(pair->net);
 
 	if (pair->held)
@@ -350,26 +340,6 @@ static void sleep_awhile(struct net_pair *pair, struct look *look)
 	if (listen_all(pair))
 		wait_for_anything(pair, wait_ns);
 	quiet_all(pair);
-	/* So short a sleep was not worth going to bed for. */
-	if (clock_ns() - start_ns < LOOK_NS)
-		look->credit = MIN(look->credit + CREDIT_GAIN, CREDIT_MAX);
-}
-
-/* Nothing to do: look on for a while, or sleep. */
-static void idle(struct net_pair *pair, struct look *look)
-{
-	uint64_t now = clock_ns();
-
-	if (!look->idle_ns)
-		look->idle_ns = now;
-	if (look->credit && now - look->idle_ns < LOOK_NS) {
-		__builtin_ia32_pause();
-		return;
-	}
-	if (look->credit)
-		look->credit--;
-	sleep_awhile(pair, look);
-	look->idle_ns = 0;
 }
 
 static void *io_main(void *opaque)
@@ -378,15 +348,12 @@ static void *io_main(void *opaque)
 	struct look look = { 0 };
 
 	while (!pair->net->ending) {
-		if (!turn(pair)) {
-			idle(pair, &look);
-			continue;
+		if (turn(pair)) {
+			look_found(&look);
+		} else if (!look_on(&look)) {
+			sleep_awhile(pair);
+			look_slept(&look);
 		}
-		/* It paid to look on. */
-		if (look.idle_ns)
-			look.credit =
-				MIN(look.credit + CREDIT_GAIN, CREDIT_MAX);
-		look.idle_ns = 0;
 	}
 	return NULL;
 }
