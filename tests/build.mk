@@ -35,6 +35,8 @@ comma := ,
 $(BUILD)/tests/unit/test_disk: UNIT_LDFLAGS = \
 	   $(patsubst %,-Wl$(comma)--wrap=%,fcntl preadv pwritev fallocate)
 $(BUILD)/tests/unit/test_badge: UNIT_LDFLAGS = -Wl,--wrap=fcntl
+$(BUILD)/tests/unit/test_disks: UNIT_LDFLAGS = \
+	   $(patsubst %,-Wl$(comma)--wrap=%,disk_is_block_device disk_direct)
 $(BUILD)/tests/unit/test_blk: UNIT_LDFLAGS = \
 	   $(patsubst %,-Wl$(comma)--wrap=%,pwritev fdatasync)
 $(BUILD)/tests/unit/test_net: UNIT_LDFLAGS = -Wl,--wrap=clock_ns

@@ -20,6 +20,23 @@
 
 static const uint8_t session[WIRE_SESSION_SIZE] = "a session of ou";
 
+/* No test needs a device to be there: a file is taken for one. */
+static bool as_block_device;
+static bool as_direct;
+
+bool __wrap_disk_is_block_device(const struct disk *disk);
+bool __wrap_disk_direct(const struct disk *disk);
+
+bool __wrap_disk_is_block_device(const struct disk *disk __maybe_unused)
+{
+	return as_block_device;
+}
+
+bool __wrap_disk_direct(const struct disk *disk __maybe_unused)
+{
+	return as_direct;
+}
+
 /* A directory with an image that a source has, and a listener's disks. */
 struct rig {
 	char dir[32];
@@ -353,6 +370,35 @@ START_TEST(what_is_cached_is_kept_under_the_same_kernel_only)
 }
 END_TEST
 
+START_TEST(a_block_device_that_this_host_may_have_cached_is_refused)
+{
+	const struct device_backends *backends;
+	uint8_t host[DEVICE_HOST_SIZE] = { 0 };
+	struct rig *rig = setup();
+
+	name_disk(rig, rig->image, false);
+	listen_for(rig);
+	given(rig, "x"); /* a file can be made to forget */
+	as_block_device = true;
+	refused(rig, "x", SIZE, "add ,direct, or --unsafe");
+	as_direct = true;
+	given(rig, "x");
+	as_direct = false;
+	rig->options.unsafe = true;
+	given(rig, "x");
+	rig->options.unsafe = false;
+	backends = disks_backends(rig->disks);
+	backends->name_host(backends->opaque, session, host);
+	describe(rig, host);
+	given(rig, "x");
+	host[0] ^= 1;
+	describe(rig, host);
+	refused(rig, "x", SIZE, "add ,direct, or --unsafe");
+	as_block_device = false;
+	teardown(rig);
+}
+END_TEST
+
 START_TEST(a_host_has_another_name_in_each_session)
 {
 	static const uint8_t other[WIRE_SESSION_SIZE] = "another session";
@@ -548,6 +594,7 @@ UNIT_SUITE("disks", a_listener_gives_the_disk_that_its_command_line_names,
 	   a_disk_that_has_grown_is_refused_with_both_sizes,
 	   an_attempt_leaves_nothing_locked,
 	   a_disk_that_can_only_be_read_is_given_to_who_only_reads,
+	   a_block_device_that_this_host_may_have_cached_is_refused,
 	   what_is_cached_is_kept_under_the_same_kernel_only,
 	   a_host_has_another_name_in_each_session,
 	   siphash_gives_what_its_reference_gives, run_locks_what_it_opens,
