@@ -218,6 +218,8 @@ int command_status(const struct name_options *options)
 		       options->name, text_of(info, "status"),
 		       number_of(info, "pid"), number_of(info, "cpus"),
 		       number_of(info, "memory") / (long long)MIB);
+		if (text_of(info, "reason")[0])
+			printf("  because %s\n", text_of(info, "reason"));
 		print_migration(options->name, migration);
 	}
 	json_decref(migration);

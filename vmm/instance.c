@@ -143,6 +143,16 @@ static json_t *io_error_data(const char *text)
 			 "write", "action", "stop", "reason", text);
 }
 
+/* The text may have come with the guest, from anybody. */
+static void note_paused_by(struct instance *inst, const char *text)
+{
+	snprintf(inst->paused_by, sizeof(inst->paused_by), "%s", text);
+	for (char *c = inst->paused_by; *c; c++) {
+		if (*c < ' ' || *c > '~')
+			*c = '?';
+	}
+}
+
 static void on_crash(struct instance *inst, const char *text)
 {
 	bool pause = inst->options->pause_on_panic;
@@ -152,10 +162,12 @@ static void on_crash(struct instance *inst, const char *text)
 	control_event(
 		inst->control, "GUEST_PANICKED",
 		json_pack("{s:s}", "action", pause ? "pause" : "poweroff"));
-	if (pause)
+	if (pause) {
 		inst->panicked = true;
-	else
+		note_paused_by(inst, text);
+	} else {
 		instance_finish(inst, END_CRASHED, "guest-panic");
+	}
 }
 
 static void on_vm_event(void *opaque, enum vm_event event, uint8_t status,
@@ -169,6 +181,7 @@ static void on_vm_event(void *opaque, enum vm_event event, uint8_t status,
 		break;
 	case VM_EVENT_IO_ERROR:
 		inst->io_error = true;
+		note_paused_by(inst, text);
 		log_error("the guest is paused: %s", text);
 		control_event(inst->control, "BLOCK_IO_ERROR",
 			      io_error_data(text));
@@ -176,6 +189,7 @@ static void on_vm_event(void *opaque, enum vm_event event, uint8_t status,
 	case VM_EVENT_RESUME:
 		inst->io_error = false;
 		inst->panicked = false;
+		note_paused_by(inst, "");
 		control_event(inst->control, "RESUME", NULL);
 		break;
 	case VM_EVENT_RESET:

@@ -62,11 +62,12 @@ struct instance {
 	char *kernel_path;
 	char *initrd_path;
 
-	bool debug_exit;   /* exit statuses are the guest's */
-	bool wants_report; /* print what a move cost, without -v too */
-	bool panicked;	   /* paused because the guest crashed */
-	bool io_error;	   /* paused because a device asked for it */
-	bool user_reset;   /* the next reset is not the guest's idea */
+	bool debug_exit;     /* exit statuses are the guest's */
+	bool wants_report;   /* print what a move cost, without -v too */
+	bool panicked;	     /* paused because the guest crashed */
+	bool io_error;	     /* paused because a device asked for it */
+	char paused_by[160]; /* why, in both cases; else "" */
+	bool user_reset;     /* the next reset is not the guest's idea */
 	enum instance_end end;
 	uint8_t guest_status;	/* END_EXIT */
 	const char *end_reason; /* QEMU's ShutdownCause */

@@ -70,6 +70,7 @@ static void info(void *opaque, struct qmp_info *ret)
 		.status = instance_status(inst),
 		.running = inst->vm && !vm_holds(inst->vm),
 		.uncertain = mover_uncertain(inst->mover),
+		.reason = inst->paused_by,
 		.cpus = machine ? machine->cpus : 0,
 		.memory = machine ? machine->memory_size : 0,
 	};

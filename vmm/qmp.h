@@ -23,7 +23,8 @@ struct qmp_info {
 	const char *name;   /* "" for a listener that has no guest yet */
 	const char *status; /* QEMU's RunState: "running", "paused", … */
 	bool running;
-	bool uncertain; /* it may run elsewhere; QEMU has no word for it */
+	bool uncertain;	    /* it may run elsewhere; QEMU has no word for it */
+	const char *reason; /* why it is paused, if it isn't its user; or "" */
 	uint32_t cpus;
 	uint64_t memory; /* bytes */
 };

@@ -72,10 +72,10 @@ static json_t *query_all(struct qmp_call *call,
 	struct qmp_info info;
 
 	call->backend->info(call->opaque, &info);
-	return json_pack("{s:s,s:s,s:b,s:i,s:I,s:I}", "name", info.name,
+	return json_pack("{s:s,s:s,s:s,s:b,s:i,s:I,s:I}", "name", info.name,
 			 "status", info.uncertain ? "uncertain" : info.status,
-			 "running", info.running, "pid", getpid(), "cpus",
-			 (json_int_t)info.cpus, "memory",
+			 "reason", info.reason, "running", info.running, "pid",
+			 getpid(), "cpus", (json_int_t)info.cpus, "memory",
 			 (json_int_t)info.memory);
 }
 

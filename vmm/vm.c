@@ -185,9 +185,18 @@ uint64_t vm_hold(struct vm *vm, enum vm_hold why)
 	return clock_ns() - start;
 }
 
+static void note_stopped_by(struct vm *vm, const char *text)
+{
+	pthread_mutex_lock(&vm->note_lock);
+	snprintf(vm->stopped_by, sizeof(vm->stopped_by), "%s", text);
+	pthread_mutex_unlock(&vm->note_lock);
+}
+
 void vm_release(struct vm *vm, enum vm_hold why)
 {
 	pthread_mutex_lock(&vm->lock);
+	if (why == VM_HOLD_USER)
+		note_stopped_by(vm, "");
 	release_locked(vm, why);
 	pthread_mutex_unlock(&vm->lock);
 }
@@ -307,6 +316,7 @@ static void end(struct vm *vm, enum vm_event event, uint8_t status,
 /* As the user's `pause` does, and so that the user's `resume` ends it. */
 static void stop_for_device(struct vm *vm, const char *text)
 {
+	note_stopped_by(vm, text);
 	tell(vm, VM_EVENT_IO_ERROR, 0, text);
 	hold_locked(vm, VM_HOLD_USER);
 }

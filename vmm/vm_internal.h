@@ -57,6 +57,7 @@ struct vm {
 
 	pthread_mutex_t note_lock; /* the rest; innermost */
 	struct vm_wanted wanted;
+	char stopped_by[160]; /* a device, and why; "" when none */
 	unsigned int ntold;
 	struct vm_told told[16];
 	int wake_fd; /* eventfd: the loop's thread has something to do */

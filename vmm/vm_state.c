@@ -80,6 +80,11 @@ static void run_snapshot(struct vm *vm, struct run_state *run)
 	run->user_paused = vm->holds & VM_HOLD_USER;
 	pthread_mutex_lock(&vm->note_lock);
 	run->wanted = vm->wanted;
+	/* Who stopped it does so again over there, and its user is told. */
+	if (vm->stopped_by[0] && !run->wanted.text[0]) {
+		run->wanted.what |= VM_WANTS_STOP;
+		strcpy(run->wanted.text, vm->stopped_by);
+	}
 	pthread_mutex_unlock(&vm->note_lock);
 }
 

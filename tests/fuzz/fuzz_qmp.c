@@ -16,6 +16,7 @@ static void info(void *opaque, struct qmp_info *ret)
 	(void)opaque;
 	*ret = (struct qmp_info){ .name = "fuzz",
 				  .status = "running",
+				  .reason = "",
 				  .running = true,
 				  .cpus = 1,
 				  .memory = GIB };

@@ -328,6 +328,36 @@ def with_werror_stop_a_full_disk_pauses_the_guest(world):
 
 
 @test
+def who_stopped_it_is_known_after_a_move(world):
+    where = full_filesystem(world)
+    try:
+        a, b = world.host("a"), world.host("b")
+        path = where / "disk.img"
+        with open(path, "wb") as file:
+            file.truncate(4 * MIB)
+        vm = a.run("blk", "span=4096", "passes=1",
+                   options=("--disk", f"{path},werror=stop"))
+        wait_until(lambda: a.status()["status"] == "io-error", "io-error")
+        check("No space left" in a.status()["reason"], a.status())
+        listener = b.listen("--disk", f"disk0={path}")
+        a.migrate(listener.address)
+        vm.expect_exit(124)
+        listener.err.wait("the guest is paused: .*No space left")
+        wait_until(lambda: b.status()["status"] == "io-error", "io-error")
+        said = b.command("status", "bird").out
+        check("because disk0: writing: No space left" in said, said)
+        # It is still full: the same once more.
+        b.command("resume", "bird")
+        listener.err.wait("(?s)the guest is paused: .*the guest is paused: ")
+        subprocess.run(["mount", "-o", "remount,size=16m", where], check=True)
+        wait_until(lambda: b.status()["status"] == "io-error", "io-error")
+        b.command("resume", "bird")
+        listener.expect_exit(0)
+    finally:
+        subprocess.run(["umount", "-l", where], check=False)
+
+
+@test
 def without_it_the_guest_is_told(world):
     where = full_filesystem(world)
     try:

@@ -45,6 +45,7 @@ static void fake_info(void *opaque, struct qmp_info *ret)
 
 	*ret = (struct qmp_info){
 		.name = "fake",
+		.reason = "",
 		.status = fake->running ? "running" : "paused",
 		.running = fake->running,
 		.cpus = 2,
