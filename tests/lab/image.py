@@ -25,9 +25,10 @@ HERE = pathlib.Path(__file__).resolve().parent
 TOP = HERE.parent.parent
 DIRECTORIES = ("bin", "dev", "proc", "sys", "run", "tmp", "etc", "modules",
                "root", "store")
-GUEST_MODULES = ("virtio_pci", "virtio_blk", "virtio_rng", "button", "evdev")
+GUEST_MODULES = ("virtio_pci", "virtio_blk", "virtio_rng", "virtio_net",
+                 "button", "evdev")
 HOST_MODULES = ("irqbypass", "kvm", "kvm_amd", "virtio_pci", "virtio_console",
-                "virtio_blk")
+                "virtio_blk", "tun", "bridge")
 # Of hosts with a network: these take a while to load.
 SITE_MODULES = ("virtio_net", "nfsv4", "nfsd", "nbd")
 # The disk guests' Debian: what it has besides what every Debian has.

@@ -44,7 +44,9 @@ SOURCE_DIES, TARGET_DIES, TARGET_ENDS, CUT = (
 ROUNDS = "the rounds"
 RECORDS = ("PAUSED", "LOADED", "COMMIT", "RUNNING", "DONE")
 
-Spec = collections.namedtuple("Spec", "series cpus disk", defaults=(None,))
+# address: of its network card, if it has one.
+Spec = collections.namedtuple("Spec", "series cpus disk address",
+                              defaults=(None, None))
 # A disk in a host: its path there; past the host's cache; where locks go.
 Disk = collections.namedtuple("Disk", "path direct lock_dir",
                               defaults=(False, None))
@@ -57,7 +59,8 @@ def guest_files(spec):
     """Kernel, initrd and command line of a guest."""
     words = "console=ttyS0 quiet panic=-1 tsc=reliable"
     return (f"/guest/vmlinuz-{spec.series}", f"/guest/initrd-{spec.series}",
-            words + (" root=/dev/vda" if spec.disk else ""))
+            words + (" root=/dev/vda" if spec.disk else "") +
+            (f" lab.address={spec.address}" if spec.address else ""))
 
 
 def memory_mib(spec):
@@ -265,6 +268,12 @@ class Godwit:
         self.host = host
         self.captures = []
         self._numbers = itertools.count(1)
+        # Source and target have one each (card.py).
+        self._taps = itertools.cycle(("card0", "card1"))
+
+    def _card(self, spec, name=""):
+        return ["--net", f"{name}tap={next(self._taps)}"] if spec.address \
+            else []
 
     @staticmethod
     def _drive(disk, name=""):
@@ -282,7 +291,8 @@ class Godwit:
         kernel, initrd, words = guest_files(spec)
         return [self.program, "run", "--kernel", kernel, "--initrd", initrd,
                 "--cmdline", words, "--cpus", spec.cpus,
-                "--memory", f"{memory_mib(spec)}M", *self._drive(spec.disk)]
+                "--memory", f"{memory_mib(spec)}M", *self._drive(spec.disk),
+                *self._card(spec)]
 
     def _spawn(self, words):
         name = f"godwit-{next(self._numbers)}"
@@ -304,7 +314,7 @@ class Godwit:
             words += ["--allow", NETWORK]
         machine = self._spawn([
             self.program, "listen", f"tcp:{address}:0", *words,
-            *self._drive(spec.disk, "disk0=")])
+            *self._drive(spec.disk, "disk0="), *self._card(spec, "net0=")])
         console = machine.console
         self.host.wait(lambda: b"\n" in console.output() or console.over,
                        START_S, f"{machine.name} to print its port")
