@@ -180,7 +180,7 @@ BAD = (
     (RUN + ("--name", "a/b"), 2, "name 'a/b'"),
     (RUN + ("--disk", "x.img"), 1, "--disk x.img: No such file"),
     (RUN + ("--disk", "x.img,vectors=33"), 2,
-     "vectors=33: at most 32 a device"),
+     "vectors=33: give 1 to 32: .* at most 32 a device"),
     (RUN + ("--net", "tap=nosuch0"), 1,
      "--net: tap nosuch0: there is no such interface.*ip tuntap add"),
     (RUN + ("--net", "tap=lo"), 1, "--net: tap lo: .*no tap"),
