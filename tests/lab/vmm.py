@@ -144,6 +144,7 @@ class Qemu:
     # A target of QEMU's waits for a dead source for good.
     faults = (TARGET_DIES,)
     moments = (ROUNDS,)
+    captures = ()
 
     def __init__(self, host):
         self.host = host
