@@ -334,6 +334,21 @@ static uint16_t bound_port(int fd)
 	return ntohs(bound.in6.sin6_port);
 }
 
+/* What to do about an address that can't be had; "" when that is clear. */
+static const char *listen_remedy(const struct address *address, int code)
+{
+	struct stat st;
+
+	if (code == -ENOENT && address->kind == ADDRESS_UNIX)
+		return "; make its directory first";
+	if (code != -EADDRINUSE)
+		return "";
+	if (address->kind == ADDRESS_UNIX &&
+	    !lstat(address->un.sun_path, &st) && !S_ISSOCK(st.st_mode))
+		return "; what is there is no socket: take another path";
+	return "; somebody listens there: take another, or end that one first";
+}
+
 int transport_listen(const struct address *address, uint16_t *ret_port,
 		     struct error *err)
 {
@@ -353,11 +368,7 @@ int transport_listen(const struct address *address, uint16_t *ret_port,
 
 		close(fd);
 		return error_set(err, code, "listen on %s: %s%s", address->text,
-				 strerror(-code),
-				 code == -EADDRINUSE
-					 ? "; somebody listens there: take "
-					   "another, or end that one first"
-					 : "");
+				 strerror(-code), listen_remedy(address, code));
 	}
 	if (address->kind == ADDRESS_TCP)
 		*ret_port = bound_port(fd);

@@ -334,7 +334,7 @@ static int finish_without_report(struct follow *follow, struct error *err)
 static void print_kept(struct follow *follow, const char *why)
 {
 	struct error err;
-	json_t *now = client_call(&follow->client, "query-status", NULL, &err);
+	json_t *now = client_call(&follow->client, "x-godwit-info", NULL, &err);
 	const char *status = json_string_value(json_object_get(now, "status"));
 	const char *name = follow->options->name;
 
@@ -344,6 +344,10 @@ static void print_kept(struct follow *follow, const char *why)
 	else if (!strcmp(status, "running"))
 		log_error("%s: not moved: %s; the guest runs on here", name,
 			  why);
+	else if (!strcmp(status, "uncertain"))
+		log_error("%s: not moved: %s; whether the guest is here is "
+			  "uncertain: see `godwit resolve %s`",
+			  name, why, name);
 	else
 		log_error("%s: not moved: %s; the guest is here, %s", name, why,
 			  status);

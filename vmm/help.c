@@ -230,7 +230,7 @@ void help_version(FILE *to)
 		"godwit " GODWIT_VERSION "\n"
 		"migration format %d to %d\n"
 		"jansson %s, libseccomp %u.%u.%u, " LIBURING "\n"
-		"not in this version: networks, TLS\n",
+		"not in this version: TLS\n",
 		WIRE_VERSION_MIN, WIRE_VERSION_MAX, jansson_version_str(),
 		seccomp->major, seccomp->minor, seccomp->micro);
 }

@@ -6,6 +6,8 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/tcp.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -81,6 +83,30 @@ static int option(int fd, int level, int name)
 	return value;
 }
 
+START_TEST(what_is_in_the_way_of_a_listener_is_named)
+{
+	char path[] = "/tmp/godwit-transport-XXXXXX";
+	char text[64];
+	struct address a;
+	struct error err;
+	uint16_t port;
+	int fd = mkstemp(path);
+
+	ck_assert_int_ge(fd, 0);
+	snprintf(text, sizeof(text), "unix:%s", path);
+	ck_assert(!address_parse(text, &a, &err));
+	ck_assert_int_eq(transport_listen(&a, &port, &err), -EADDRINUSE);
+	ck_assert(strstr(err.text, "is no socket"));
+	/* And it is still there. */
+	ck_assert(!unlink(path));
+	close(fd);
+	snprintf(text, sizeof(text), "unix:%s/x", path);
+	ck_assert(!address_parse(text, &a, &err));
+	ck_assert_int_eq(transport_listen(&a, &port, &err), -ENOENT);
+	ck_assert(strstr(err.text, "make its directory"));
+}
+END_TEST
+
 START_TEST(connections_are_tuned_to_where_the_peer_is)
 {
 	int fds[2];
@@ -130,5 +156,6 @@ END_TEST
 
 UNIT_SUITE("transport", addresses_are_taken_apart,
 	   what_is_no_address_is_refused,
+	   what_is_in_the_way_of_a_listener_is_named,
 	   connections_are_tuned_to_where_the_peer_is,
 	   networks_that_may_connect)
