@@ -9,6 +9,7 @@
 ## make install       to PREFIX (/usr/local), below DESTDIR
 ## make fuzz          FUZZ_SECONDS each for the fuzzers; what crashes is kept
 ## make bench         figures of moves, with QEMU's beside them; BENCH="--help"
+## make bench-links   moves over slow and long links, as root
 ## make bench-boots   boots of Debian, with QEMU beside it, in the lab
 ## make format        have clang-format lay out the sources
 ## make lint          what the tools and our own rules say of the sources

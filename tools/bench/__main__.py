@@ -151,6 +151,7 @@ def main():
     wrong = host.check_kvm()
     if wrong:
         sys.exit(f"tools/bench: {wrong}")
+    host.enter_session()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         run(args)

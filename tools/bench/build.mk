@@ -3,15 +3,19 @@
 # The demonstration and the benchmark are Python; what must not wait for an
 # interpreter is C.
 
-BENCH_TOOLS := $(BUILD)/bench/observer $(BUILD)/bench/probe
+BENCH_TOOLS := $(BUILD)/bench/observer $(BUILD)/bench/probe $(BUILD)/bench/wire
 
-.PHONY: demo bench bench-tools
+.PHONY: demo bench bench-links bench-tools
 demo:
 	@tools/demo
 
 # BENCH holds options: make bench BENCH="--moves 30 --json figures.json"
 bench: all guests bench-tools
 	@python3 tools/bench $(BENCH)
+
+# Moves over links of a set rate and latency; options as for bench.
+bench-links: all guests bench-tools
+	@python3 tools/bench/links.py $(BENCH)
 
 bench-tools: $(BENCH_TOOLS)
 

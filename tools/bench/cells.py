@@ -55,6 +55,8 @@ FOREIGN_SHARE = 0.15
 class Turn:
     """A contender in a cell: where its guest is now, and its moves."""
 
+    settle_passes = SETTLE_PASSES
+
     def __init__(self, contender, cell, observer, cores):
         self.contender = contender
         self.cell = cell
@@ -92,11 +94,12 @@ class Turn:
         if not first:
             self.observer.end()
             return None
-        beats, now = SETTLE_BEATS, first
-        while now["passes"] < first["passes"] + SETTLE_PASSES:
+        beats, done = SETTLE_BEATS, False
+        while not done:
             beats += SETTLE_BEATS
             self.observer.wait_beats(beats, 30)
             now = self.stats()
+            done = now["passes"] >= first["passes"] + self.settle_passes
         self.observer.end()
         return speed(first, now)
 
@@ -188,9 +191,9 @@ def speed(before, after):
             max(after["ms"] - before["ms"], 1))
 
 
-def run_cell(cell, contenders, observer, cores, moves, tell):
+def run_cell(cell, contenders, observer, cores, moves, tell, kind=Turn):
     """Measures a cell: moves quiet ones each, or half as many again in all."""
-    turns = [Turn(contender, cell, observer, cores)
+    turns = [kind(contender, cell, observer, cores)
              for contender in contenders]
     attempts = moves + (moves + 1) // 2
     try:

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: MIT
 """This machine: its cores, how busy others keep it, what a process takes."""
 
-import atexit
+import ctypes
 import os
 import re
 import resource
+import signal
 
 TICK = os.sysconf("SC_CLK_TCK")
 
@@ -38,23 +39,43 @@ def _go_first():
     """Has all that we start run before other programs, if we may.
 
     Where the kernel groups tasks by session, a nice value counts only within
-    the session, and the session has its own. It is given back at the end.
+    the session, and the session has its own: which is the user's, unless
+    enter_session() was called.
     """
     try:
         os.setpriority(os.PRIO_PROCESS, 0, -20)
-        if os.path.exists(AUTOGROUP):
-            with open(AUTOGROUP, encoding="ascii") as file:
-                usual = file.read().rpartition(" ")[2].strip()
-            _write(AUTOGROUP, "-20")
-            atexit.register(_write, AUTOGROUP, usual)
+        if os.path.exists(AUTOGROUP) and os.getsid(0) == os.getpid():
+            with open(AUTOGROUP, "w", encoding="ascii") as file:
+                file.write("-20")
         return True
     except OSError:
         return False
 
 
-def _write(path, text):
-    with open(path, "w", encoding="ascii") as file:
-        file.write(text)
+def enter_session():
+    """Goes on in a child with a session of its own, which ends with it.
+
+    What is done to the session's priority is then undone however we end. The
+    parent hands signals on, and ends as the child does.
+    """
+    parent = os.getpid()
+    child = os.fork()
+    if not child:
+        os.setsid()
+        end_with_parent(parent)
+        return
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda got, _: os.kill(child, got))
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    os._exit(status if status >= 0 else 128 - status)
+
+
+def end_with_parent(parent):
+    """Has the kernel kill this process when its parent ends."""
+    pr_set_pdeathsig = 1
+    ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
 
 
 def check_kvm():

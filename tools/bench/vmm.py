@@ -6,6 +6,7 @@ the observer. A contender (Godwit, Qemu) makes them and moves a guest from one
 to another; what a move returns has the same keys for all.
 """
 
+import collections
 import ctypes
 import json
 import os
@@ -22,39 +23,52 @@ MOVE_SECONDS = 60
 DISK_MIB = 64
 FIRST_ROUND_BYTES = 32 << 20
 
-_libc = ctypes.CDLL(None)
+_libc = ctypes.CDLL(None, use_errno=True)
 
 
 class Failed(Exception):
     """A VMM did not do what it was asked; the text says what and why."""
 
 
-def _in_child():
+def in_child(namespace=None):
     """Ends with us, however we end, and not by a Ctrl-C that is meant for us.
 
-    It stays in our session: some kernels share cores out by session.
+    It stays in our session: some kernels share cores out by session. namespace:
+    the path of the network namespace to enter.
     """
     os.setpgid(0, 0)
     pr_set_pdeathsig = 1
     _libc.prctl(pr_set_pdeathsig, signal.SIGKILL)
+    if namespace:
+        fd = os.open(namespace, os.O_RDONLY)
+        clone_newnet = 0x40000000
+        if _libc.setns(fd, clone_newnet):
+            raise OSError(ctypes.get_errno(), f"setns: {namespace}")
+        os.close(fd)
+
+
+Place = collections.namedtuple("Place", "address namespace")
+LOOPBACK = Place("127.0.0.1", None)
 
 
 class Guest:
     """A VMM's process, its serial console, and what it says on stderr."""
 
-    def __init__(self, observer, command, env=None):
+    def __init__(self, observer, command, env=None, place=LOOPBACK):
         reader, writer = pipe()
         self.errors = tempfile.TemporaryFile()
         self.observer = observer
         try:
             self.process = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=writer,
-                stderr=self.errors, env=env, preexec_fn=_in_child)
+                stderr=self.errors, env=env,
+                preexec_fn=lambda: in_child(place.namespace))
             self.console = observer.watch(reader)
         finally:
             os.close(reader)
             os.close(writer)
         self.pid = self.process.pid
+        self.place = place
 
     def find_vcpu(self, name, cpu):
         self.observer.find_vcpu(self.console, self.pid, name, cpu)
@@ -110,11 +124,17 @@ class Contender:
         self.directory = tempfile.mkdtemp(prefix="godwit-bench-")
         self.count = 0
         self.env = None
+        # Where guests are, and where they are moved to, in turns.
+        self.places = (LOOPBACK, LOOPBACK)
 
-    def _made(self, command, env=None):
-        guest = Guest(self.observer, command, env)
+    def _made(self, command, env=None, place=None):
+        guest = Guest(self.observer, command, env, place or self.places[0])
         self.guests.append(guest)
         return guest
+
+    def _opposite(self, guest):
+        """The place to move a guest to."""
+        return self.places[guest.place is self.places[0]]
 
     def end(self, guest):
         guest.end()
@@ -178,9 +198,11 @@ class Godwit(Contender):
     def receive(self, source):
         """Starts a process that waits for a guest."""
         name = self._next()
+        place = self._opposite(source)
         disks = ["--disk", f"disk0={self.image()}"] if source.disk else []
-        guest = self._made([self.program, "listen", "tcp:127.0.0.1:0",
-                            "--name", name] + disks, self.env)
+        bare = [] if place is LOOPBACK else ["--insecure"]
+        guest = self._made([self.program, "listen", f"tcp:{place.address}:0",
+                            "--name", name] + disks + bare, self.env, place)
         guest.name = name
         guest.disk = source.disk
         guest.port = int(guest.line(""))
@@ -192,7 +214,7 @@ class Godwit(Contender):
         """Moves. Returns what godwit says of it."""
         done = subprocess.run(
             [self.program, "migrate", source.name, "--to",
-             f"tcp:127.0.0.1:{target.port}", "--max-downtime",
+             f"tcp:{target.place.address}:{target.port}", "--max-downtime",
              f"{self.downtime_ms}ms", "--timeout", f"{MOVE_SECONDS}s",
              "--json"],
             env=self.env, capture_output=True, text=True, check=False)
@@ -276,6 +298,7 @@ class Qemu(Contender):
 
     vcpu = "CPU 0"
     program = "qemu-system-x86_64"
+    auto_converge = False
 
     def __init__(self, observer, cores, downtime_ms=10):
         super().__init__(observer, cores)
@@ -301,10 +324,11 @@ class Qemu(Contender):
         return self.command(kernel, cmdline, memory_mib, "q35") + [
             "-name", "bench,debug-threads=on"]
 
-    def _launch(self, command):
+    def _launch(self, command, place=None):
         path = os.path.join(self.directory, self._next())
         guest = self._made(command + ["-name", "bench,debug-threads=on",
-                                      "-qmp", f"unix:{path},server=on"])
+                                      "-qmp", f"unix:{path},server=on"],
+                           place=place)
         guest.find_vcpu(self.vcpu, self.cores.vcpu)
         guest.qmp = self._connect(guest, path)
         guest.started_with = command
@@ -339,21 +363,25 @@ class Qemu(Contender):
         base = source.started_with
         if "-incoming" not in base:
             base = base + ["-incoming", "defer"]
-        guest = self._launch(base)
+        guest = self._launch(base, self._opposite(source))
         guest.qmp("migrate-set-capabilities", capabilities=[
             {"capability": "events", "state": True}])
-        guest.qmp("migrate-incoming", uri="tcp:127.0.0.1:0")
+        guest.qmp("migrate-incoming", uri=f"tcp:{guest.place.address}:0")
         address = guest.qmp("query-migrate")["socket-address"][0]
         guest.port = address["port"]
         return guest
 
     def move(self, source, target):
         source.qmp("migrate-set-capabilities", capabilities=[
-            {"capability": "events", "state": True}])
+            {"capability": "events", "state": True},
+            {"capability": "auto-converge", "state": self.auto_converge}])
         source.qmp("migrate-set-parameters",
                    **{"downtime-limit": self.downtime_ms,
                       "max-bandwidth": 10 * 1000 ** 3})
-        source.qmp("migrate", uri=f"tcp:127.0.0.1:{target.port}")
+        # It may have told late how it came here.
+        source.qmp.events.clear()
+        source.qmp("migrate",
+                   uri=f"tcp:{target.place.address}:{target.port}")
         event = source.qmp.wait_event(_is_final, MOVE_SECONDS)
         if not event:
             source.qmp("migrate_cancel")
