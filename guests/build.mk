@@ -9,17 +9,21 @@
 GUEST_OUT := build/guests
 GUEST_OBJ := $(GUEST_OUT)/obj
 
-GUEST_NAMES := hello echo heartbeat dirty smp timer sync blk net msix crash
+GUEST_NAMES := hello echo heartbeat dirty smp timer sync blk net inet msix crash
 
 GUEST_LIB := $(patsubst %,$(GUEST_OBJ)/lib/%.o,boot trap_entry trap mem acpi \
 	smp clock lapic pci virtio start cmdline print serial string)
 
 # One guest is its own .c file, unless it is listed here, plus its extras.
 GUEST_MAIN_sync := $(GUEST_OBJ)/sync/main.o
+GUEST_MAIN_inet := $(GUEST_OBJ)/inet/main.o
 GUEST_MAIN_blk := $(GUEST_OBJ)/blk/main.o
 GUEST_EXTRA_blk := $(patsubst %,$(GUEST_OBJ)/%.o,blk/plan blk/bench block \
 	sector)
 GUEST_EXTRA_heartbeat := $(GUEST_OBJ)/heart.o
+GUEST_EXTRA_net := $(GUEST_OBJ)/nic.o
+GUEST_EXTRA_inet := $(GUEST_OBJ)/nic.o $(patsubst %,$(GUEST_OBJ)/inet/%.o, \
+	ip dhcp tcp)
 GUEST_EXTRA_msix := $(GUEST_OBJ)/prod.o $(GUEST_OBJ)/intx.o
 GUEST_EXTRA_dirty := $(GUEST_OBJ)/page.o $(GUEST_OBJ)/heart.o
 GUEST_EXTRA_sync := $(GUEST_OBJ)/page.o $(patsubst %,$(GUEST_OBJ)/sync/%.o, \
