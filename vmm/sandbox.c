@@ -463,13 +463,11 @@ static void share_one_arena(void)
 	 LANDLOCK_ACCESS_FS_MAKE_CHAR | LANDLOCK_ACCESS_FS_MAKE_DIR |  \
 	 LANDLOCK_ACCESS_FS_MAKE_REG | LANDLOCK_ACCESS_FS_MAKE_FIFO |  \
 	 LANDLOCK_ACCESS_FS_MAKE_BLOCK | LANDLOCK_ACCESS_FS_MAKE_SYM)
-#define LANDLOCK_ALLOWED \
-	(LANDLOCK_ACCESS_FS_READ_FILE | LANDLOCK_ACCESS_FS_WRITE_FILE)
 
-static int allow_below(int ruleset, int dir)
+static int allow_below(int ruleset, int dir, uint64_t access)
 {
 	struct landlock_path_beneath_attr rule = {
-		.allowed_access = LANDLOCK_ALLOWED,
+		.allowed_access = access,
 		.parent_fd = dir,
 	};
 
@@ -478,27 +476,24 @@ static int allow_below(int ruleset, int dir)
 }
 
 /* Linux, Documentation/userspace-api/landlock.rst */
-static int confine_opening(const struct sandbox *sandbox, struct error *err)
+int sandbox_confine_opening(const int *dirs, size_t ndirs, bool writing,
+			    struct error *err)
 {
 	struct landlock_ruleset_attr attr = {
 		.handled_access_fs = LANDLOCK_HANDLED,
 	};
+	uint64_t access = LANDLOCK_ACCESS_FS_READ_FILE |
+			  (writing ? LANDLOCK_ACCESS_FS_WRITE_FILE : 0);
 	int ruleset, rc = 0;
 
-	if (!sandbox->ndirs)
-		return 0;
 	ruleset = (int)syscall(SYS_landlock_create_ruleset, &attr, sizeof(attr),
 			       0);
-	if (ruleset < 0 && (errno == ENOSYS || errno == EOPNOTSUPP)) {
-		log_warn("this kernel has no Landlock: nothing but godwit's "
-			 "own care keeps it from opening files outside of "
-			 "--disk-root");
-		return 0;
-	}
+	if (ruleset < 0 && (errno == ENOSYS || errno == EOPNOTSUPP))
+		return error_set(err, -ENOSYS, "this kernel has no Landlock");
 	if (ruleset < 0)
 		rc = -1;
-	for (size_t i = 0; i < sandbox->ndirs && !rc; i++)
-		rc = allow_below(ruleset, sandbox->dirs[i]);
+	for (size_t i = 0; i < ndirs && !rc; i++)
+		rc = allow_below(ruleset, dirs[i], access);
 	if (!rc)
 		rc = (int)syscall(SYS_landlock_restrict_self, ruleset, 0);
 	if (rc)
@@ -508,9 +503,23 @@ static int confine_opening(const struct sandbox *sandbox, struct error *err)
 	return rc;
 }
 
-int sandbox_drop(struct sandbox *sandbox, struct error *err)
+static int confine(const struct sandbox *sandbox, struct error *err)
 {
-	share_one_arena();
+	int rc = 0;
+
+	if (sandbox->ndirs)
+		rc = sandbox_confine_opening(sandbox->dirs, sandbox->ndirs,
+					     true, err);
+	if (rc != -ENOSYS)
+		return rc;
+	log_warn("%s: nothing but godwit's own care keeps it from opening "
+		 "files outside of --disk-root",
+		 err->text);
+	return 0;
+}
+
+int sandbox_give_up(struct error *err)
+{
 	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
 		return error_set(err, -errno, "sandbox: no_new_privs: %s",
 				 strerror(errno));
@@ -518,7 +527,16 @@ int sandbox_drop(struct sandbox *sandbox, struct error *err)
 		return error_set(err, -errno,
 				 "sandbox: giving up capabilities: %s",
 				 strerror(errno));
-	return confine_opening(sandbox, err);
+	return 0;
+}
+
+int sandbox_drop(struct sandbox *sandbox, struct error *err)
+{
+	int rc;
+
+	share_one_arena();
+	rc = sandbox_give_up(err);
+	return rc ? rc : confine(sandbox, err);
 }
 
 int sandbox_enter(const struct sandbox *sandbox, enum thread_kind kind,

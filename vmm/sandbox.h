@@ -61,6 +61,21 @@ void sandbox_free(struct sandbox *sandbox);
 int __must_check sandbox_drop(struct sandbox *sandbox, struct error *err);
 
 /**
+ * sandbox_give_up() - the first two of these, for a process that is no VM's.
+ */
+int __must_check sandbox_give_up(struct error *err);
+
+/**
+ * sandbox_confine_opening() - the last one: from now on the process opens what
+ * is below @dirs and nothing else, and only if @writing to write to it. Needs
+ * no_new_privs.
+ *
+ * Return: 0, -ENOSYS when this kernel has no Landlock, or -errno.
+ */
+int __must_check sandbox_confine_opening(const int *dirs, size_t ndirs,
+					 bool writing, struct error *err);
+
+/**
  * sandbox_enter() - install the filter of @kind on the calling thread.
  */
 int __must_check sandbox_enter(const struct sandbox *sandbox,
