@@ -39,9 +39,11 @@ PKG_CONFIG ?= pkg-config
 HAVE_PKGS := $(shell $(PKG_CONFIG) --exists $(PKGS) 2>/dev/null && echo yes)
 # Used when it is there.
 LIBURING := $(shell $(PKG_CONFIG) --modversion liburing 2>/dev/null)
-ALL_PKGS := $(PKGS) $(if $(LIBURING),liburing)
+LIBSLIRP := $(shell $(PKG_CONFIG) --modversion slirp 2>/dev/null)
+ALL_PKGS := $(PKGS) $(if $(LIBURING),liburing) $(if $(LIBSLIRP),slirp)
 DEPCFLAGS := $(shell $(PKG_CONFIG) --cflags $(ALL_PKGS) 2>/dev/null) \
-	   $(if $(LIBURING),-DHAVE_LIBURING='"$(LIBURING)"')
+	   $(if $(LIBURING),-DHAVE_LIBURING='"$(LIBURING)"') \
+	   $(if $(LIBSLIRP),-DHAVE_LIBSLIRP='"$(LIBSLIRP)"')
 DEPLIBS	:= $(shell $(PKG_CONFIG) --libs $(ALL_PKGS) 2>/dev/null)
 
 GODWIT_CFLAGS := -std=gnu11 -D_GNU_SOURCE -DGODWIT_VERSION='"$(VERSION)"' -I. \

@@ -94,6 +94,7 @@ const struct device_ops debug_exit_ops = {
 	.reset = debug_exit_nothing,
 	.settle = device_settled,
 	.handover = device_no_handover,
+	.left_behind = device_leaves_nothing,
 	.free = debug_exit_free,
 };
 

@@ -111,13 +111,13 @@ struct device_backends {
 
 /*
  * The same for what guests are connected by. @name and @queues are those of the
- * device's options. The tap is the device's from then on: tap_close(). It is
- * silent until the device takes it over, unless the machine is made for the
- * first time.
+ * device's options, and so is whether it is the @user kind. The tap is the
+ * device's from then on: tap_close(). It is silent until the device takes it
+ * over, unless the machine is made for the first time.
  */
 struct device_taps {
 	int (*open_tap)(void *opaque, const char *id, const char *name,
-			unsigned int queues, struct tap **ret,
+			unsigned int queues, bool user, struct tap **ret,
 			struct error *err);
 	void *opaque;
 };
@@ -230,6 +230,12 @@ struct device_ops {
 	int (*handover)(struct device *dev, enum device_handover step,
 			const uint8_t *session, struct error *err);
 
+	/*
+	 * How many connections by way of this host end when the guest moves
+	 * away now.
+	 */
+	unsigned int (*left_behind)(struct device *dev);
+
 	/* Unhook from bus and loop, close, free. The VM is stopped. */
 	void (*free)(struct device *dev);
 };
@@ -259,6 +265,11 @@ bool device_settled(struct device *dev, uint64_t *ret_ns);
 int __must_check device_no_handover(struct device *dev,
 				    enum device_handover step,
 				    const uint8_t *session, struct error *err);
+
+/**
+ * device_leaves_nothing() - left_behind() of a device that has no connections.
+ */
+unsigned int device_leaves_nothing(struct device *dev);
 
 /*
  * The one list of devices that this build knows. @create makes a device from

@@ -386,6 +386,7 @@ const struct device_ops pci_host_ops = {
 	.reset = host_reset,
 	.settle = device_settled,
 	.handover = device_no_handover,
+	.left_behind = device_leaves_nothing,
 	.free = host_free,
 };
 

@@ -409,6 +409,7 @@ const struct device_ops power_ops = {
 	.reset = power_reset,
 	.settle = device_settled,
 	.handover = device_no_handover,
+	.left_behind = device_leaves_nothing,
 	.free = power_free,
 };
 

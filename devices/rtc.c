@@ -553,6 +553,7 @@ const struct device_ops rtc_ops = {
 	.reset = rtc_reset,
 	.settle = device_settled,
 	.handover = device_no_handover,
+	.left_behind = device_leaves_nothing,
 	.free = rtc_free,
 };
 

@@ -624,6 +624,7 @@ const struct device_ops serial_ops = {
 	.reset = serial_reset,
 	.settle = device_settled,
 	.handover = device_no_handover,
+	.left_behind = device_leaves_nothing,
 	.free = serial_free,
 };
 

@@ -92,7 +92,7 @@ static json_t *throttled_json(const struct report *report)
 json_t *report_json(const struct report *report)
 {
 	json_t *json =
-		json_pack("{s:s,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o}",
+		json_pack("{s:s,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o}",
 			  "status", status_names[report->status], "total_ms",
 			  json_ms(report->total_ns), "downtime_ms",
 			  json_ms(report->downtime_ns), "predicted_downtime_ms",
@@ -102,7 +102,8 @@ json_t *report_json(const struct report *report)
 			  json_count(report->zero_pages), "bytes",
 			  json_count(report->bytes), "bandwidth_bytes_per_s",
 			  json_count(report->bandwidth), "throttled_vcpus",
-			  throttled_json(report));
+			  throttled_json(report), "closed_connections",
+			  json_count(report->closed_connections));
 
 	if (json && report->error[0])
 		json_object_set_new(json, "error", json_string(report->error));
@@ -186,5 +187,10 @@ void report_print(const struct report *report, FILE *to)
 		(unsigned long long)report->zero_pages, mib(report->bytes),
 		report->nrounds, mib(report->bandwidth));
 	print_throttled(report, to);
+	if (report->closed_connections)
+		fprintf(to,
+			"  left behind        %llu connections of the guest's "
+			"by way of the host it was on\n",
+			(unsigned long long)report->closed_connections);
 	print_phases(report, to);
 }

@@ -85,6 +85,7 @@ struct report {
 	uint64_t sent_per_s;  /* bytes, lately; at the end, of the whole move */
 	uint64_t bandwidth;   /* bytes a second that the link takes */
 	uint64_t dirty_pages_per_s;
+	uint64_t closed_connections; /* that the move has ended */
 	uint32_t nrounds; /* in all; the first REPORT_ROUNDS_MAX are kept */
 	struct report_round rounds[REPORT_ROUNDS_MAX];
 };

@@ -555,8 +555,12 @@ static int keep(struct source *s, int rc, struct error *err)
 
 static int moved(struct source *s)
 {
+	uint64_t now = clock_ns();
+	uint64_t closed = vm_left_behind(s->vm);
+
 	pthread_mutex_lock(&s->lock);
-	s->report.downtime_ns = clock_ns() - s->pause_ns;
+	s->report.closed_connections = closed;
+	s->report.downtime_ns = now - s->pause_ns;
 	pthread_mutex_unlock(&s->lock);
 	finish_report(s, s->resolved ? "discarded at the operator's word" : "");
 	if (s->stream)

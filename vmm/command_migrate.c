@@ -274,6 +274,7 @@ static void print_moved(const struct follow *follow)
 	json_t *report = follow->report;
 	json_t *phases = json_object_get(report, "phases");
 	double verify = real_of(phases, "verify");
+	double closed = real_of(report, "closed_connections");
 
 	printf("%s moved in %.1f ms; paused for %.3f ms (predicted %.3f",
 	       follow->options->name, real_of(report, "total_ms"),
@@ -289,6 +290,10 @@ static void print_moved(const struct follow *follow)
 	       real_of(report, "bytes") / (double)MIB,
 	       json_array_size(json_object_get(report, "rounds")),
 	       real_of(report, "bandwidth_bytes_per_s") / (double)MIB);
+	if (closed > 0)
+		printf("  %.0f of the guest's connections went through this "
+		       "host, and have ended\n",
+		       closed);
 	print_phases(phases);
 }
 

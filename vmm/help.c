@@ -6,6 +6,7 @@
 #include <seccomp.h>
 #include <string.h>
 
+#include "devices/backend/user.h"
 #include "migration/wire.h"
 #include "vmm/help.h"
 
@@ -47,6 +48,17 @@ static const struct help helps[] = {
 	  "                       mac=ADDRESS (random), queues=N (1, at most "
 	  "15),\n"
 	  "                       vectors=N (two a queue and two more)\n"
+	  "  --net user[,WORD]... a network card without any set-up: the guest "
+	  "reaches what\n"
+	  "                       you reach, and gets its address by DHCP. "
+	  "WORDs: id=,\n"
+	  "                       mac=, vectors=, and, as often as you like,\n"
+	  "                       "
+	  "hostfwd=tcp|udp:[ADDRESS:]PORT-[ADDRESS:]PORT, "
+	  "a port of\n"
+	  "                       this host (127.0.0.1) that leads to one of "
+	  "the "
+	  "guest's\n"
 	  "  --name NAME          what other commands call it (vm-PID)\n"
 	  "  --debug-exit         a byte written to port 0xf4 ends the VM with "
 	  "that\n"
@@ -94,6 +106,13 @@ static const struct help helps[] = {
 	  "                       the tap that the guest's network card ID "
 	  "gets here;\n"
 	  "                       or ID=fd=N\n"
+	  "  --net ID=user[,hostfwd=FORWARD]...\n"
+	  "                       the network of a card that was run with "
+	  "user, "
+	  "and the\n"
+	  "                       ports of this host that lead there, bound "
+	  "when "
+	  "it comes\n"
 	  "  --unsafe             take block devices without direct from other "
 	  "hosts\n"
 	  "  --paused             leave it paused when it has come; see "
@@ -229,8 +248,9 @@ void help_version(FILE *to)
 	fprintf(to,
 		"godwit " GODWIT_VERSION "\n"
 		"migration format %d to %d\n"
-		"jansson %s, libseccomp %u.%u.%u, " LIBURING "\n"
+		"jansson %s, libseccomp %u.%u.%u, " LIBURING ",\n"
+		"%s\n"
 		"not in this version: TLS\n",
 		WIRE_VERSION_MIN, WIRE_VERSION_MAX, jansson_version_str(),
-		seccomp->major, seccomp->minor, seccomp->micro);
+		seccomp->major, seccomp->minor, seccomp->micro, user_library());
 }

@@ -436,10 +436,12 @@ static int start_threads(struct listener *l, struct error *err)
 static int prepare(struct listener *l, struct error *err)
 {
 	const struct process_options *process = &l->options->process;
-	int rc = disks_open(&process->disks, true, &l->inst.disks, err);
+	/* Before all else: see taps.h. */
+	int rc = taps_open(&process->taps, true, process->sandbox,
+			   &l->inst.taps, err);
 
 	if (!rc)
-		rc = taps_open(&process->taps, true, &l->inst.taps, err);
+		rc = disks_open(&process->disks, true, &l->inst.disks, err);
 	if (!rc)
 		rc = instance_open(&l->inst, process, process->name, err);
 	if (!rc)

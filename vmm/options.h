@@ -11,6 +11,7 @@
 
 #include <limits.h>
 
+#include "devices/backend/user.h"
 #include "migration/source.h"
 
 /* Exit statuses that are the same for every command. */
@@ -55,13 +56,16 @@ struct disks_options {
 
 #define TAP_OPTION_NAME_MAX 15 /* bytes; the kernel's */
 
-/* A --net. `listen` says only id, tap and queues. */
+/* A --net. `listen` says only id, tap and queues, or user and forwards. */
 struct tap_options {
 	char id[DEVICE_ID_MAX];		    /* "": not given */
 	char name[TAP_OPTION_NAME_MAX + 1]; /* of a tap; "": by fd */
 	int fd;				    /* -1: by name */
 	bool has_mac;
 	uint8_t mac[6];
+	bool user;
+	uint32_t nforwards;
+	struct user_forward forwards[USER_FORWARDS_MAX];
 	uint32_t queues; /* pairs */
 	uint32_t vectors;
 };

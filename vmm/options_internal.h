@@ -59,12 +59,19 @@ int __must_check option_disk_listen(const char *text, struct disk_options *ret,
 
 /**
  * option_net_run() / option_net_listen() - the value of --net:
- * tap=NAME[,WORD]..., ID=tap=NAME[,queues=N].
+ * tap=NAME[,WORD]... or user[,WORD]..., ID=tap=NAME[,queues=N] or
+ * ID=user[,hostfwd=FORWARD]...
  */
 int __must_check option_net_run(const char *text, struct tap_options *ret,
 				struct error *err);
 int __must_check option_net_listen(const char *text, struct tap_options *ret,
 				   struct error *err);
+
+/**
+ * option_user_forward() - the value of hostfwd=, into @net.
+ */
+int __must_check option_user_forward(const char *value, struct tap_options *net,
+				     struct error *err);
 
 /**
  * option_refuse() - -EINVAL with a text.

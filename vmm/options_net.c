@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 /*
- * --net, as `run` and `listen` have it: a tap and what follows it, between
- * commas. `run` describes the device, `listen` says which tap a device that
- * comes gets here.
+ * --net, as `run` and `listen` have it: a tap, or a user-mode network, and what
+ * follows it, between commas. `run` describes the device, `listen` says what a
+ * device that comes gets here.
  */
 #include <errno.h>
 #include <string.h>
@@ -20,6 +20,8 @@ _Static_assert(sizeof((struct tap_options){ 0 }.mac) == NET_MAC &&
 enum net_word {
 	WORD_TAP,
 	WORD_FD,
+	WORD_USER,
+	WORD_HOSTFWD,
 	WORD_ID,
 	WORD_MAC,
 	WORD_QUEUES,
@@ -30,11 +32,19 @@ enum net_word {
 #define BIT(word) (1U << (word))
 
 /* In the order of enum net_word. */
-static const char *const words[] = { "tap",    "fd",	  "id", "mac",
-				     "queues", "vectors", NULL };
+static const char *const words[] = { "tap",	"fd",	   "user",
+				     "hostfwd", "id",	   "mac",
+				     "queues",	"vectors", NULL };
 _Static_assert(ARRAY_SIZE(words) == WORDS + 1, "each word has its name");
 
-#define LISTEN_WORDS (BIT(WORD_TAP) | BIT(WORD_FD) | BIT(WORD_QUEUES))
+/* What it is on the host's side: one of these. */
+#define KINDS (BIT(WORD_TAP) | BIT(WORD_FD) | BIT(WORD_USER))
+
+#define LISTEN_WORDS (KINDS | BIT(WORD_HOSTFWD) | BIT(WORD_QUEUES))
+
+/* Those that say all by being there, and those that may be repeated. */
+#define FLAGS	 BIT(WORD_USER)
+#define REPEATED BIT(WORD_HOSTFWD)
 
 static int take_tap(const char *value, struct tap_options *net,
 		    struct error *err)
@@ -140,6 +150,11 @@ static int take_word(enum net_word word, const char *value,
 		return take_tap(value, net, err);
 	case WORD_FD:
 		return take_fd(value, net, err);
+	case WORD_USER:
+		net->user = true;
+		return 0;
+	case WORD_HOSTFWD:
+		return option_user_forward(value, net, err);
 	case WORD_ID:
 		return take_id(value, net, err);
 	case WORD_MAC:
@@ -158,14 +173,12 @@ static int refuse_word(const char *word, struct error *err)
 {
 	const char *near = options_nearest(word, words);
 
-	if (!strcmp(word, "user"))
-		return option_refuse(err, "user: not in this version of "
-					  "godwit; give tap=NAME");
 	if (near)
 		return option_refuse(err,
 				     "'%s': no such word; did you mean %s?",
 				     word, near);
-	return option_refuse(err, "'%s': no such word; give tap=NAME", word);
+	return option_refuse(err, "'%s': no such word; give tap=NAME or user",
+			     word);
 }
 
 static int take_piece(char *piece, unsigned int allowed,
@@ -186,14 +199,40 @@ static int take_piece(char *piece, unsigned int allowed,
 				     "%s: the guest brings that along; leave "
 				     "it out",
 				     piece);
-	if (*seen & BIT(word))
+	if (*seen & BIT(word) & ~REPEATED)
 		return option_refuse(err, "%s: given twice; give it once",
 				     piece);
 	*seen |= BIT(word);
-	if (!value)
+	if (!value && !(BIT(word) & FLAGS))
 		return option_refuse(err, "%s: needs a value, like %s=…", piece,
 				     piece);
+	if (value && BIT(word) & FLAGS)
+		return option_refuse(err, "%s=%s: give %s alone", piece, value,
+				     piece);
 	return take_word((enum net_word)word, value, net, err);
+}
+
+/* Words that don't go together. */
+static int check_words(const struct tap_options *net, unsigned int seen,
+		       struct error *err)
+{
+	unsigned int kind = seen & KINDS;
+
+	if (!kind || kind & (kind - 1))
+		return option_refuse(err,
+				     "give one of tap=NAME, user, and fd=N, an "
+				     "open tap's");
+	if (seen & BIT(WORD_HOSTFWD) && !net->user)
+		return option_refuse(err,
+				     "hostfwd: a tap has no ports; give it "
+				     "with user");
+	if (net->queues > 1 && !(seen & BIT(WORD_TAP)))
+		return option_refuse(err, "queues=%u: %s; give tap=NAME",
+				     net->queues,
+				     net->user ? "a user-mode network is one "
+						 "queue"
+					       : "a descriptor is one queue");
+	return 0;
 }
 
 static int parse(const char *text, unsigned int allowed,
@@ -218,18 +257,7 @@ static int parse(const char *text, unsigned int allowed,
 		if (!*text++)
 			break;
 	}
-	if (rc)
-		return rc;
-	if (!(seen & BIT(WORD_TAP)) == !(seen & BIT(WORD_FD)))
-		return option_refuse(err,
-				     "give one of tap=NAME and fd=N, an open "
-				     "tap's");
-	if (seen & BIT(WORD_FD) && net->queues > 1)
-		return option_refuse(err,
-				     "queues=%u: a descriptor is one queue; "
-				     "give tap=NAME",
-				     net->queues);
-	return 0;
+	return rc ? rc : check_words(net, seen, err);
 }
 
 int option_net_run(const char *text, struct tap_options *ret, struct error *err)
@@ -244,6 +272,12 @@ int option_net_run(const char *text, struct tap_options *ret, struct error *err)
 	return rc;
 }
 
+static bool is_backend(const char *text)
+{
+	return !strncmp(text, "tap=", 4) || !strncmp(text, "fd=", 3) ||
+	       (!strncmp(text, "user", 4) && (!text[4] || text[4] == ','));
+}
+
 int option_net_listen(const char *text, struct tap_options *ret,
 		      struct error *err)
 {
@@ -252,11 +286,10 @@ int option_net_listen(const char *text, struct tap_options *ret,
 	int rc;
 
 	*ret = (struct tap_options){ .queues = 1, .fd = -1 };
-	if (!equals || len >= sizeof(ret->id) ||
-	    (strncmp(equals, "=tap=", 5) && strncmp(equals, "=fd=", 4)))
+	if (!equals || len >= sizeof(ret->id) || !is_backend(equals + 1))
 		return option_refuse(err,
-				     "give the device's id and its tap here, "
-				     "like net0=tap=tap1");
+				     "give the device's id and what it gets "
+				     "here, like net0=tap=tap1 or net0=user");
 	memcpy(ret->id, text, len);
 	rc = machine_id_check(ret->id, err);
 	if (rc)

@@ -161,13 +161,14 @@ static int prepare(struct run *run, struct error *err)
 	snprintf(by_pid, sizeof(by_pid), "vm-%d", getpid());
 	if (!name)
 		name = by_pid;
-	rc = open_image(run, err);
+	/* Before all else: see taps.h. */
+	rc = taps_open(&options->process.taps, false, options->process.sandbox,
+		       &run->inst.taps, err);
+	if (!rc)
+		rc = open_image(run, err);
 	if (!rc)
 		rc = disks_open(&options->process.disks, false,
 				&run->inst.disks, err);
-	if (!rc)
-		rc = taps_open(&options->process.taps, false, &run->inst.taps,
-			       err);
 	if (!rc)
 		rc = instance_open(&run->inst, &options->process, name, err);
 	if (!rc)

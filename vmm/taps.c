@@ -6,23 +6,27 @@
  * from the beginning (tap_dup()): in the sandbox nothing can be opened.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
 
 #include "devices/backend/tap.h"
+#include "devices/backend/user.h"
 #include "devices/virtio/net.h"
 #include "vmm/taps.h"
 
 #define NET_DEVICE "virtio-net"
 
 /* The words that a --net says otherwise: by tap=, or not at all. */
-static const char *const unsaid[] = { "name=", "mtu=" };
+static const char *const unsaid[] = { "name=", "mtu=", "kind=" };
 
 struct taps {
 	const struct taps_options *options;
 	struct device_taps backends;
-	struct tap *named[MACHINE_DEVICES_MAX]; /* by place in options */
+	/* By place in options. */
+	struct tap *named[MACHINE_DEVICES_MAX];
+	struct user *users[MACHINE_DEVICES_MAX]; /* NULL: no such thing */
 };
 
 /* ---- a tap for a device ---- */
@@ -40,7 +44,8 @@ static int find_named(const struct taps *taps, const char *id)
 /* `run`: it is open since the command line was read. */
 static int hand_out(void *opaque, const char *id,
 		    const char *name __maybe_unused, unsigned int queues,
-		    struct tap **ret, struct error *err)
+		    bool user __maybe_unused, struct tap **ret,
+		    struct error *err)
 {
 	struct taps *taps = opaque;
 	int at = find_named(taps, id);
@@ -51,21 +56,40 @@ static int hand_out(void *opaque, const char *id,
 	return tap_dup(taps->named[at], queues, ret, err);
 }
 
+static int refuse_unnamed(const char *id, const char *name, unsigned int queues,
+			  bool user, struct error *err)
+{
+	if (user)
+		return error_set(err, -ENOENT,
+				 "this listener has no network for it; start "
+				 "it with --net %s=user, and the ports of this "
+				 "host that are to lead there",
+				 id);
+	return error_set(err, -ENOENT,
+			 "this listener has no tap for it; start it "
+			 "with --net %s=tap=NAME%s%s%s%s",
+			 id, queues > 1 ? ",queues=N" : "",
+			 name[0] ? " (the source has it on '" : "", name,
+			 name[0] ? "')" : "");
+}
+
 /* `listen`: what the command line names, silent. */
 static int receive(void *opaque, const char *id, const char *name,
-		   unsigned int queues, struct tap **ret, struct error *err)
+		   unsigned int queues, bool user, struct tap **ret,
+		   struct error *err)
 {
 	struct taps *taps = opaque;
 	int at = find_named(taps, id);
 	int rc;
 
 	if (at < 0)
-		return error_set(err, -ENOENT,
-				 "this listener has no tap for it; start it "
-				 "with --net %s=tap=NAME%s%s%s%s",
-				 id, queues > 1 ? ",queues=N" : "",
-				 name[0] ? " (the source has it on '" : "",
-				 name, name[0] ? "')" : "");
+		return refuse_unnamed(id, name, queues, user, err);
+	if (taps->users[at] && !user)
+		return error_set(err, -EOPNOTSUPP,
+				 "the guest has it on a tap, and may send what "
+				 "only a tap can finish; start the listener "
+				 "with --net %s=tap=NAME",
+				 id);
 	if (tap_queues(taps->named[at]) < queues)
 		return error_set(err, -ENOSPC,
 				 "the guest has %u queues; start the listener "
@@ -80,17 +104,41 @@ static int receive(void *opaque, const char *id, const char *name,
 
 /* ---- opening ---- */
 
-static int open_one(struct taps *taps, uint32_t at, bool listens,
+static int start_user(struct taps *taps, uint32_t at, bool listens, bool caged,
+		      struct error *err)
+{
+	const struct tap_options *options = &taps->options->taps[at];
+	const struct user_params params = {
+		.id = options->id,
+		.forwards = options->forwards,
+		.nforwards = options->nforwards,
+		.waits = listens,
+		.caged = caged,
+	};
+
+	return user_create(&params, &taps->users[at], err);
+}
+
+static int open_one(struct taps *taps, uint32_t at, bool listens, bool caged,
 		    struct error *err)
 {
 	const struct tap_options *options = &taps->options->taps[at];
-	const struct tap_params params = {
+	struct tap_params params = {
 		.name = options->name[0] ? options->name : NULL,
 		.fd = options->fd,
 		.queues = options->queues,
 	};
-	int rc = tap_open(&params, &taps->named[at], err);
+	int rc = 0;
 
+	if (options->user) {
+		rc = start_user(taps, at, listens, caged, err);
+		params.user = taps->users[at];
+		params.fd =
+			rc ? -1
+			   : fcntl(user_fd(params.user), F_DUPFD_CLOEXEC, 0);
+	}
+	if (!rc)
+		rc = tap_open(&params, &taps->named[at], err);
 	if (rc)
 		error_prefix(err, "--net");
 	else if (listens)
@@ -98,7 +146,7 @@ static int open_one(struct taps *taps, uint32_t at, bool listens,
 	return rc;
 }
 
-int taps_open(const struct taps_options *options, bool listens,
+int taps_open(const struct taps_options *options, bool listens, bool caged,
 	      struct taps **ret, struct error *err)
 {
 	struct taps *taps = calloc(1, sizeof(*taps));
@@ -112,7 +160,7 @@ int taps_open(const struct taps_options *options, bool listens,
 		.opaque = taps,
 	};
 	for (uint32_t i = 0; i < options->count && !rc; i++)
-		rc = open_one(taps, i, listens, err);
+		rc = open_one(taps, i, listens, caged, err);
 	if (rc)
 		taps_free(taps);
 	else
@@ -126,6 +174,8 @@ void taps_free(struct taps *taps)
 		return;
 	for (size_t i = 0; i < ARRAY_SIZE(taps->named); i++)
 		tap_close(taps->named[i]);
+	for (size_t i = 0; i < ARRAY_SIZE(taps->users); i++)
+		user_free(taps->users[i]);
 	free(taps);
 }
 
@@ -160,7 +210,14 @@ static int describe(const struct tap_options *options, const struct tap *tap,
 		return rc;
 	/* A socket says nothing of it: what is usual. */
 	if (!tap_is_interface(tap))
-		mtu = 1500;
+		mtu = USER_MTU;
+	if (tap_user(tap)) {
+		snprintf(config->options, sizeof(config->options),
+			 "mac=%02x:%02x:%02x:%02x:%02x:%02x,queues=1,mtu=%u,"
+			 "kind=user",
+			 mac[0], mac[1], mac[2], mac[3], mac[4], mac[5], mtu);
+		return 0;
+	}
 	if (mtu < NET_MTU_MIN)
 		return error_set(err, -EMSGSIZE,
 				 "tap %s has an MTU of %u; `ip link set %s mtu "
@@ -205,6 +262,16 @@ static bool is_unsaid(const char *word)
 	return false;
 }
 
+static void put_user(const struct tap_options *options, FILE *to)
+{
+	char text[USER_FORWARD_TEXT];
+
+	fprintf(to, "user");
+	for (uint32_t i = 0; i < options->nforwards; i++)
+		fprintf(to, ",hostfwd=%s",
+			user_forward_text(&options->forwards[i], text));
+}
+
 bool taps_put_words(const struct taps *taps, const struct device_config *config,
 		    FILE *to)
 {
@@ -213,7 +280,9 @@ bool taps_put_words(const struct taps *taps, const struct device_config *config,
 
 	if (at < 0)
 		return false;
-	if (tap_is_interface(taps->named[at]))
+	if (taps->users[at])
+		put_user(&taps->options->taps[at], to);
+	else if (tap_is_interface(taps->named[at]))
 		fprintf(to, "tap=%s", tap_name(taps->named[at]));
 	else
 		fprintf(to, "fd=%d", taps->options->taps[at].fd);

@@ -1,12 +1,16 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Who opens which tap: those that a command line names, opened before the
- * sandbox closes, and given to devices as they are made (device.h, struct
- * device_taps).
+ * Who opens which tap, or user-mode network: those that a command line names,
+ * opened before the sandbox closes, and given to devices as they are made
+ * (device.h, struct device_taps).
  *
  * `run` opens what its --net describe. `listen` opens what its own --net
  * ID=tap=NAME name, and keeps them silent until a guest is here: the network
- * may send them what it sends the guest where it still is.
+ * may send them what it sends the guest where it still is. A card with offloads
+ * needs a tap; one of the user kind gets what is named.
+ *
+ * User-mode networks are processes, and are started before all else is opened:
+ * they inherit what there is.
  *
  * Threads: taps_open() and taps_free() on the main one; a listener's backends
  * on the migration's; taps_put_words() on any, once there is a VM.
@@ -23,13 +27,14 @@ struct taps;
 /**
  * taps_open() - open what the command line names.
  * @listens: for a guest that comes; else for one that is made here.
+ * @caged: whether processes that are started are confined.
  *
  * @options outlives the taps.
  *
  * Return: 0, or -errno with @err naming option, tap and remedy.
  */
 int __must_check taps_open(const struct taps_options *options, bool listens,
-			   struct taps **ret, struct error *err);
+			   bool caged, struct taps **ret, struct error *err);
 
 /**
  * taps_free() - close what no device has. NULL is fine.

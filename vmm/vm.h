@@ -172,6 +172,12 @@ int __must_check vm_handover(struct vm *vm, enum device_handover step,
 			     const uint8_t *session, struct error *err);
 
 /**
+ * vm_left_behind() - how many connections by way of this host end when the
+ * guest moves away now; see left_behind() in device.h.
+ */
+uint64_t vm_left_behind(struct vm *vm);
+
+/**
  * vm_throttle() - keep vCPUs out of the guest for @percent (0 to 99) of the
  * time, in slices of milliseconds; 0 lets all run freely again.
  * @which: one a vCPU; the others run freely. NULL: all.

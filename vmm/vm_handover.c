@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT
 /*
  * A VM's devices and what only one host may have of them: the locks of disks,
- * and what lies in a host's caches. A walk over the devices at the moments of a
- * move that enum device_handover names; what is done then is theirs.
+ * what lies in a host's caches, and connections. A walk over the devices at the
+ * moments of a move that enum device_handover names; what is done then is
+ * theirs.
  *
  * On the migration's thread. A device is asked without its lock, for storage
  * may take its time and vCPUs wait for locks; only settle() is quick.
@@ -40,4 +41,18 @@ int vm_handover(struct vm *vm, enum device_handover step,
 		return rc;
 	}
 	return 0;
+}
+
+uint64_t vm_left_behind(struct vm *vm)
+{
+	uint64_t n = 0;
+
+	for (uint32_t i = 0; i < vm->ndevices; i++) {
+		struct device *dev = vm->devices[i];
+
+		pthread_mutex_lock(&dev->lock);
+		n += dev->ops->left_behind(dev);
+		pthread_mutex_unlock(&dev->lock);
+	}
+	return n;
 }

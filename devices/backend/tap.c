@@ -21,6 +21,7 @@
 #include <unistd.h>
 
 #include "devices/backend/tap.h"
+#include "devices/backend/user.h"
 #include "vmm/log.h"
 
 #define NODE "/dev/net/tun"
@@ -36,6 +37,7 @@ struct tap {
 	unsigned int active; /* the first ones, that frames are spread over */
 	unsigned int mtu;
 	bool interface;
+	struct user *user;
 	char name[IFNAMSIZ];
 };
 
@@ -340,6 +342,11 @@ int tap_open(const struct tap_params *params, struct tap **ret,
 		snprintf(tap->name, sizeof(tap->name), "fd:%d", params->fd);
 		rc = take_fd(tap, err);
 	}
+	if (!rc && params->user) {
+		tap->user = params->user;
+		tap->mtu = USER_MTU;
+		strcpy(tap->name, "user network");
+	}
 	if (rc)
 		tap_close(tap);
 	else
@@ -358,6 +365,7 @@ int tap_dup(const struct tap *tap, unsigned int queues, struct tap **ret,
 	copy->active = MIN(tap->active, queues);
 	copy->mtu = tap->mtu;
 	copy->interface = tap->interface;
+	copy->user = tap->user;
 	memcpy(copy->name, tap->name, sizeof(copy->name));
 	for (unsigned int i = 0; i < queues; i++) {
 		copy->fds[i] = fcntl(tap->fds[i], F_DUPFD_CLOEXEC, 0);
@@ -389,6 +397,11 @@ const char *tap_name(const struct tap *tap)
 bool tap_is_interface(const struct tap *tap)
 {
 	return tap->interface;
+}
+
+struct user *tap_user(const struct tap *tap)
+{
+	return tap->user;
 }
 
 unsigned int tap_mtu(const struct tap *tap)

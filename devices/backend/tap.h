@@ -8,7 +8,9 @@
  * A tap is a network interface that its user has made, and given to a bridge
  * or an address; godwit attaches to it and makes none. Or it is a descriptor
  * that was inherited: of a tap, or of a socket that keeps messages apart
- * (SOCK_DGRAM, SOCK_SEQPACKET), whose other end speaks the same format.
+ * (SOCK_DGRAM, SOCK_SEQPACKET), whose other end speaks the same format. Such a
+ * socket is the end of a user-mode network (user.h), too, which then has a
+ * tap's interface and some more: tap_user().
  *
  * Whoever opens a tap does so before the process enters its sandbox; from then
  * on there is tap_dup(). An interface belongs to one VM at a time.
@@ -24,6 +26,8 @@
 
 #include "vmm/error.h"
 
+struct user;
+
 #define TAP_HEADER     12
 #define TAP_QUEUES_MAX 15
 #define TAP_NAME_MAX   15 /* bytes; the kernel's IFNAMSIZ less one */
@@ -37,8 +41,9 @@
 struct tap;
 
 struct tap_params {
-	const char *name; /* of an interface; NULL: @fd says which */
-	int fd;		  /* -1, or taken over, also on failure */
+	const char *name;  /* of an interface; NULL: @fd says which */
+	int fd;		   /* -1, or taken over, also on failure */
+	struct user *user; /* who has the other end; outlives it; or NULL */
 	unsigned int queues;
 };
 
@@ -72,6 +77,11 @@ const char *tap_name(const struct tap *tap);
  * tap_is_interface() - false: a socket.
  */
 bool tap_is_interface(const struct tap *tap);
+
+/**
+ * tap_user() - the user-mode network that it is, or NULL.
+ */
+struct user *tap_user(const struct tap *tap);
 
 /**
  * tap_mtu() - of the interface as it was when it was opened; a socket takes

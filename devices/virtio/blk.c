@@ -336,6 +336,7 @@ const struct device_ops blk_ops = {
 	.reset = blk_reset,
 	.settle = blk_settle,
 	.handover = blk_handover,
+	.left_behind = device_leaves_nothing,
 	.free = blk_free,
 };
 

@@ -112,17 +112,24 @@ static const struct virtio_ops net_virtio_ops = {
 	.forget = net_forget,
 };
 
-#define FEATURES                                                              \
-	(VIRTIO_BIT(NET_F_CSUM) | VIRTIO_BIT(NET_F_GUEST_CSUM) |              \
-	 VIRTIO_BIT(NET_F_CTRL_GUEST_OFFLOADS) | VIRTIO_BIT(NET_F_MTU) |      \
-	 VIRTIO_BIT(NET_F_MAC) | VIRTIO_BIT(NET_F_GUEST_TSO4) |               \
-	 VIRTIO_BIT(NET_F_GUEST_TSO6) | VIRTIO_BIT(NET_F_GUEST_ECN) |         \
-	 VIRTIO_BIT(NET_F_HOST_TSO4) | VIRTIO_BIT(NET_F_HOST_TSO6) |          \
-	 VIRTIO_BIT(NET_F_HOST_ECN) | VIRTIO_BIT(NET_F_MRG_RXBUF) |           \
-	 VIRTIO_BIT(NET_F_STATUS) | VIRTIO_BIT(NET_F_CTRL_VQ) |               \
-	 VIRTIO_BIT(NET_F_CTRL_RX) | VIRTIO_BIT(NET_F_CTRL_VLAN) |            \
-	 VIRTIO_BIT(NET_F_CTRL_RX_EXTRA) | VIRTIO_BIT(NET_F_GUEST_ANNOUNCE) | \
-	 VIRTIO_BIT(NET_F_CTRL_MAC_ADDR))
+/* What a tap does for frames, and takes of them. */
+#define OFFLOADS                                                               \
+	(VIRTIO_BIT(NET_F_CSUM) | NET_GUEST_OFFLOADS |                         \
+	 VIRTIO_BIT(NET_F_CTRL_GUEST_OFFLOADS) | VIRTIO_BIT(NET_F_HOST_TSO4) | \
+	 VIRTIO_BIT(NET_F_HOST_TSO6) | VIRTIO_BIT(NET_F_HOST_ECN))
+
+#define FEATURES                                                         \
+	(VIRTIO_BIT(NET_F_MTU) | VIRTIO_BIT(NET_F_MAC) |                 \
+	 VIRTIO_BIT(NET_F_MRG_RXBUF) | VIRTIO_BIT(NET_F_STATUS) |        \
+	 VIRTIO_BIT(NET_F_CTRL_VQ) | VIRTIO_BIT(NET_F_CTRL_RX) |         \
+	 VIRTIO_BIT(NET_F_CTRL_VLAN) | VIRTIO_BIT(NET_F_CTRL_RX_EXTRA) | \
+	 VIRTIO_BIT(NET_F_GUEST_ANNOUNCE) | VIRTIO_BIT(NET_F_CTRL_MAC_ADDR))
+
+static uint64_t features(const struct net_options *options)
+{
+	return FEATURES | (options->user ? 0 : OFFLOADS) |
+	       (options->queues > 1 ? VIRTIO_BIT(NET_F_MQ) : 0);
+}
 
 /* ---- state ---- */
 
@@ -158,6 +165,14 @@ static void visit_claim(struct codec *c, struct net_claim *claim)
 	codec_leave(c);
 }
 
+static void visit_user(struct codec *c, struct user_state *user)
+{
+	codec_enter(c, "user");
+	codec_u32(c, "version", &user->version);
+	codec_blob(c, "bytes", user->bytes, &user->len, sizeof(user->bytes));
+	codec_leave(c);
+}
+
 static void net_visit(struct codec *c, void *state)
 {
 	struct net_state *s = state;
@@ -172,6 +187,8 @@ static void net_visit(struct codec *c, void *state)
 	codec_count(c, "nclaims", &s->nclaims, NET_CLAIMS_MAX);
 	for (uint32_t i = 0; i < s->nclaims; i++)
 		visit_claim(c, &s->claims[i]);
+	if (c->version >= 2)
+		visit_user(c, &s->user);
 }
 
 static void net_snapshot(struct device *dev, void *state)
@@ -188,6 +205,9 @@ static void net_snapshot(struct device *dev, void *state)
 	s->filter = net->filter;
 	s->nclaims = net->nclaims;
 	memcpy(s->claims, net->claims, sizeof(s->claims));
+	s->user = (struct user_state){ 0 };
+	if (tap_user(net->tap))
+		user_save(tap_user(net->tap), &s->user);
 }
 
 static void net_commit(struct device *dev, const void *state)
@@ -205,6 +225,8 @@ static void net_commit(struct device *dev, const void *state)
 	net->nclaims = s->nclaims;
 	memcpy(net->claims, s->claims, sizeof(net->claims));
 	net->arrived = true;
+	if (tap_user(net->tap))
+		user_load(tap_user(net->tap), &s->user);
 	atomic_fetch_add(&net->version, 1);
 }
 
@@ -219,6 +241,8 @@ static void net_resume(struct device *dev)
 {
 	struct net *net = dev_to_net(dev);
 
+	if (tap_user(net->tap))
+		user_begin(tap_user(net->tap));
 	if (net->arrived)
 		net_announce_begin(net);
 	net->arrived = false;
@@ -246,6 +270,13 @@ static int net_handover(struct device *dev, enum device_handover step,
 	return 0;
 }
 
+static unsigned int net_left_behind(struct device *dev)
+{
+	const struct user *user = tap_user(dev_to_net(dev)->tap);
+
+	return user ? user_connections(user) : 0;
+}
+
 /* ---- making and unmaking ---- */
 
 static void net_free(struct device *dev)
@@ -265,7 +296,7 @@ static void net_free(struct device *dev)
 const struct device_ops net_ops = {
 	.type = "virtio-net",
 	.migrates = DEVICE_MIGRATES_STATE,
-	.version = 1,
+	.version = 2,
 	.state_size = sizeof(struct net_state),
 	.visit = net_visit,
 	.snapshot = net_snapshot,
@@ -276,6 +307,7 @@ const struct device_ops net_ops = {
 	.reset = net_reset,
 	.settle = device_settled,
 	.handover = net_handover,
+	.left_behind = net_left_behind,
 	.free = net_free,
 };
 
@@ -289,7 +321,7 @@ static int open_tap(const struct device_env *env, const char *id,
 	if (!env->taps)
 		return error_set(err, -ENODEV, "there are no taps here");
 	rc = env->taps->open_tap(env->taps->opaque, id, options->name,
-				 options->queues, &tap, err);
+				 options->queues, options->user, &tap, err);
 	if (rc)
 		return rc;
 	if (tap_mtu(tap) >= options->mtu) {
@@ -313,8 +345,7 @@ static int init(struct net *net, const struct device_env *env,
 	const struct virtio_params params = {
 		.device_ops = &net_ops,
 		.ops = &net_virtio_ops,
-		.features = FEATURES |
-			    (options->queues > 1 ? VIRTIO_BIT(NET_F_MQ) : 0),
+		.features = features(options),
 		.nqueues = 2 * options->queues + 1,
 		.queue_size_max = NET_QUEUE_SIZE,
 	};

@@ -1,12 +1,15 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The network device: a tap as the guest's eth0.
+ * The network device: a tap, or a user-mode network, as the guest's eth0.
  *
  * Its options, in any order, each at most once:
  *
  *   mac=XX:XX:XX:XX:XX:XX  needed: the address that it has at power-on
  *   mtu=N                  68 to 65535, default 1500
  *   queues=N               pairs, 1 to NET_PAIRS_MAX, default 1
+ *   kind=tap|user          what is offered to the driver: what a tap can do, or
+ *                          a user-mode network, which takes no frame that is
+ *                          unfinished or larger than the MTU; default tap
  *   name=TEXT              a hint to who looks for the tap, see open_tap()
  *
  * Each pair of queues is served on a thread of its own, straight between the
@@ -30,6 +33,7 @@
 #define GODWIT_DEVICES_VIRTIO_NET_H
 
 #include "devices/backend/tap.h"
+#include "devices/backend/user.h"
 #include "devices/virtio/virtio.h"
 
 #define NET_PAIRS_MAX  TAP_QUEUES_MAX
@@ -85,6 +89,7 @@ struct net_options {
 	uint8_t mac[NET_MAC];
 	uint32_t mtu;
 	uint32_t queues; /* pairs */
+	bool user;	 /* its kind */
 	char name[NET_NAME_MAX + 1];
 };
 
@@ -123,6 +128,7 @@ struct net_state {
 	struct net_filter filter;
 	uint32_t nclaims;
 	struct net_claim claims[NET_CLAIMS_MAX]; /* the latest first */
+	struct user_state user; /* what its kind of network knows of it */
 };
 
 extern const struct device_ops net_ops;

@@ -54,6 +54,8 @@ static const char *find_unallowed(const struct net *net,
 	if (s->refused &&
 	    (!has(s, NET_F_CTRL_GUEST_OFFLOADS) || s->refused & ~took))
 		return "refused";
+	if (s->user.len && !net->options.user)
+		return "user";
 	if (s->announce && !has(s, NET_F_GUEST_ANNOUNCE))
 		return "announce";
 	if (s->nclaims && !(s->virtio.status & VIRTIO_DRIVER_OK))
@@ -117,6 +119,11 @@ int net_check(struct device *dev, const void *state, struct error *err)
 		rc = check_listed(net, &s->filter, err);
 	if (rc)
 		return rc;
+	rc = user_state_check(&s->user, err);
+	if (rc) {
+		error_prefix(err, "%s", dev->id);
+		return rc;
+	}
 	what = find_unallowed(net, s);
 	if (what)
 		return error_set(err, -EINVAL,

@@ -13,11 +13,12 @@ enum option {
 	OPTION_MAC,
 	OPTION_MTU,
 	OPTION_QUEUES,
+	OPTION_KIND,
 	OPTION_NAME,
 	OPTIONS,
 };
 
-static const char *const names[] = { "mac", "mtu", "queues", "name" };
+static const char *const names[] = { "mac", "mtu", "queues", "kind", "name" };
 
 _Static_assert(ARRAY_SIZE(names) == OPTIONS, "each option has a name");
 
@@ -80,6 +81,9 @@ static bool take(enum option which, const char *value, struct net_options *o)
 		return number(value, NET_MTU_MIN, NET_MTU_MAX, &o->mtu);
 	case OPTION_QUEUES:
 		return number(value, 1, NET_PAIRS_MAX, &o->queues);
+	case OPTION_KIND:
+		o->user = !strcmp(value, "user");
+		return o->user || !strcmp(value, "tap");
 	case OPTION_NAME:
 		return name_fits(value, o->name);
 	case OPTIONS:

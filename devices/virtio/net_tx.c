@@ -53,7 +53,8 @@ static bool write_frame(struct net_pair *pair, struct net_header *header)
 		return true;
 	if (errno == EAGAIN || errno == EINTR)
 		return false;
-	if (errno == EBADFD)
+	/* EPIPE and ECONNRESET: a socket whose other end is gone. */
+	if (errno == EBADFD || errno == EPIPE || errno == ECONNRESET)
 		net_io_lost(pair);
 	/* EIO: the interface is down. EINVAL: what the kernel thinks of it. */
 	else if (errno != EIO && errno != EINVAL)

@@ -220,6 +220,7 @@ const struct device_ops rng_ops = {
 	.reset = rng_reset,
 	.settle = device_settled,
 	.handover = device_no_handover,
+	.left_behind = device_leaves_nothing,
 	.free = rng_free,
 };
 

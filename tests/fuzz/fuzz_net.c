@@ -254,7 +254,8 @@ static void say_on_wire(struct machine *m, const struct step *step)
 /* ---- the machine ---- */
 
 static int open_tap(void *opaque, const char *id, const char *name,
-		    unsigned int queues, struct tap **ret, struct error *err)
+		    unsigned int queues, bool user, struct tap **ret,
+		    struct error *err)
 {
 	struct machine *m = opaque;
 	struct tap_params params = { .queues = 1 };

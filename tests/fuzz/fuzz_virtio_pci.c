@@ -214,6 +214,7 @@ static const struct device_ops toy_ops = {
 	.reset = toy_reset,
 	.settle = device_settled,
 	.handover = device_no_handover,
+	.left_behind = device_leaves_nothing,
 	.free = toy_free,
 };
 

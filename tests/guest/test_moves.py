@@ -529,7 +529,8 @@ def check_report(text, status):
     equal(report["status"], status, "status")
     fields = {"status", "total_ms", "downtime_ms", "predicted_downtime_ms",
               "phases", "rounds", "pages", "zero_pages", "bytes",
-              "bandwidth_bytes_per_s", "throttled_vcpus"}
+              "bandwidth_bytes_per_s", "throttled_vcpus",
+              "closed_connections"}
     missing = fields - set(report)
     check(not missing, f"missing: {missing}")
     equal(set(report) - fields, set() if status == "completed" else {"error"},

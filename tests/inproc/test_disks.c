@@ -197,6 +197,7 @@ static const struct device_ops holder_ops = {
 	.reset = holder_nothing,
 	.settle = holder_settle,
 	.handover = holder_handover,
+	.left_behind = device_leaves_nothing,
 	.free = holder_free,
 };
 

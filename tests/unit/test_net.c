@@ -60,7 +60,8 @@ static const char *tap_wanted; /* or a real one, of several queues */
 static const struct sandbox *sandbox;
 
 static int open_tap(void *opaque __maybe_unused, const char *id,
-		    const char *name, unsigned int queues, struct tap **ret,
+		    const char *name, unsigned int queues,
+		    bool user __maybe_unused, struct tap **ret,
 		    struct error *err)
 {
 	const struct tap_params params = { .name = tap_wanted,
@@ -100,7 +101,7 @@ static struct net *net_in(const struct card *card)
 }
 
 /* Paused, and without a driver. */
-static struct card *card_make(void)
+static struct card *card_make_with(const char *options)
 {
 	struct card *card = calloc(1, sizeof(*card));
 
@@ -108,10 +109,15 @@ static struct card *card_make(void)
 	ck_assert_int_eq(
 		socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, tap_fds),
 		0);
-	tap_options = "mac=" MAC;
+	tap_options = options;
 	card->rig = virtio_rig_new(create, QUEUES + 1);
 	card->wire = tap_fds[1];
 	return card;
+}
+
+static struct card *card_make(void)
+{
+	return card_make_with("mac=" MAC);
 }
 
 static void card_drive(struct card *card, uint64_t features)
@@ -1312,6 +1318,53 @@ START_TEST(net_state_travels_whole)
 }
 END_TEST
 
+START_TEST(a_card_of_the_user_kind_offers_no_offloads)
+{
+	static const unsigned int absent[] = {
+		NET_F_CSUM,	  NET_F_GUEST_CSUM, NET_F_CTRL_GUEST_OFFLOADS,
+		NET_F_GUEST_TSO4, NET_F_GUEST_TSO6, NET_F_GUEST_ECN,
+		NET_F_HOST_TSO4,  NET_F_HOST_TSO6,  NET_F_HOST_ECN,
+	};
+	struct card *card = card_make_with("mac=" MAC ",kind=user");
+	uint64_t offered = net_in(card)->virtio.features;
+	struct card *tap = card_make();
+	struct net_state *state;
+
+	for (size_t i = 0; i < ARRAY_SIZE(absent); i++) {
+		ck_assert(!(offered & VIRTIO_BIT(absent[i])));
+		offered |= VIRTIO_BIT(absent[i]);
+	}
+	ck_assert_uint_eq(offered, net_in(tap)->virtio.features);
+	/* Only of this kind does anything move that a network knows. */
+	state = save(card);
+	state->user.version = 4;
+	state->user.len = 131;
+	memset(state->user.bytes, 0, sizeof(state->user.bytes));
+	ck_assert(rig_accepts(card->rig->base, state));
+	state->user.bytes[0] = 1;
+	ck_assert(!rig_accepts(card->rig->base, state));
+	state->user.bytes[0] = 0;
+	ck_assert(!rig_accepts(tap->rig->base, state));
+	free(state);
+	card_free(tap);
+	card_free(card);
+}
+END_TEST
+
+START_TEST(what_is_sent_to_a_socket_that_is_gone_takes_the_link_down)
+{
+	struct card *card = card_new(FEATURES);
+	struct frame *f = frame_new(peer_mac, guest_mac, 0x0800, 100);
+
+	/* No buffer waits for what could be read. */
+	shutdown(card->wire, SHUT_RDWR);
+	send_frame(card, f, 12);
+	wait_status(card, 0);
+	free(f);
+	card_free(card);
+}
+END_TEST
+
 /* A driver's life, a step at a time. */
 static void drive_step(struct card *card, unsigned int step)
 {
@@ -1614,6 +1667,8 @@ UNIT_SUITE("net", net_sends_frames_however_they_are_cut,
 	   net_announces_an_adapter_that_claimed_nothing_by_rarp,
 	   net_says_nothing_more_when_it_has_been_paused,
 	   net_keeps_the_latest_claims_of_a_guest_that_makes_many,
+	   a_card_of_the_user_kind_offers_no_offloads,
+	   what_is_sent_to_a_socket_that_is_gone_takes_the_link_down,
 	   net_state_travels_whole, net_moves_at_every_step_of_its_driver,
 	   net_moves_with_its_ring_full_of_frames_that_nobody_takes,
 	   net_state_that_cannot_be_is_refused,

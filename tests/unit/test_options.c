@@ -257,8 +257,6 @@ END_TEST
 
 START_TEST(what_comes_later_is_refused_as_such)
 {
-	RUN_REFUSED(ARGS("--net", "user"), "--net user", "not in this version",
-		    "tap=NAME");
 	RUN_REFUSED(ARGS("--balloon", "on"), "--balloon",
 		    "not in this version");
 	RUN_REFUSED(ARGS("--cpu", "host"), "--cpu", "not in this version");
@@ -485,8 +483,9 @@ START_TEST(a_net_that_can_not_be_is_refused_with_the_reason)
 	NET_REFUSED("tap0", "--net tap0", "'tap0': no such word",
 		    "did you mean tap");
 	NET_REFUSED("tpa=tap0", "did you mean tap");
-	NET_REFUSED("mac=52:54:00:12:34:56", "give one of tap=NAME and fd=N");
-	NET_REFUSED("tap=a,fd=3", "give one of tap=NAME and fd=N");
+	NET_REFUSED("mac=52:54:00:12:34:56",
+		    "give one of tap=NAME, user, and fd=N");
+	NET_REFUSED("tap=a,fd=3", "give one of tap=NAME, user, and fd=N");
 	NET_REFUSED("tap=", "tap=", "1 to 15");
 	NET_REFUSED("tap=0123456789abcdef", "1 to 15");
 	NET_REFUSED("tap=a/b", "tap=a/b");
@@ -534,6 +533,70 @@ START_TEST(listen_names_the_taps_that_a_guest_gets)
 		"mac", "brings that along");
 	LISTEN_REFUSED(ARGS("unix:s", "--net", "n=tap=a", "--net", "n=tap=b"),
 		       "id n: taken");
+}
+END_TEST
+
+START_TEST(a_net_may_be_a_user_network_with_ports_of_the_host)
+{
+	const struct user_forward *f;
+	struct listen_options l;
+	struct run_options run;
+	const struct tap_options *t;
+	char text[USER_FORWARD_TEXT];
+	struct error err;
+
+	ck_assert_int_eq(
+		options_run(ARGS("--kernel", "k", "--net",
+				 "user,hostfwd=tcp:2222-:22,id=lan,"
+				 "hostfwd=udp:0.0.0.0:53-10.0.2.16:5353"),
+			    &run, &err),
+		0);
+	t = run.process.taps.taps;
+	ck_assert(t->user && t->nforwards == 2 && t->queues == 1);
+	ck_assert_str_eq(t->id, "lan");
+	f = t->forwards;
+	ck_assert_str_eq(user_forward_text(&f[0], text),
+			 "tcp:127.0.0.1:2222-:22");
+	ck_assert_str_eq(user_forward_text(&f[1], text),
+			 "udp:0.0.0.0:53-10.0.2.16:5353");
+	ck_assert_int_eq(options_listen(ARGS("unix:s", "--net",
+					     "lan=user,hostfwd=tcp::80-80"),
+					&l, &err),
+			 0);
+	t = l.process.taps.taps;
+	ck_assert(t->user && t->nforwards == 1);
+	ck_assert_str_eq(user_forward_text(t->forwards, text),
+			 "tcp:127.0.0.1:80-:80");
+	LISTEN_REFUSED(ARGS("unix:s", "--net", "user"), "net0=user");
+	LISTEN_REFUSED(ARGS("unix:s", "--net", "net0=users"), "net0=user");
+}
+END_TEST
+
+#define FORWARD_REFUSED(text, ...)                                             \
+	NET_REFUSED("user,hostfwd=" text, text, "like tcp:127.0.0.1:2222-:22", \
+		    __VA_ARGS__)
+
+START_TEST(a_user_network_that_can_not_be_is_refused_with_the_reason)
+{
+	FORWARD_REFUSED("2222-:22", "neither tcp: nor udp:");
+	FORWARD_REFUSED("tcp:2222", "no '-'");
+	FORWARD_REFUSED("tcp:-:22", "1 to 65535");
+	FORWARD_REFUSED("tcp:0-:22", "1 to 65535");
+	FORWARD_REFUSED("tcp:65536-:22", "1 to 65535");
+	FORWARD_REFUSED("tcp:22-:", "1 to 65535");
+	FORWARD_REFUSED("tcp:localhost:22-:22", "none of IPv4");
+	FORWARD_REFUSED("tcp:[::1]:22-:22", "none of IPv4");
+	FORWARD_REFUSED("tcp:22-guest:22", "none of IPv4");
+	FORWARD_REFUSED("tcp:1-00000000000000000000000000000000000"
+			"000000000000000000000022",
+			"too long");
+	NET_REFUSED("user,hostfwd=tcp:1-:2,hostfwd=tcp:127.0.0.1:1-:3",
+		    "an earlier one has this port");
+	NET_REFUSED("user=yes", "user=yes", "give user alone");
+	NET_REFUSED("user,user", "twice");
+	NET_REFUSED("user,tap=a", "give one of tap=NAME, user");
+	NET_REFUSED("user,queues=2", "a user-mode network is one queue");
+	NET_REFUSED("tap=a,hostfwd=tcp:1-:1", "a tap has no ports");
 }
 END_TEST
 
@@ -689,6 +752,8 @@ UNIT_SUITE("options", a_size_has_a_unit_and_may_have_a_fraction,
 	   listen_refuses_disks_that_it_could_not_find,
 	   a_net_is_a_tap_and_words,
 	   a_net_that_can_not_be_is_refused_with_the_reason,
+	   a_net_may_be_a_user_network_with_ports_of_the_host,
+	   a_user_network_that_can_not_be_is_refused_with_the_reason,
 	   listen_names_the_taps_that_a_guest_gets,
 	   help_is_found_among_mistakes_to_its_right,
 	   listen_takes_everything_it_has,

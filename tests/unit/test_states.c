@@ -83,9 +83,10 @@ static const struct hole {
 	VIRTIO_PADDING("virtio-blk", blk_state, virtio),
 	VIRTIO_PADDING("virtio-net", net_state, virtio),
 	PADDING("virtio-net", net_state, pairs, refused),
-	{ "virtio-net", offsetof(struct net_state, claims[NET_CLAIMS_MAX]),
+	PADDING("virtio-net", net_state, claims, user),
+	{ "virtio-net", offsetof(struct net_state, user.bytes[USER_STATE_MAX]),
 	  sizeof(struct net_state) -
-		  offsetof(struct net_state, claims[NET_CLAIMS_MAX]),
+		  offsetof(struct net_state, user.bytes[USER_STATE_MAX]),
 	  "padding", 0, 0 },
 	{ "virtio-blk", offsetof(struct blk_state, kept[BLK_DEPTH]),
 	  sizeof(struct blk_state) -

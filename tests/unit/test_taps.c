@@ -26,8 +26,8 @@ static int ask(struct taps *taps, const char *id, unsigned int queues,
 	const struct device_taps *backends = taps_backends(taps);
 
 	err->text[0] = '\0';
-	return backends->open_tap(backends->opaque, id, "tap7", queues, ret,
-				  err);
+	return backends->open_tap(backends->opaque, id, "tap7", queues, false,
+				  ret, err);
 }
 
 START_TEST(run_describes_the_devices_that_it_was_told_of)
@@ -47,7 +47,7 @@ START_TEST(run_describes_the_devices_that_it_was_told_of)
 	give_socket(&options.taps[1], "lan");
 	options.taps[1].has_mac = true;
 	memcpy(options.taps[1].mac, mac, sizeof(mac));
-	ck_assert_int_eq(taps_open(&options, false, &taps, &err), 0);
+	ck_assert_int_eq(taps_open(&options, false, false, &taps, &err), 0);
 	ck_assert_int_eq(taps_add_devices(taps, &machine, &err), 0);
 	ck_assert_uint_eq(machine.ndevices, 2);
 	ck_assert_str_eq(machine.devices[0].type, "virtio-net");
@@ -87,7 +87,7 @@ START_TEST(listen_gives_what_it_was_told_to_and_nothing_else)
 	struct tap *tap;
 	char byte;
 
-	ck_assert_int_eq(taps_open(&options, true, &taps, &err), 0);
+	ck_assert_int_eq(taps_open(&options, true, false, &taps, &err), 0);
 	ck_assert_int_eq(ask(taps, "net1", 1, &tap, &err), -ENOENT);
 	ck_assert_ptr_nonnull(strstr(err.text, "--net net1=tap=NAME"));
 	ck_assert_ptr_nonnull(strstr(err.text, "'tap7'"));
@@ -119,10 +119,11 @@ START_TEST(a_tap_that_is_not_there_is_named)
 
 	if (!tap_rig_enter())
 		return;
-	ck_assert_int_eq(taps_open(&options, false, &taps, &err), -ENODEV);
+	ck_assert_int_eq(taps_open(&options, false, false, &taps, &err),
+			 -ENODEV);
 	ck_assert(!strncmp(err.text, "--net: tap tap9: ", 17));
 	ck_assert_int_eq(tap_rig_make("tap9", 0), 0);
-	ck_assert_int_eq(taps_open(&options, false, &taps, &err), 0);
+	ck_assert_int_eq(taps_open(&options, false, false, &taps, &err), 0);
 	taps_free(taps);
 }
 END_TEST

@@ -34,6 +34,7 @@ _godwit()
 		;;
 	--console) words="stdio null unix: file:" ;;
 	--rng) words="on off" ;;
+	--net) [[ $command == run ]] && words="tap= user" ;;
 	--on-panic) words="exit pause" ;;
 	--on-timeout) words="cancel pause" ;;
 	--to | --migrate-to | listen) words="tcp: unix: fd:" ;;
@@ -72,8 +73,8 @@ _godwit()
 		fi
 	fi
 	mapfile -t COMPREPLY < <(compgen -W "$words" -- "$cur")
-	# tcp:, unix: and file: want more behind them.
-	[[ ${COMPREPLY[0]-} == *: ]] && compopt -o nospace
+	# tcp:, unix:, file: and tap= want more behind them.
+	[[ ${COMPREPLY[0]-} == *[:=] ]] && compopt -o nospace
 }
 
 complete -F _godwit godwit
