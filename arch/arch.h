@@ -44,9 +44,11 @@ struct arch_cpu_model {
 
 /**
  * arch_cpu_model_host() - what this host offers, with topology for @cpus.
+ * @vm_fd: a KVM VM, which knows the rate of its TSC. -1: there is none at hand;
+ * one is made and unmade, and the latter takes a busy host long.
  */
-int __must_check arch_cpu_model_host(const struct kvm *kvm, uint32_t cpus,
-				     struct arch_cpu_model *ret,
+int __must_check arch_cpu_model_host(const struct kvm *kvm, int vm_fd,
+				     uint32_t cpus, struct arch_cpu_model *ret,
 				     struct error *err);
 
 /**
@@ -56,11 +58,13 @@ void arch_cpu_model_visit(struct codec *c, struct arch_cpu_model *model);
 
 /**
  * arch_cpu_model_check() - could a guest with this model run here?
+ * @host: arch_cpu_model_host() for more than one vCPU.
  *
  * Return: 0, or -ENOTSUP with @err naming the first feature that this host
  * lacks ("CPU feature avx512f (CPUID 7.0:EBX bit 16) …").
  */
 int __must_check arch_cpu_model_check(const struct kvm *kvm,
+				      const struct arch_cpu_model *host,
 				      const struct arch_cpu_model *model,
 				      struct error *err);
 

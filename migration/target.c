@@ -282,7 +282,8 @@ static int on_rehearsal_end(struct target *t, const struct record *record,
 	int rc = check_state(t, record, err);
 
 	if (!rc)
-		rc = vm_state_rehearse(t->vm_state, &t->times.load_ns, err);
+		rc = vm_state_rehearse(t->vm_state, t->env.spares,
+				       &t->times.load_ns, err);
 	vm_state_reset(t->vm_state);
 	return rc ? rc : send_times(t, WIRE_REHEARSED, err);
 }

@@ -21,7 +21,8 @@ struct target;
 
 struct target_env {
 	struct vm_host host;
-	bool paused; /* the guest stays paused after the move */
+	struct spares *spares; /* filled or not */
+	bool paused;	       /* the guest stays paused after the move */
 	/*
 	 * The machine as the source of @session describes it, before it is
 	 * built: refuse it (-errno and @err), or change its name to one that is

@@ -121,12 +121,15 @@ static int check_disks(const struct wire_config *config, struct error *err)
 static int build(struct target *t, struct wire_config *config,
 		 struct error *err)
 {
+	const struct arch_cpu_model *cpu;
 	int rc = machine_check(&config->machine, err);
 
 	if (!rc)
 		rc = check_memory(&config->machine, err);
 	if (!rc)
-		rc = arch_cpu_model_check(t->env.host.kvm,
+		rc = spares_offer(t->env.spares, &cpu, err);
+	if (!rc)
+		rc = arch_cpu_model_check(t->env.host.kvm, cpu,
 					  &config->machine.cpu_model, err);
 	if (!rc)
 		rc = check_disks(config, err);
@@ -134,7 +137,8 @@ static int build(struct target *t, struct wire_config *config,
 		rc = t->env.on_config(t->env.opaque, config, t->hello.session,
 				      err);
 	if (!rc)
-		rc = vm_create(&config->machine, &t->env.host, &t->vm, err);
+		rc = vm_create(&config->machine, &t->env.host, t->env.spares,
+			       &t->vm, err);
 	if (!rc)
 		rc = check_layout(config, vm_memory(t->vm), err);
 	if (!rc)

@@ -403,6 +403,8 @@ int instance_open(struct instance *inst, const struct process_options *options,
 	if (!rc)
 		rc = kvm_open(&inst->kvm, err);
 	if (!rc)
+		rc = spares_create(&inst->kvm, &inst->spares, err);
+	if (!rc)
 		rc = open_control(inst, name, err);
 	if (!rc)
 		rc = console_open(&options->console, inst->loop, on_leave, inst,
@@ -466,6 +468,7 @@ void instance_close(struct instance *inst, int status)
 	taps_free(inst->taps);
 	console_free(inst->console);
 	rundir_close(&inst->dir);
+	spares_free(inst->spares);
 	kvm_close(&inst->kvm);
 	loop_timer_remove(inst->patience);
 	loop_fd_remove(inst->signal_watch);

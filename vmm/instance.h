@@ -43,6 +43,7 @@ enum instance_end {
 struct instance {
 	const struct process_options *options;
 	struct kvm kvm;
+	struct spares *spares; /* of whoever makes a VM here */
 	struct loop *loop;
 	struct sandbox *sandbox; /* NULL with --no-sandbox */
 	int signal_fd;

@@ -210,6 +210,7 @@ static int attempt(struct listener *l, struct stream *stream,
 {
 	struct target_env env = {
 		.host = instance_vm_host(&l->inst),
+		.spares = l->inst.spares,
 		.paused = l->options->paused,
 		.on_config = on_config,
 		.on_running = on_running,
@@ -245,6 +246,7 @@ static void *receive(void *arg)
 	int rc;
 
 	do {
+		spares_fill(l->inst.spares);
 		rc = next_source(l, &stream, &hello, &err);
 		if (rc == -ECANCELED)
 			return NULL;

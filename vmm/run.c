@@ -90,8 +90,8 @@ static int describe_machine(struct run *run, const char *name,
 	if (!rc && options->debug_exit)
 		rc = machine_add_device(machine, &debug_exit, err);
 	if (!rc)
-		rc = arch_cpu_model_host(&run->inst.kvm, machine->cpus,
-					 &machine->cpu_model, err);
+		rc = spares_cpu_model(run->inst.spares, machine->cpus,
+				      &machine->cpu_model, err);
 	return rc;
 }
 
@@ -99,7 +99,7 @@ static int make_vm(struct run *run, struct error *err)
 {
 	struct vm_host host = instance_vm_host(&run->inst);
 	struct vm *vm;
-	int rc = vm_create(&run->machine, &host, &vm, err);
+	int rc = vm_create(&run->machine, &host, run->inst.spares, &vm, err);
 
 	if (rc)
 		return rc;

@@ -516,13 +516,14 @@ static int save_power_on(struct vm *vm, struct error *err)
 	vm->power_on_vm = calloc(1, arch_vm_state_size());
 	if (!vm->power_on_vcpus || !vm->power_on_vm)
 		return error_set(err, -ENOMEM, "VM state: out of memory");
-	rc = crew_errand(vm->crew, save_errand, vm, err);
+	rc = crew_errand_helped(vm->crew, save_errand, vm, err);
 	if (!rc)
 		rc = arch_vm_save(vm->host.kvm, vm->fd, vm->power_on_vm, err);
 	return rc;
 }
 
-static int create_kvm_vm(struct vm *vm, struct error *err)
+static int create_kvm_vm(struct vm *vm, struct spares *spares,
+			 struct error *err)
 {
 	const struct kvm *kvm = vm->host.kvm;
 	int rc;
@@ -531,17 +532,14 @@ static int create_kvm_vm(struct vm *vm, struct error *err)
 		return error_set(err, -ENOTSUP,
 				 "%u vCPUs: this host's KVM allows %u",
 				 vm->machine.cpus, kvm->max_vcpus);
-	rc = KVM_IOCTL_NUM(kvm->fd, KVM_CREATE_VM, 0, err);
-	if (rc < 0)
+	rc = spares_take_vm(spares, kvm, &vm->fd, err);
+	if (rc)
 		return rc;
-	vm->fd = rc;
-	vm->irq.vm_fd = rc;
-	vm->doorbell.vm_fd = rc;
+	vm->irq.vm_fd = vm->fd;
+	vm->doorbell.vm_fd = vm->fd;
 	rc = memory_create(vm->machine.memory_size, true, &vm->mem, err);
 	if (!rc)
 		rc = memory_attach(vm->mem, vm->fd, false, err);
-	if (!rc)
-		rc = arch_vm_init(kvm, vm->fd, err);
 	return rc;
 }
 
@@ -561,7 +559,7 @@ static int open_wake(struct vm *vm, struct error *err)
 }
 
 int vm_create(const struct machine *machine, const struct vm_host *host,
-	      struct vm **ret, struct error *err)
+	      struct spares *spares, struct vm **ret, struct error *err)
 {
 	struct vm *vm;
 	int rc = machine_check(machine, err);
@@ -583,7 +581,7 @@ int vm_create(const struct machine *machine, const struct vm_host *host,
 	bus_init(&vm->mmio, "mmio");
 	rc = open_wake(vm, err);
 	if (!rc)
-		rc = create_kvm_vm(vm, err);
+		rc = create_kvm_vm(vm, spares, err);
 	if (!rc)
 		rc = pci_bus_create(&vm->irq, &vm->pci, err);
 	if (!rc)

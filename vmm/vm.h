@@ -20,6 +20,7 @@
 #include "vmm/irq.h"
 #include "vmm/loop.h"
 #include "vmm/machine.h"
+#include "vmm/spares.h"
 #include "vmm/vcpu.h"
 
 struct vm;
@@ -79,13 +80,15 @@ struct vm_image {
 /**
  * vm_create() - build the whole machine, held by VM_HOLD_BIRTH.
  *
+ * @spares: NULL: nothing was made ahead.
+ *
  * @machine is copied. Nothing later allocates, opens or can be missing.
  *
  * Return: 0 or -errno with @err naming what can't be had.
  */
 int __must_check vm_create(const struct machine *machine,
-			   const struct vm_host *host, struct vm **ret,
-			   struct error *err);
+			   const struct vm_host *host, struct spares *spares,
+			   struct vm **ret, struct error *err);
 
 /**
  * vm_free() - stop, end all threads, unmap, close. NULL is fine.

@@ -528,7 +528,7 @@ static int stage_vcpu(struct stage *stage, const struct vm *vm,
 }
 
 static int stage_init(struct stage *stage, const struct vm *vm,
-		      struct error *err)
+		      struct spares *spares, struct error *err)
 {
 	int rc;
 
@@ -536,15 +536,12 @@ static int stage_init(struct stage *stage, const struct vm *vm,
 	stage->vcpu_fds = calloc(vm_vcpu_count(vm), sizeof(*stage->vcpu_fds));
 	if (!stage->vcpu_fds)
 		return error_set(err, -ENOMEM, "rehearsal: out of memory");
-	rc = KVM_IOCTL_NUM(vm->host.kvm->fd, KVM_CREATE_VM, 0, err);
-	if (rc < 0)
+	rc = spares_take_vm(spares, vm->host.kvm, &stage->vm_fd, err);
+	if (rc)
 		return rc;
-	stage->vm_fd = rc;
 	rc = memory_create(vm->machine.memory_size, false, &stage->mem, err);
 	if (!rc)
 		rc = memory_attach(stage->mem, stage->vm_fd, false, err);
-	if (!rc)
-		rc = arch_vm_init(vm->host.kvm, stage->vm_fd, err);
 	for (uint32_t i = 0; !rc && i < vm_vcpu_count(vm); i++)
 		rc = stage_vcpu(stage, vm, err);
 	return rc;
@@ -595,11 +592,11 @@ static int stage_time(const struct vm_state *state, uint64_t *ret_ns,
 	return rc;
 }
 
-int vm_state_rehearse(struct vm_state *state, uint64_t *ret_load_ns,
-		      struct error *err)
+int vm_state_rehearse(struct vm_state *state, struct spares *spares,
+		      uint64_t *ret_load_ns, struct error *err)
 {
 	uint64_t a = 0, b = 0, c = 0;
-	int rc = stage_init(&state->stage, state->vm, err);
+	int rc = stage_init(&state->stage, state->vm, spares, err);
 
 	if (!rc)
 		rc = stage_time(state, &a, err);

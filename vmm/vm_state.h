@@ -110,12 +110,14 @@ int __must_check vm_state_check(struct vm_state *state, struct error *err);
  * vm_state_rehearse() - load the KVM part of a checked state into a throwaway
  * VM of the same shape, on the threads that will do it in earnest. Unmaking
  * that takes KVM tens of milliseconds, so it waits for vm_state_free().
+ * @spares: NULL: nothing was made ahead.
  * @ret_load_ns: how long the loading itself took, in nanoseconds: the median
  * of three, since nothing measures it again and one hiccup of a scheduler would
  * make every pause look too long.
  */
 int __must_check vm_state_rehearse(struct vm_state *state,
-				   uint64_t *ret_load_ns, struct error *err);
+				   struct spares *spares, uint64_t *ret_load_ns,
+				   struct error *err);
 
 /**
  * vm_state_load() - make a checked state the VM's own. The VM is held and has

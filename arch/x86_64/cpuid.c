@@ -358,11 +358,8 @@ static int supported_cpuid(const struct kvm *kvm, struct cpuid_table *ret,
 	return rc;
 }
 
-/*
- * The rate of a vCPU's TSC when nobody asked for another; only a vCPU tells,
- * so one is made and thrown away.
- */
-static int host_tsc_khz(const struct kvm *kvm, uint32_t *ret, struct error *err)
+/* Before Linux 5.18 only a vCPU tells, so one is made and thrown away. */
+static int vcpu_tsc_khz(const struct kvm *kvm, struct error *err)
 {
 	int vm_fd = KVM_IOCTL_NUM(kvm->fd, KVM_CREATE_VM, 0, err);
 	int vcpu_fd = -1;
@@ -372,10 +369,21 @@ static int host_tsc_khz(const struct kvm *kvm, uint32_t *ret, struct error *err)
 		rc = vcpu_fd = KVM_IOCTL_NUM(vm_fd, KVM_CREATE_VCPU, 0, err);
 	if (rc >= 0)
 		rc = KVM_IOCTL_NUM(vcpu_fd, KVM_GET_TSC_KHZ, 0, err);
-	if (rc >= 0)
-		*ret = (uint32_t)rc;
 	close_fd(&vcpu_fd);
 	close_fd(&vm_fd);
+	return rc;
+}
+
+/* The rate of a vCPU's TSC when nobody asked for another. */
+static int host_tsc_khz(const struct kvm *kvm, int vm_fd, uint32_t *ret,
+			struct error *err)
+{
+	int rc = KVM_IOCTL_NUM(vm_fd, KVM_GET_TSC_KHZ, 0, err);
+
+	if (rc <= 0)
+		rc = vcpu_tsc_khz(kvm, err);
+	if (rc >= 0)
+		*ret = (uint32_t)rc;
 	return MIN(rc, 0);
 }
 
@@ -396,7 +404,7 @@ static void set_brand(struct arch_cpu_model *model)
 	}
 }
 
-int arch_cpu_model_host(const struct kvm *kvm, uint32_t cpus,
+int arch_cpu_model_host(const struct kvm *kvm, int vm_fd, uint32_t cpus,
 			struct arch_cpu_model *ret, struct error *err)
 {
 	struct cpuid_table *supported = calloc(1, sizeof(*supported));
@@ -416,7 +424,7 @@ int arch_cpu_model_host(const struct kvm *kvm, uint32_t cpus,
 	if (!rc)
 		rc = cpuid_build(supported, deadline, cpus, ret, err);
 	if (!rc)
-		rc = host_tsc_khz(kvm, &ret->tsc_khz, err);
+		rc = host_tsc_khz(kvm, vm_fd, &ret->tsc_khz, err);
 	set_brand(ret);
 	ret->xsave_size = xsave > 0 ? (uint32_t)xsave
 				    : (uint32_t)sizeof(struct kvm_xsave);

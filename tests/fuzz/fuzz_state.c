@@ -68,8 +68,8 @@ static struct lab *make_lab(void)
 	strcpy(machine.name, "fuzz");
 	machine.memory_size = MEMORY_MIN;
 	if (kvm_open(&lab->kvm, &err) || loop_create(&host.loop, &err) ||
-	    arch_cpu_model_host(&lab->kvm, 1, &machine.cpu_model, &err) ||
-	    vm_create(&machine, &host, &lab->vm, &err) ||
+	    arch_cpu_model_host(&lab->kvm, -1, 1, &machine.cpu_model, &err) ||
+	    vm_create(&machine, &host, NULL, &lab->vm, &err) ||
 	    vm_state_create(lab->vm, &lab->state, &err) ||
 	    vm_state_save(lab->state, &err) ||
 	    vm_state_emit(lab->state, keep, lab, &err))

@@ -148,7 +148,7 @@ void rig_machine(const struct rig_host *host, const struct rig_guest *guest,
 	snprintf(ret->cmdline, sizeof(ret->cmdline), "%s", guest->cmdline);
 	ck_assert_msg(!machine_add_device(ret, &debug_exit, &err), "%s",
 		      err.text);
-	ck_assert_msg(!arch_cpu_model_host(&host->kvm, ret->cpus,
+	ck_assert_msg(!arch_cpu_model_host(&host->kvm, -1, ret->cpus,
 					   &ret->cpu_model, &err),
 		      "%s", err.text);
 }
@@ -186,8 +186,8 @@ static void create(struct rig_host *host, const struct machine *machine)
 	struct error err;
 
 	rig_thread_host = host;
-	ck_assert_msg(!vm_create(machine, &vm_host, &host->vm, &err), "%s",
-		      err.text);
+	ck_assert_msg(!vm_create(machine, &vm_host, NULL, &host->vm, &err),
+		      "%s", err.text);
 	rig_thread_host = NULL;
 }
 
@@ -402,6 +402,7 @@ struct receiving {
 	struct rig_host *host;
 	const struct rig_move *move;
 	struct door *door;
+	struct spares *spares;
 	pthread_t door_thread;
 	pthread_t thread;
 	struct vm *vm; /* what came */
@@ -484,6 +485,7 @@ static int attend(struct receiving *r, struct stream *stream,
 		  const struct wire_hello *hello)
 {
 	struct target_env env = { .host = rig_vm_host(r->host),
+				  .spares = r->spares,
 				  .paused = r->move->paused,
 				  .on_config = on_config,
 				  .on_running = on_running,
@@ -517,6 +519,7 @@ static void *receive(void *opaque)
 	struct stream *stream;
 
 	rig_thread_host = r->host;
+	spares_fill(r->spares);
 	r->rc = door_wait(r->door, &stream, &hello, &r->err);
 	if (!r->rc)
 		r->rc = attend(r, stream, &hello);
@@ -536,6 +539,7 @@ static void start_receiving(struct receiving *r, const char *path)
 	params.listen_fd = transport_listen(&address, &port, &err);
 	ck_assert_msg(params.listen_fd >= 0, "%s", err.text);
 	ck_assert(!door_create(&params, &r->door, &err));
+	ck_assert(!spares_create(&r->host->kvm, &r->spares, &err));
 	open_disks(r->host, true);
 	pthread_mutex_init(&r->lock, NULL);
 	pthread_cond_init(&r->changed, NULL);
@@ -557,6 +561,7 @@ static void finish_receiving(struct receiving *r, const char *path)
 	pthread_join(r->thread, NULL);
 	pthread_join(r->door_thread, NULL);
 	door_free(r->door);
+	spares_free(r->spares);
 	pthread_cond_destroy(&r->changed);
 	pthread_mutex_destroy(&r->lock);
 	unlink(path);

@@ -166,6 +166,7 @@ struct peers {
 	struct rig_host *to;
 	struct vm_state *state; /* of @from's guest */
 	struct stream *stream;
+	struct spares *spares;
 	struct target *target;
 	struct stream *targets; /* its end */
 	pthread_t thread;
@@ -276,6 +277,8 @@ static void meet(struct peers *p, uint32_t capabilities)
 	ck_assert(!socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, fds));
 	ck_assert(!stream_open(fds[0], -1, &p->stream, &p->err));
 	ck_assert(!stream_open(fds[1], -1, &p->targets, &p->err));
+	ck_assert(!spares_create(&p->to->kvm, &p->spares, &p->err));
+	env.spares = p->spares;
 	ck_assert(!target_create(&env, &hello, &p->target, &p->err));
 	ck_assert(!pthread_create(&p->thread, NULL, run_target, p));
 	expect(p, WIRE_WELCOME, &record);
@@ -296,6 +299,7 @@ static void part(struct peers *p)
 	ck_assert_int_ne(p->rc, 0);
 	stream_close(p->targets);
 	target_free(p->target);
+	spares_free(p->spares);
 }
 
 static void expect_refusal(struct peers *p, const char *why)

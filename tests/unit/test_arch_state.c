@@ -447,8 +447,8 @@ static void rig_init(struct rig *rig)
 	struct kvm_userspace_memory_region slot = { .memory_size = RAM_SIZE };
 	struct error err = { 0 };
 
-	OK(arch_cpu_model_host(&rig->kvm, CPUS, &model, &err));
-	OK(arch_cpu_model_check(&rig->kvm, &model, &err));
+	OK(arch_cpu_model_host(&rig->kvm, -1, CPUS, &model, &err));
+	OK(arch_cpu_model_check(&rig->kvm, &model, &model, &err));
 	OK(rig->vm_fd = KVM_IOCTL_NUM(rig->kvm.fd, KVM_CREATE_VM, 0, &err));
 	OK(arch_vm_init(&rig->kvm, rig->vm_fd, &err));
 	rig->ram = mmap(NULL, RAM_SIZE, PROT_READ | PROT_WRITE,

@@ -421,15 +421,19 @@ START_TEST(this_host_accepts_its_own_guests)
 		fprintf(stderr, "SKIP %s: %s\n", __func__, err.text);
 		return;
 	}
+	ck_assert_msg(!arch_cpu_model_host(&kvm, -1, 2, &host, &err), "%s",
+		      err.text);
 	for (size_t i = 0; i < ARRAY_SIZE(cpus); i++) {
-		ck_assert_msg(!arch_cpu_model_host(&kvm, cpus[i], &model, &err),
+		ck_assert_msg(
+			!arch_cpu_model_host(&kvm, -1, cpus[i], &model, &err),
+			"%s", err.text);
+		ck_assert_msg(!arch_cpu_model_check(&kvm, &host, &model, &err),
 			      "%s", err.text);
-		ck_assert_msg(!arch_cpu_model_check(&kvm, &model, &err), "%s",
-			      err.text);
 	}
-	ck_assert_int_eq(arch_cpu_model_host(&kvm, 0, &model, &err), -EINVAL);
+	ck_assert_int_eq(arch_cpu_model_host(&kvm, -1, 0, &model, &err),
+			 -EINVAL);
 	ck_assert_int_eq(
-		arch_cpu_model_host(&kvm, ARCH_CPUS_MAX + 1, &model, &err),
+		arch_cpu_model_host(&kvm, -1, ARCH_CPUS_MAX + 1, &model, &err),
 		-EINVAL);
 	kvm_close(&kvm);
 }
