@@ -14,7 +14,6 @@
  * out and nobody in it.
  */
 #include <errno.h>
-#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -166,13 +165,9 @@ static void *help(void *opaque)
 
 static void start_helpers(struct digest *d, const struct sandbox *sandbox)
 {
-	unsigned int wanted = 0;
+	unsigned int wanted = MIN(processors() - 1, (unsigned int)HELPERS_MAX);
 	struct error err;
-	cpu_set_t cpus;
 
-	if (!sched_getaffinity(0, sizeof(cpus), &cpus))
-		wanted = (unsigned int)CPU_COUNT(&cpus) - 1;
-	wanted = MIN(wanted, (unsigned int)HELPERS_MAX);
 	while (d->nhelpers < wanted) {
 		if (thread_start(sandbox, THREAD_IO, "verify", help, d,
 				 &d->helpers[d->nhelpers], &err)) {

@@ -20,6 +20,7 @@
 #include <unistd.h>
 
 #include "migration/target_internal.h"
+#include "migration/transport.h"
 #include "vmm/log.h"
 
 #define SILENCE_MIN_MS	 1000
@@ -283,6 +284,7 @@ static int on_rehearsal_end(struct target *t, const struct record *record,
 
 	if (!rc)
 		rc = vm_state_rehearse(t->vm_state, t->env.spares,
+				       transport_is_within_host(t->stream->fd),
 				       &t->times.load_ns, err);
 	vm_state_reset(t->vm_state);
 	return rc ? rc : send_times(t, WIRE_REHEARSED, err);

@@ -208,8 +208,7 @@ bool transport_allows(const struct transport_allow *allow, int fd,
 	return !allow->count;
 }
 
-/* Do both ends have one address? */
-static bool is_within_host(int fd)
+bool transport_is_within_host(int fd)
 {
 	struct address own = { .len = sizeof(struct sockaddr_in6) };
 	struct address peer = { .len = sizeof(struct sockaddr_in6) };
@@ -248,7 +247,7 @@ void transport_tune(int fd, unsigned int silence_ms)
 	 * On a network the kernel finds the right size by itself, and beyond
 	 * what it would let us ask for: net.core.wmem_max is 208 KiB.
 	 */
-	if (is_within_host(fd))
+	if (transport_is_within_host(fd))
 		(void)setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &size,
 				 sizeof(size));
 }

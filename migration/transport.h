@@ -108,6 +108,12 @@ int __must_check transport_listen(const struct address *address,
 				  uint16_t *ret_port, struct error *err);
 
 /**
+ * transport_is_within_host() - is the peer of connected socket @fd on this
+ * host, as far as addresses tell: do both ends have the same one?
+ */
+bool transport_is_within_host(int fd);
+
+/**
  * transport_tune() - set up a connected socket for a migration: non-blocking,
  * no Nagle, dead peers noticed within @silence_ms, a buffer that suits a peer
  * on the same host.

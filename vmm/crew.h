@@ -45,7 +45,8 @@ void crew_wait_parked(struct crew *crew);
 void crew_unpark(struct crew *crew);
 
 /**
- * crew_errand() - run @fn for every parked vCPU on its own thread, all at once.
+ * crew_errand() - run @fn for every vCPU on its own thread, all at once. Those
+ * that run go on when their own errand is done, whatever the others do.
  *
  * Return: the first failure, by index, with the vCPU named; or 0.
  */
@@ -53,9 +54,9 @@ int __must_check crew_errand(struct crew *crew, vcpu_errand_fn *fn,
 			     void *opaque, struct error *err);
 
 /**
- * crew_errand_helped() - the same, but the caller's thread does not sleep while
- * errands wait for a processor: it does those that have not begun. For threads
- * that may do all that a vCPU's may (sandbox.h).
+ * crew_errand_helped() - the same for parked ones, but the caller's thread does
+ * not sleep while errands wait for a processor: it does those that have not
+ * begun. For threads that may do all that a vCPU's may (sandbox.h).
  */
 int __must_check crew_errand_helped(struct crew *crew, vcpu_errand_fn *fn,
 				    void *opaque, struct error *err);

@@ -3,6 +3,7 @@
  * Clocks and whole reads and writes; see util.h.
  */
 #include <errno.h>
+#include <sched.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -19,6 +20,25 @@ static uint64_t clock_read(clockid_t id)
 uint64_t clock_ns(void)
 {
 	return clock_read(CLOCK_MONOTONIC);
+}
+
+uint64_t thread_clock_ns(void)
+{
+	return clock_read(CLOCK_THREAD_CPUTIME_ID);
+}
+
+uint64_t process_clock_ns(void)
+{
+	return clock_read(CLOCK_PROCESS_CPUTIME_ID);
+}
+
+unsigned int processors(void)
+{
+	cpu_set_t set;
+
+	if (sched_getaffinity(0, sizeof(set), &set))
+		return 1;
+	return (unsigned int)CPU_COUNT(&set);
 }
 
 uint64_t clock_real_ns(void)

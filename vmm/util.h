@@ -61,6 +61,18 @@ static inline uint64_t time_left(uint64_t deadline_ns)
 }
 
 /**
+ * thread_clock_ns() / process_clock_ns() - how long processors have been at
+ * work for the calling thread, for all threads together; in nanoseconds.
+ */
+uint64_t thread_clock_ns(void);
+uint64_t process_clock_ns(void);
+
+/**
+ * processors() - how many the calling thread may run on; 1 when nobody tells.
+ */
+unsigned int processors(void);
+
+/**
  * clock_real_ns() - CLOCK_REALTIME, in nanoseconds since 1970.
  */
 uint64_t clock_real_ns(void);

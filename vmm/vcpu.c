@@ -187,15 +187,36 @@ static void sleep_until(struct vcpu *vcpu, uint64_t deadline_ns)
 	pthread_cond_timedwait(&vcpu->wake, &vcpu->lock, &until);
 }
 
+/* Called with the lock held, which is let go meanwhile. */
+static void run_errand(struct vcpu *vcpu)
+{
+	vcpu_errand_fn *errand = vcpu->errand;
+
+	if (!errand)
+		return;
+	vcpu->errand = NULL;
+	pthread_mutex_unlock(&vcpu->lock);
+	vcpu->errand_ret = errand(vcpu->errand_opaque, vcpu, &vcpu->errand_err);
+	pthread_mutex_lock(&vcpu->lock);
+	vcpu->errand_busy = false;
+	tally_done(vcpu->env.busy);
+}
+
 /*
  * Somebody got this thread out of the guest: to park it, which the caller sees
- * to; to let it nap; or to park it and then thought better of it.
+ * to; for an errand; to let it nap; or to park it and then thought better of
+ * it. Nothing is half done: it was an interruption, not an access.
  */
-static void take_nap(struct vcpu *vcpu)
+static void see_why(struct vcpu *vcpu)
 {
 	pthread_mutex_lock(&vcpu->lock);
-	while (!vcpu->park_wanted && clock_ns() < vcpu->nap_until_ns)
-		sleep_until(vcpu, vcpu->nap_until_ns);
+	while (!vcpu->park_wanted &&
+	       (vcpu->errand || clock_ns() < vcpu->nap_until_ns)) {
+		if (vcpu->errand)
+			run_errand(vcpu);
+		else
+			sleep_until(vcpu, vcpu->nap_until_ns);
+	}
 	vcpu->nap_until_ns = 0;
 	if (!vcpu->park_wanted)
 		set_immediate_exit(vcpu, 0);
@@ -216,7 +237,7 @@ static void run_once(struct vcpu *vcpu)
 	code = errno;
 	/* EAGAIN: this vCPU waits to be started and was interrupted. */
 	if (code == EINTR || code == EAGAIN) {
-		take_nap(vcpu);
+		see_why(vcpu);
 		return;
 	}
 	snprintf(text, sizeof(text), "KVM_RUN: %s", strerror(code));
@@ -244,21 +265,6 @@ static void complete_access(struct vcpu *vcpu)
 		if (reason != KVM_EXIT_IO && reason != KVM_EXIT_MMIO)
 			break;
 	}
-}
-
-/* Called with the lock held, which is let go meanwhile. */
-static void run_errand(struct vcpu *vcpu)
-{
-	vcpu_errand_fn *errand = vcpu->errand;
-
-	if (!errand)
-		return;
-	vcpu->errand = NULL;
-	pthread_mutex_unlock(&vcpu->lock);
-	vcpu->errand_ret = errand(vcpu->errand_opaque, vcpu, &vcpu->errand_err);
-	pthread_mutex_lock(&vcpu->lock);
-	vcpu->errand_busy = false;
-	tally_done(vcpu->env.busy);
 }
 
 /* Wait, running errands, until unparked. Returns false to end the thread. */
@@ -313,10 +319,9 @@ static void rouse_and_unlock(struct vcpu *vcpu)
 	if (!parked)
 		set_immediate_exit(vcpu, 1);
 	pthread_mutex_unlock(&vcpu->lock);
-	if (parked)
-		return;
 	pthread_cond_signal(&vcpu->wake);
-	pthread_kill(vcpu->thread, VCPU_KICK_SIGNAL);
+	if (!parked)
+		pthread_kill(vcpu->thread, VCPU_KICK_SIGNAL);
 }
 
 void vcpu_nap(struct vcpu *vcpu, uint64_t ns)
@@ -349,18 +354,18 @@ void vcpu_unpark(struct vcpu *vcpu)
 void vcpu_errand_start(struct vcpu *vcpu, vcpu_errand_fn *fn, void *opaque)
 {
 	pthread_mutex_lock(&vcpu->lock);
-	assert(vcpu->parked && !vcpu->errand_busy);
+	assert(!vcpu->errand_busy);
 	vcpu->errand = fn;
 	vcpu->errand_opaque = opaque;
 	vcpu->errand_busy = true;
 	tally_add(vcpu->env.busy);
-	pthread_mutex_unlock(&vcpu->lock);
-	pthread_cond_signal(&vcpu->wake);
+	rouse_and_unlock(vcpu);
 }
 
 void vcpu_errand_take(struct vcpu *vcpu)
 {
 	pthread_mutex_lock(&vcpu->lock);
+	assert(vcpu->parked);
 	run_errand(vcpu);
 	pthread_mutex_unlock(&vcpu->lock);
 }

@@ -3,10 +3,10 @@
  * One vCPU, one thread.
  *
  * The thread is either parked or in its run loop. vcpu_kick() tells it to
- * park and returns at once. While parked the thread takes errands
- * (vcpu_errand_start()), so that state is read and written on the vCPU's own
- * thread, or by whoever would else wait for that. Waiting for either is done
- * for all vCPUs of a VM at once, by the tallies that they share: crew.h.
+ * park and returns at once. The thread takes errands (vcpu_errand_start()), so
+ * that state is read and written on the vCPU's own thread; while it is parked,
+ * also by whoever would else wait for that. Waiting for either is done for all
+ * vCPUs of a VM at once, by the tallies that they share: crew.h.
  *
  * The kick: immediate_exit in kvm_run, then a signal whose handler does
  * nothing. The flag closes the window between the thread's last look and
@@ -95,14 +95,15 @@ void vcpu_nap(struct vcpu *vcpu, uint64_t ns);
 int __must_check vcpu_faults(const struct vcpu *vcpu, uint64_t *ret);
 
 /**
- * vcpu_errand_start() - have the parked vCPU's thread call @fn; returns at
- * once. One errand at a time.
+ * vcpu_errand_start() - have the vCPU's thread call @fn, and no access of the
+ * guest's be half done then; returns at once. One that runs leaves the guest
+ * for only as long as it takes. One errand at a time.
  */
 void vcpu_errand_start(struct vcpu *vcpu, vcpu_errand_fn *fn, void *opaque);
 
 /**
- * vcpu_errand_take() - run the errand here and now, on the caller's thread,
- * unless the vCPU's own thread has begun it.
+ * vcpu_errand_take() - run the parked vCPU's errand here and now, on the
+ * caller's thread, unless the vCPU's own thread has begun it.
  */
 void vcpu_errand_take(struct vcpu *vcpu);
 

@@ -41,7 +41,7 @@ void vm_state_free(struct vm_state *state);
 
 /* What reading the state took, in nanoseconds. */
 struct vm_state_times {
-	uint64_t stop_ns; /* first kick to the last vCPU parked */
+	uint64_t stop_ns; /* first kick to the last vCPU out of the guest */
 	uint64_t save_ns; /* all of it */
 };
 
@@ -54,14 +54,11 @@ struct vm_state_times {
 int __must_check vm_state_save(struct vm_state *state, struct error *err);
 
 /**
- * vm_state_peek() - as vm_state_save() on a VM that runs on: for as long as it
- * takes to read them its vCPUs are stopped, all at once as in a pause, and
- * devices not at all. The result is good for rehearsing a load, and for nothing
- * else.
- *
- * All at once, because that is what a pause does, and so what it takes is
- * measured. Stopped in turn, with more of them than processors, each would wait
- * until those that run on leave it one.
+ * vm_state_peek() - as vm_state_save() on a VM that runs on: each vCPU leaves
+ * the guest for as long as it takes to read that one, whenever it gets there,
+ * and devices are not stopped at all. The result is good for rehearsing a load,
+ * and for nothing else.
+ * @ret: what it would take to stop them all, and to save: glance.h.
  */
 int __must_check vm_state_peek(struct vm_state *state,
 			       struct vm_state_times *ret, struct error *err);
@@ -111,13 +108,15 @@ int __must_check vm_state_check(struct vm_state *state, struct error *err);
  * VM of the same shape, on the threads that will do it in earnest. Unmaking
  * that takes KVM tens of milliseconds, so it waits for vm_state_free().
  * @spares: NULL: nothing was made ahead.
+ * @crowded: the guest itself still runs on this host, and takes processors that
+ * it will leave to us in the pause: waiting for them doesn't count.
  * @ret_load_ns: how long the loading itself took, in nanoseconds: the median
  * of three, since nothing measures it again and one hiccup of a scheduler would
  * make every pause look too long.
  */
 int __must_check vm_state_rehearse(struct vm_state *state,
-				   struct spares *spares, uint64_t *ret_load_ns,
-				   struct error *err);
+				   struct spares *spares, bool crowded,
+				   uint64_t *ret_load_ns, struct error *err);
 
 /**
  * vm_state_load() - make a checked state the VM's own. The VM is held and has

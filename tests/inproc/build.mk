@@ -25,6 +25,8 @@ FAULT_CALLS := sendmsg recv recvmsg poll ppoll read write pread pwrite madvise \
 $(BUILD)/tests/inproc/test_faults $(BUILD)/tests/inproc/test_disks: $(FAULT_OBJS)
 $(BUILD)/tests/inproc/test_faults: INPROC_LDFLAGS = $(FAULT_CALLS:%=-Wl,--wrap=%)
 
+$(BUILD)/tests/inproc/test_threads: INPROC_LDFLAGS = -Wl,--wrap=ioctl
+
 # A device of the test's own in the table.
 $(BUILD)/tests/inproc/test_disks: INPROC_LDFLAGS = \
 	$(FAULT_CALLS:%=-Wl,--wrap=%) -Wl,--wrap=device_type_find

@@ -12,6 +12,7 @@
 #include "tests/inproc/rig.h"
 #include "tests/unit/unit.h"
 #include "vmm/vm_internal.h"
+#include "vmm/vm_state.h"
 
 #define HOLDERS 3
 #define HOLDS	100
@@ -123,6 +124,85 @@ START_TEST(an_errand_is_run_once_for_each_vcpu_and_waited_for)
 	vm_release(host->vm, VM_HOLD_USER);
 	rig_type(host, "q");
 	rig_expect_exit(host, 0);
+	rig_host_free(host);
+}
+END_TEST
+
+START_TEST(an_errand_is_run_once_for_each_vcpu_that_runs_on)
+{
+	struct rig_guest guest = { .elf = "smp", .cpus = CROWD, .cmdline = "" };
+	struct rig_host *host = rig_host_new();
+	struct errands errands = { 0 };
+	struct error err;
+
+	rig_boot(host, &guest);
+	rig_expect(host, "ready");
+	for (unsigned int n = 1; n <= ERRANDS / 10; n++) {
+		ck_assert(!crew_errand(host->vm->crew, run_errand, &errands,
+				       &err));
+		for (int i = 0; i < CROWD; i++)
+			ck_assert_uint_eq(errands.ended[i], n);
+	}
+	/* Not one is left behind: all have to answer. */
+	rig_type(host, "q");
+	rig_expect_exit(host, 0);
+	rig_host_free(host);
+}
+END_TEST
+
+/* ---- peeking ---- */
+
+#define PEEK_PATIENCE (20 * NS_PER_S)
+#define RUNS	      3
+
+static struct {
+	atomic_int held_fd;  /* the vCPU whose reading takes long; 0: none */
+	atomic_int other_fd; /* and the one that shall not care */
+	atomic_uint runs;
+	atomic_bool ran_on;
+} peek;
+
+int __real_ioctl(int fd, unsigned long command, void *arg);
+int __wrap_ioctl(int fd, unsigned long command, void *arg);
+
+/* Reading one ends when the other has entered the guest a few times. */
+int __wrap_ioctl(int fd, unsigned long command, void *arg)
+{
+	uint64_t deadline = clock_ns() + PEEK_PATIENCE;
+	unsigned int before = peek.runs;
+
+	if (command == KVM_RUN && fd == peek.other_fd)
+		atomic_fetch_add(&peek.runs, 1);
+	if (command == KVM_GET_REGS && fd == peek.held_fd) {
+		while (peek.runs < before + RUNS && clock_ns() < deadline)
+			sched_yield();
+		peek.ran_on = peek.runs >= before + RUNS;
+	}
+	return __real_ioctl(fd, command, arg);
+}
+
+START_TEST(vcpus_run_on_while_another_is_read)
+{
+	struct rig_guest guest = { .elf = "dirty",
+				   .cpus = 2,
+				   .cmdline = "mib=1 rate=10 spin=1 "
+					      "beat_us=1000" };
+	struct rig_host *host = rig_host_new();
+	struct vm_state_times times;
+	struct vm_state *state;
+	struct error err;
+
+	rig_boot(host, &guest);
+	rig_expect(host, "ready");
+	ck_assert(!vm_state_create(host->vm, &state, &err));
+	peek.other_fd = vcpu_fd(vm_vcpu(host->vm, 0));
+	peek.held_fd = vcpu_fd(vm_vcpu(host->vm, 1));
+	ck_assert_msg(!vm_state_peek(state, &times, &err), "%s", err.text);
+	peek.held_fd = 0;
+	ck_assert_msg(peek.ran_on, "vCPU 0 waits for vCPU 1");
+	ck_assert_uint_ne(times.stop_ns, 0);
+	ck_assert_uint_ne(times.save_ns, 0);
+	vm_state_free(state);
 	rig_host_free(host);
 }
 END_TEST
@@ -259,5 +339,7 @@ END_TEST
 
 UNIT_SUITE("threads", the_guest_stands_still_for_each_of_many_who_hold_it,
 	   an_errand_is_run_once_for_each_vcpu_and_waited_for,
+	   an_errand_is_run_once_for_each_vcpu_that_runs_on,
+	   vcpus_run_on_while_another_is_read,
 	   an_errand_that_fails_names_its_vcpu,
 	   a_page_that_was_written_after_it_was_taken_is_pending_again)

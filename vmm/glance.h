@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What it would take to stop and to read all vCPUs, by what it took to get a
+ * glance at each of them while the others ran on.
+ *
+ * In a pause nobody who has been stopped is in the way of the others any more;
+ * as they are looked at, all who had their turn are, and where there are more
+ * vCPUs than processors they make the rest wait for whole slices of the
+ * scheduler's. So what is measured of each is only what doesn't depend on the
+ * others, and this puts it together. Numbers in, numbers out.
+ */
+#ifndef GODWIT_GLANCE_H
+#define GODWIT_GLANCE_H
+
+#include "vmm/util.h"
+
+/* Nanoseconds. */
+struct glance {
+	uint64_t out_ns;  /* from being told until it was out of the guest */
+	uint64_t read_ns; /* that reading it kept a processor busy */
+};
+
+/**
+ * glance_total() - from the glances at @n vCPUs (at least one) to all of them.
+ * @each: gets sorted.
+ * @processors: that the threads may run on; at least one.
+ *
+ * Out: as long as the last of those that had a processor needed, and for the
+ * others as often as they share one what the quickest of all needed. Read: the
+ * work shared among the processors, but no less than the longest.
+ */
+struct glance glance_total(struct glance *each, uint32_t n,
+			   unsigned int processors);
+
+#endif
