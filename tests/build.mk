@@ -40,7 +40,8 @@ $(BUILD)/tests/unit/test_disks: UNIT_LDFLAGS = \
 $(BUILD)/tests/unit/test_blk: UNIT_LDFLAGS = \
 	   $(patsubst %,-Wl$(comma)--wrap=%,pwritev fdatasync)
 $(BUILD)/tests/unit/test_net: UNIT_LDFLAGS = -Wl,--wrap=clock_ns
-$(BUILD)/tests/unit/test_spares: UNIT_LDFLAGS = -Wl,--wrap=ioctl
+$(BUILD)/tests/unit/test_spares $(BUILD)/tests/unit/test_memory: \
+	UNIT_LDFLAGS = -Wl,--wrap=ioctl
 $(BUILD)/tests/unit/test_fairness: UNIT_LDFLAGS = \
 	   $(patsubst %,-Wl$(comma)--wrap=%,pwritev getrandom)
 

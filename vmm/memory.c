@@ -9,16 +9,9 @@
 
 #include "arch/arch.h"
 #include "vmm/memory.h"
+#include "vmm/pagemap.h"
 
 #define HUGE_PAGE (2 * MIB)
-
-/*
- * Linux, Documentation/admin-guide/mm/pagemap.rst: a word a page. A page that
- * is neither here nor swapped out was never touched, or was given back.
- */
-#define PAGEMAP_PRESENT (1ULL << 63)
-#define PAGEMAP_SWAPPED (1ULL << 62)
-#define PAGEMAP_BATCH	4096 /* words read at a time; a multiple of 64 */
 
 /*
  * Reserve address space aligned to a huge page, so that the host can back
@@ -246,47 +239,18 @@ uint64_t memory_run_length(const struct memory *mem, uint64_t index,
 	return MIN(npages, end - index);
 }
 
-static uint64_t touched_word(const uint64_t *entries)
-{
-	uint64_t word = 0;
-
-	for (unsigned int i = 0; i < 64; i++) {
-		if (entries[i] & (PAGEMAP_PRESENT | PAGEMAP_SWAPPED))
-			word |= 1ULL << i;
-	}
-	return word;
-}
-
-static int find_touched_in(const struct memory_region *region, int pagemap_fd,
-			   uint64_t *touched, uint64_t *entries)
-{
-	uint64_t first = (uintptr_t)region->hva >> GUEST_PAGE_SHIFT;
-	uint64_t npages = region->size >> GUEST_PAGE_SHIFT;
-
-	for (uint64_t done = 0; done < npages; done += PAGEMAP_BATCH) {
-		uint64_t n = MIN(npages - done, PAGEMAP_BATCH);
-		int rc = pread_full(pagemap_fd, entries, n * sizeof(*entries),
-				    (first + done) * sizeof(*entries));
-
-		if (rc)
-			return rc;
-		for (uint64_t i = 0; i < n; i += 64)
-			touched[(region->first_page + done + i) / 64] =
-				touched_word(entries + i);
-	}
-	return 0;
-}
-
 int memory_find_touched(const struct memory *mem, int pagemap_fd,
 			uint64_t *touched)
 {
-	uint64_t *entries = malloc(PAGEMAP_BATCH * sizeof(*entries));
-	int rc = entries ? 0 : -ENOMEM;
+	int rc = 0;
 
-	for (unsigned int i = 0; !rc && i < mem->nregions; i++)
-		rc = find_touched_in(&mem->regions[i], pagemap_fd, touched,
-				     entries);
-	free(entries);
+	for (unsigned int i = 0; !rc && i < mem->nregions; i++) {
+		const struct memory_region *region = &mem->regions[i];
+
+		rc = pagemap_find_touched(pagemap_fd, region->hva,
+					  region->size >> GUEST_PAGE_SHIFT,
+					  touched + region->first_page / 64);
+	}
 	return rc;
 }
 

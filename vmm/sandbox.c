@@ -59,6 +59,7 @@
 #include <unistd.h>
 
 #include "vmm/log.h"
+#include "vmm/pagemap.h"
 #include "vmm/sandbox.h"
 
 #define LOOP	  (1U << THREAD_LOOP)
@@ -293,6 +294,8 @@ static const struct rule rules[] = {
 	IOCTL(KVM_GET_STATS_FD, MIGRATION),
 	IOCTL(KVM_GET_DIRTY_LOG, MIGRATION),
 	IOCTL(KVM_CLEAR_DIRTY_LOG, MIGRATION),
+	/* Which memory was never touched. */
+	IOCTL(PAGEMAP_SCAN_TOUCHED, MIGRATION),
 };
 
 struct sandbox {

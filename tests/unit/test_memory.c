@@ -7,6 +7,7 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include "arch/arch.h"
@@ -80,7 +81,21 @@ START_TEST(a_write_marks_exactly_the_pages_it_reaches)
 }
 END_TEST
 
-START_TEST(what_was_never_touched_is_known)
+/* Linux before 6.7 has no list of them. */
+static bool old_kernel;
+
+int __real_ioctl(int fd, unsigned long command, void *arg);
+int __wrap_ioctl(int fd, unsigned long command, void *arg);
+
+int __wrap_ioctl(int fd, unsigned long command, void *arg)
+{
+	if (!old_kernel)
+		return __real_ioctl(fd, command, arg);
+	errno = ENOTTY;
+	return -1;
+}
+
+static void expect_touched(bool old)
 {
 	struct memory *mem = make(64 * MIB);
 	int pagemap = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
@@ -90,6 +105,7 @@ START_TEST(what_was_never_touched_is_known)
 
 	ck_assert_int_ge(pagemap, 0);
 	ck_assert_ptr_nonnull(touched);
+	old_kernel = old;
 	memset(touched, 0xff, mem->npages / 8);
 	*(uint8_t *)memory_page_hva(mem, inside) = 1;
 	ck_assert(!memory_find_touched(mem, pagemap, touched));
@@ -103,6 +119,38 @@ START_TEST(what_was_never_touched_is_known)
 	ck_assert(!memory_find_touched(mem, pagemap, touched));
 	ck_assert(!is_set(touched, inside));
 	free(touched);
+	close(pagemap);
+	memory_free(mem);
+}
+
+START_TEST(what_was_never_touched_is_known)
+{
+	expect_touched(false);
+	expect_touched(true);
+}
+END_TEST
+
+/* More stretches than one call tells of, and bits at all places of a word. */
+START_TEST(both_ways_find_the_same_pages)
+{
+	struct memory *mem = make(64 * MIB);
+	int pagemap = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+	uint64_t *one = malloc(mem->npages / 8);
+	uint64_t *other = malloc(mem->npages / 8);
+
+	/* Pages, not huge ones. */
+	ck_assert(!madvise(mem->regions[0].hva, mem->size, MADV_NOHUGEPAGE));
+	for (uint64_t page = 3; page < mem->npages; page += 2 + page % 16)
+		*(uint8_t *)memory_page_hva(mem, page) = 1;
+	for (uint64_t page = 1000; page < 1300; page++)
+		*(uint8_t *)memory_page_hva(mem, page) = 1;
+	ck_assert(!memory_find_touched(mem, pagemap, one));
+	old_kernel = true;
+	ck_assert(!memory_find_touched(mem, pagemap, other));
+	ck_assert_mem_eq(one, other, mem->npages / 8);
+	ck_assert(is_set(one, 3) && is_set(one, 1299) && !is_set(one, 2));
+	free(one);
+	free(other);
 	close(pagemap);
 	memory_free(mem);
 }
@@ -122,5 +170,5 @@ END_TEST
 UNIT_SUITE("memory", sizes_that_cannot_be_are_refused,
 	   memory_beyond_the_hole_continues_at_4_gib,
 	   a_write_marks_exactly_the_pages_it_reaches,
-	   what_was_never_touched_is_known,
+	   what_was_never_touched_is_known, both_ways_find_the_same_pages,
 	   not_knowing_what_was_touched_is_an_error)
