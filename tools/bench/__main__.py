@@ -16,6 +16,7 @@ import sys
 import calibrate
 import cells
 import disk
+import goals
 import host
 import report
 from vmm import Failed, Godwit, Qemu
@@ -105,12 +106,15 @@ def measure(args, observer, cores, made, figures):
             print("\r\033[K", end="", file=sys.stderr)
         print(report.cell_text(cell, results, made,
                                figures["socket"]["populated_mb_s"]) +
-              report.phases_text(results[made[0].label]["moves"]), flush=True)
+              report.phases_text(results[made[0].label]["moves"]) +
+              goals.cell_text(cell, results, made[0],
+                              figures["socket"]["populated_mb_s"]), flush=True)
     if not args.only or DISK in args.only:
         measure_disks(made, max(moves // 3, 1), figures)
     if not args.only:
         figures["start"] = calibrate.start_times(made[:2], moves)
         print(report.start_text(figures["start"]))
+    print(goals.across_text(cells.CELLS, figures["cells"], made[0].label))
     if figures["cells"]:
         print(report.resident_text(figures["cells"]))
         print(report.LEGEND)

@@ -15,7 +15,8 @@ from vmm import Failed
 from watch import Gone
 
 Cell = collections.namedtuple(
-    "Cell", "name title kernel cmdline memory_mib disk", defaults=(False,))
+    "Cell", "name title kernel cmdline memory_mib disk cpus",
+    defaults=(False, 1))
 
 DIRTY = "touch=word progress=0 beat_us=100"
 CELLS = [
@@ -35,7 +36,13 @@ CELLS = [
     Cell("big", "16 GiB, only the heartbeat", "heartbeat", "", 16384),
     Cell("wide", "16 GiB, writes 64 MiB over and over at 327 MB/s",
          "dirty", f"mib=64 rate=327 {DIRTY}", 16384),
+] + [
+    Cell(f"cpus{cpus}", f"32 MiB, only the heartbeat, {cpus} vCPUs",
+         "heartbeat", "", 32, cpus=cpus) for cpus in (1, 2, 4, 8, 16, 32)
 ]
+
+# What KVM takes of a vCPU to note that a page is written again, by PVM's count.
+REWRITE_MS = 0.0021
 
 SETTLE_BEATS = 500
 SETTLE_PASSES = 2
@@ -70,7 +77,7 @@ class Turn:
         cell = self.cell
         self.guest = self.contender.start(f"build/guests/{cell.kernel}.elf",
                                           cell.cmdline, cell.memory_mib,
-                                          cell.disk)
+                                          cell.disk, cell.cpus)
         self.guest.line("ready" if cell.kernel == "dirty" else "heartbeat:")
         self.observer.wait_vcpu(self.guest.console)
         self.memory()
@@ -125,7 +132,7 @@ class Turn:
             move["foreign"], move["stolen_s"] = load.foreign(self.pids())
             self.contender.end(self.guest)
             self.guest = target
-            move["speed"] = self.relative_speed(before, usual)
+            self.note_speeds(move, before, usual)
         except (Failed, Gone) as failure:
             self.fail(str(failure), target)
             return
@@ -158,10 +165,22 @@ class Turn:
         })
         return told
 
-    def relative_speed(self, before, usual):
+    def note_speeds(self, move, before, usual):
+        """How fast the guest wrote, of what it does otherwise: over all that
+        it was looked at, and in pre-copy: there without what it waited for a
+        core, and what KVM takes for each page that is written again."""
+        move["speed"] = None
         if not before or not usual:
-            return None
-        return speed(before, self.stats()) / usual
+            return
+        after = self.stats()
+        move["speed"] = speed(before, after) / usual
+        if not move.get("rewritten_pages"):
+            return
+        lost = (1 - move["speed"]) * (after["ms"] - before["ms"])
+        lost -= (move["outside_ms"] + move["vcpu_delay_ms"] +
+                 move["rewritten_pages"] * REWRITE_MS)
+        precopy = move["total_ms"] - move["downtime_ms"]
+        move["precopy_speed"] = min(1 - lost / precopy, 1)
 
     def fail(self, what, target):
         """The guest starts anew: how much of it is left is not known."""

@@ -184,12 +184,13 @@ class Godwit(Contender):
 
     command_with = command
 
-    def start(self, kernel, cmdline, memory_mib, disk=False):
-        """Boots a guest. Returns it, with its vCPU pinned."""
+    def start(self, kernel, cmdline, memory_mib, disk=False, cpus=1):
+        """Boots a guest. Returns it, with its first vCPU pinned."""
         name = self._next()
         disks = ["--disk", self.image()] if disk else []
         guest = self._made(self.command(kernel, cmdline, memory_mib) +
-                           disks + ["--name", name], self.env)
+                           disks + ["--cpus", str(cpus), "--name", name],
+                           self.env)
         guest.name = name
         guest.disk = disk
         guest.find_vcpu(self.vcpu, self.cores.vcpu)
@@ -227,13 +228,20 @@ class Godwit(Contender):
                          f"{done.returncode}: {report.get('error')}"
                          f"{source.said()}{target.said()}")
         source.process.wait()
+        rounds = report["rounds"]
+        first = rounds[0]
         return {"downtime_ms": report["downtime_ms"],
                 "predicted_ms": report["predicted_downtime_ms"],
                 "total_ms": report["total_ms"],
                 "bytes": report["bytes"],
                 "phases": report["phases"],
-                "rounds": len(report["rounds"]),
-                "first_round_mb_s": _rate(report["rounds"][0])}
+                "rounds": len(rounds),
+                "first_round_mb_s": _rate(first),
+                "data_pages": first["pages"],
+                "rewritten_pages": report["pages"] + report["zero_pages"] -
+                first["pages"] - first["zero_pages"],
+                "between_rounds_ms": (report["phases"]["rounds"] - sum(
+                    one["ms"] for one in rounds)) / len(rounds)}
 
 
 def _rate(one):
@@ -348,12 +356,15 @@ class Qemu(Contender):
                     raise
                 time.sleep(0.001)
 
-    def start(self, kernel, cmdline, memory_mib, disk=False):
+    def start(self, kernel, cmdline, memory_mib, disk=False, cpus=1):
+        smp = ["-smp", str(cpus)]
         if not disk:
-            return self._launch(self.command(kernel, cmdline, memory_mib))
+            return self._launch(self.command(kernel, cmdline, memory_mib) +
+                                smp)
         # The smallest machine has no PCI to put it on without being asked.
         return self._launch(
-            self.command(kernel, cmdline, memory_mib, "microvm,pcie=on") + [
+            self.command(kernel, cmdline, memory_mib, "microvm,pcie=on") +
+            smp + [
                 "-object", "iothread,id=io", "-drive",
                 f"if=none,id=d,format=raw,file={self.image()},cache=none",
                 "-device", "virtio-blk-pci,drive=d,iothread=io,"
