@@ -9,6 +9,10 @@
  * receiving thread copies. It is advice: what isn't made in time is made by the
  * copy, as ever.
  *
+ * They have the priority of other threads. With a lower one, and a guest on the
+ * same host that leaves no processor idle, rounds take several times as long:
+ * a piece that was begun is not ended, and whoever receives comes to need it.
+ *
  * Threads: populate_work() on any number of them; the rest on one, the one that
  * receives.
  */
