@@ -69,6 +69,11 @@ int __must_check arch_cpu_model_check(const struct kvm *kvm,
 				      struct error *err);
 
 /**
+ * arch_cpu_address_bits() - how wide guest physical addresses are.
+ */
+unsigned int arch_cpu_address_bits(const struct arch_cpu_model *model);
+
+/**
  * arch_vm_init() - interrupt controllers, timers and what else a fresh VM
  * needs before it has vCPUs.
  */

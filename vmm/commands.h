@@ -22,6 +22,11 @@ int command_resolve(const struct name_options *options);
 int command_set(const struct set_options *options);
 
 /**
+ * command_cpu() - `cpu`, which mostly asks this host.
+ */
+int command_cpu(const struct cpu_options *options);
+
+/**
  * command_migrate() - start a move and follow it to its end.
  */
 int command_migrate(const struct migrate_options *options);

@@ -21,6 +21,10 @@ static const struct help helps[] = {
 	  "  --initrd FILE        initial RAM disk\n"
 	  "  --cmdline TEXT       the kernel's command line\n"
 	  "  --cpus N             virtual CPUs (1)\n"
+	  "  --cpu MODEL          host, x86-64-v2, x86-64-v3 or x86-64-v4, for "
+	  "guests that\n"
+	  "                       move between unlike hosts; see `godwit help "
+	  "cpu` (host)\n"
 	  "  --memory SIZE        like 512M or 4G (256M)\n"
 	  "  --rng on|off         the guest gets random bytes from the host "
 	  "(on)\n"
@@ -184,6 +188,35 @@ static const struct help helps[] = {
 	  "\n"
 	  "Without one of them it prints what to check and changes "
 	  "nothing.\n" },
+	{ "cpu", "what this host's processor offers, or has in common",
+	  "[FILE... | --guest NAME | --can-run FILE]",
+	  "Without more: facts about the processor that guests get here. Keep "
+	  "them in a\n"
+	  "file for use on another host.\n"
+	  "\n"
+	  "  FILE...              facts of other hosts: print the best --cpu "
+	  "that those and\n"
+	  "                       this one have in common, and say on stderr "
+	  "what is lost\n"
+	  "  --guest NAME         facts of a guest's processor\n"
+	  "  --can-run FILE       facts of a guest elsewhere: print all that "
+	  "this host lacks\n"
+	  "                       to run it; exit status 0 when that is "
+	  "nothing, else 1\n"
+	  "\n"
+	  "FILE may be -, standard input. A --cpu MODEL is host or a level "
+	  "(x86-64,\n"
+	  "x86-64-v2, x86-64-v3, x86-64-v4), and then, behind commas:\n"
+	  "\n"
+	  "  +FEATURE  -FEATURE   as in /proc/cpuinfo\n"
+	  "  phys-bits=N          width of physical addresses, at most "
+	  "(40; host: all)\n"
+	  "  exact                the level and what is added, and nothing "
+	  "else: without it\n"
+	  "                       a level also has what KVM provides and what "
+	  "defends\n"
+	  "                       against the processor's faults, where the "
+	  "host can\n" },
 	{ "list", "show all VMs of this user", "[--json]",
 	  "  --json               print one JSON object\n" },
 };
@@ -202,7 +235,7 @@ const char *const *help_commands(void)
 	static const char *const names[] = {
 		"run",	   "listen", "migrate", "set",	 "cancel",   "status",
 		"show",	   "pause",  "resume",	"reset", "poweroff", "kill",
-		"resolve", "list",   "help",	NULL,
+		"resolve", "cpu",    "list",	"help",	 NULL,
 	};
 
 	_Static_assert(ARRAY_SIZE(names) == ARRAY_SIZE(helps) + 2,

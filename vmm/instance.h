@@ -62,6 +62,7 @@ struct instance {
 	/* For `show`; NULL when there is none or it came with the guest. */
 	char *kernel_path;
 	char *initrd_path;
+	const char *cpu_name; /* as --cpu has it */
 
 	bool debug_exit;     /* exit statuses are the guest's */
 	bool wants_report;   /* print what a move cost, without -v too */

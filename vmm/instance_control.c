@@ -9,6 +9,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "arch/cpu.h"
 #include "vmm/instance.h"
 
 /* ---- looking ---- */
@@ -291,6 +292,22 @@ static void put_image(const struct instance *inst, FILE *to)
 			image->initrd_fd);
 }
 
+/* What was asked for here; elsewhere, what makes the same processor. */
+static void put_cpu(const struct instance *inst, FILE *to)
+{
+	char *name;
+
+	if (inst->cpu_name) {
+		if (strcmp(inst->cpu_name, "host") != 0)
+			put_option(to, "--cpu", inst->cpu_name);
+		return;
+	}
+	name = arch_cpu_model_name(&vm_machine(inst->vm)->cpu_model);
+	if (name)
+		put_option(to, "--cpu", name);
+	free(name);
+}
+
 static void put_console(const struct instance *inst, FILE *to)
 {
 	const struct console_options *console = &inst->options->console;
@@ -365,6 +382,7 @@ static void put_line(const struct instance *inst, FILE *to)
 		put_option(to, "--cmdline", machine->cmdline);
 	fprintf(to, " --cpus %u --memory %lluM", machine->cpus,
 		(unsigned long long)(machine->memory_size / MIB));
+	put_cpu(inst, to);
 	put_disks(inst, to);
 	put_nets(inst, to);
 	if (!machine_find_type(machine, "virtio-rng"))
@@ -395,6 +413,15 @@ static char *show(void *opaque, bool *ret_came_along)
 	return line;
 }
 
+static char *cpu(void *opaque)
+{
+	const struct instance *inst = opaque;
+
+	if (!inst->vm)
+		return NULL;
+	return arch_cpu_facts(&vm_machine(inst->vm)->cpu_model, false);
+}
+
 const struct qmp_backend instance_backend = {
 	.info = info,
 	.stop = stop,
@@ -411,4 +438,5 @@ const struct qmp_backend instance_backend = {
 	.report = report,
 	.disk = disk,
 	.show = show,
+	.cpu = cpu,
 };

@@ -157,6 +157,23 @@ static int device_check(const struct machine *machine, uint32_t index,
 	return 0;
 }
 
+/* A guest can't use memory that its processor has no addresses for. */
+static int check_reach(const struct machine *machine, struct error *err)
+{
+	uint64_t end = machine->memory_size;
+	unsigned int bits = arch_cpu_address_bits(&machine->cpu_model);
+
+	if (end > ARCH_HOLE_START)
+		end += ARCH_HOLE_END - ARCH_HOLE_START;
+	if (bits >= 64 || end <= 1ULL << bits)
+		return 0;
+	return error_set(err, -EINVAL,
+			 "memory: %llu MiB reach beyond the %u bits of address "
+			 "that the processor has; ask for less, or for a --cpu "
+			 "with more phys-bits",
+			 machine->memory_size / MIB, bits);
+}
+
 int machine_check(const struct machine *machine, struct error *err)
 {
 	uint64_t size = machine->memory_size;
@@ -178,5 +195,5 @@ int machine_check(const struct machine *machine, struct error *err)
 		if (rc)
 			return rc;
 	}
-	return 0;
+	return machine->cpu_model.nentries ? check_reach(machine, err) : 0;
 }

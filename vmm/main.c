@@ -73,6 +73,15 @@ static int do_set(const char *command, char *const argv[])
 	return rc ? not_parsed(rc, command, &err) : command_set(&options);
 }
 
+static int do_cpu(const char *command, char *const argv[])
+{
+	struct cpu_options options;
+	struct error err;
+	int rc = options_cpu(argv, &options, &err);
+
+	return rc ? not_parsed(rc, command, &err) : command_cpu(&options);
+}
+
 static int do_named(const char *command, char *const argv[])
 {
 	struct name_options options;
@@ -131,6 +140,8 @@ static int dispatch(const char *command, char *const argv[])
 		return do_listen(command, argv);
 	if (!strcmp(command, "migrate"))
 		return do_migrate(command, argv);
+	if (!strcmp(command, "cpu"))
+		return do_cpu(command, argv);
 	if (!strcmp(command, "set"))
 		return do_set(command, argv);
 	return do_named(command, argv);

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "arch/cpu.h"
 #include "vmm/options_internal.h"
 #include "vmm/units.h"
 
@@ -246,6 +247,12 @@ static int run_cpus(void *opts, const char *value, struct error *err)
 	return rc;
 }
 
+static int run_cpu(void *opts, const char *value, struct error *err)
+{
+	RUN(opts)->cpu = value;
+	return arch_cpu_name_check(value, err);
+}
+
 static int run_memory(void *opts, const char *value, struct error *err)
 {
 	const char *comma = strchr(value, ',');
@@ -390,6 +397,7 @@ static const struct option_spec run_specs[] = {
 	VALUE("--initrd", run_initrd),
 	VALUE("--cmdline", run_cmdline),
 	VALUE("--cpus", run_cpus),
+	VALUE("--cpu", run_cpu),
 	VALUE("--memory", run_memory),
 	VALUE("--rng", run_rng),
 	VALUE("--console", process_console),
@@ -402,7 +410,6 @@ static const struct option_spec run_specs[] = {
 	VALUE("--migrate-to", run_migrate_to),
 	FLAG("--no-sandbox", process_no_sandbox),
 	VERBOSE(process_verbose),
-	ABSENT("--cpu", "; the guest gets the host's CPU"),
 	ABSENT("--balloon", "; leave it out"),
 };
 
@@ -421,6 +428,7 @@ int options_run(char *const argv[], struct run_options *ret, struct error *err)
 		.process.sandbox = true,
 		.cmdline = "",
 		.cpus = 1,
+		.cpu = "host",
 		.memory = 256 * MIB,
 		.rng = true,
 	};

@@ -92,6 +92,7 @@ struct run_options {
 	const char *initrd; /* NULL for none */
 	const char *cmdline;
 	uint32_t cpus;
+	const char *cpu; /* arch/cpu.h */
 	uint64_t memory; /* bytes */
 	bool rng;
 	bool debug_exit;
@@ -130,6 +131,15 @@ struct set_options {
 	uint64_t value;
 };
 
+#define CPU_FILES_MAX 64
+
+struct cpu_options {
+	const char *guest;   /* NULL: not given */
+	const char *can_run; /* likewise */
+	unsigned int nfiles;
+	const char *files[CPU_FILES_MAX];
+};
+
 /* Commands that take a VM's name and little else. */
 struct name_options {
 	const char *name; /* NULL for `list` */
@@ -153,6 +163,9 @@ int __must_check options_migrate(char *const argv[],
 				 struct migrate_options *ret,
 				 struct error *err);
 int __must_check options_set(char *const argv[], struct set_options *ret,
+			     struct error *err);
+
+int __must_check options_cpu(char *const argv[], struct cpu_options *ret,
 			     struct error *err);
 
 /**

@@ -24,6 +24,7 @@ struct option_walk {
 	size_t nspecs; /* at most 32 */
 	/* What the words without dashes are, in order; NULL-terminated. */
 	const char *const *words;
+	bool any_words; /* any number of them instead, or none */
 	/* Takes the @index-th of them. */
 	int (*word)(void *opts, unsigned int index, const char *text,
 		    struct error *err);

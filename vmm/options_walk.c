@@ -198,9 +198,9 @@ static int take_word(struct walker *w, void *opts, struct error *err)
 	const char *const *words = w->walk->words;
 	unsigned int count = 0;
 
-	while (words[count])
+	while (words && words[count])
 		count++;
-	if (w->nwords == count)
+	if (w->nwords == count && !w->walk->any_words)
 		return option_refuse(err,
 				     "'%.100s': one word too many; see "
 				     "--help",
@@ -232,7 +232,7 @@ int option_walk(const struct option_walk *walk, char *const argv[], void *opts,
 		if (rc)
 			return rc;
 	}
-	if (walk->words[w.nwords])
+	if (walk->words && walk->words[w.nwords])
 		return option_refuse(err, "%s is missing; see --help",
 				     walk->words[w.nwords]);
 	return 0;

@@ -73,6 +73,8 @@ struct qmp_backend {
 	 * guest, the line names it by this process.
 	 */
 	char *(*show)(void *opaque, bool *ret_came_along);
+	/* The guest's processor as facts (arch/cpu.h); likewise. */
+	char *(*cpu)(void *opaque);
 };
 
 /* One client's conversation. */

@@ -156,6 +156,19 @@ static json_t *show(struct qmp_call *call, struct error *err)
 	return ret;
 }
 
+static json_t *cpu(struct qmp_call *call, struct error *err)
+{
+	char *facts = call->backend->cpu(call->opaque);
+	json_t *ret = NULL;
+
+	if (facts)
+		ret = json_pack("{s:s}", "facts", facts);
+	if (!ret)
+		(void)error_set(err, -ENOENT, "there is no guest yet");
+	free(facts);
+	return ret;
+}
+
 const struct qmp_command qmp_commands[] = {
 	{ "qmp_capabilities", qmp_capabilities, { "enable" }, true },
 	{ "query-version", query_version, { NULL }, false },
@@ -183,5 +196,6 @@ const struct qmp_command qmp_commands[] = {
 	{ "x-godwit-resolve", qmp_resolve, { "resume" }, false },
 	{ "x-godwit-info", query_all, { NULL }, false },
 	{ "x-godwit-show", show, { NULL }, false },
+	{ "x-godwit-cpu", cpu, { NULL }, false },
 };
 const size_t qmp_commands_count = ARRAY_SIZE(qmp_commands);

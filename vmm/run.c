@@ -68,6 +68,17 @@ static int open_image(struct run *run, struct error *err)
 			 &image->initrd_size, err);
 }
 
+static int choose_cpu(struct run *run, struct error *err)
+{
+	struct machine *machine = &run->machine;
+	int rc = spares_cpu_model(run->inst.spares, run->options->cpu,
+				  machine->cpus, &machine->cpu_model, err);
+
+	if (rc)
+		error_prefix(err, "--cpu %.100s", run->options->cpu);
+	return rc;
+}
+
 static int describe_machine(struct run *run, const char *name,
 			    struct error *err)
 {
@@ -90,8 +101,7 @@ static int describe_machine(struct run *run, const char *name,
 	if (!rc && options->debug_exit)
 		rc = machine_add_device(machine, &debug_exit, err);
 	if (!rc)
-		rc = spares_cpu_model(run->inst.spares, machine->cpus,
-				      &machine->cpu_model, err);
+		rc = choose_cpu(run, err);
 	return rc;
 }
 
@@ -107,6 +117,7 @@ static int make_vm(struct run *run, struct error *err)
 	run->image = (struct vm_image){ .kernel_fd = -1, .initrd_fd = -1 };
 	/* By whole paths: whoever repeats the line may be elsewhere. */
 	run->inst.kernel_path = run->kernel_path;
+	run->inst.cpu_name = run->options->cpu;
 	run->inst.initrd_path = run->initrd_path;
 	instance_adopt(&run->inst, vm);
 	rc = vm_boot(vm, err);

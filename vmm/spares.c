@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "arch/cpu.h"
 #include "vmm/log.h"
 #include "vmm/spares.h"
 
@@ -81,13 +82,15 @@ int spares_take_vm(struct spares *spares, const struct kvm *kvm, int *ret_fd,
 	return make_vm(kvm, ret_fd, err);
 }
 
-int spares_cpu_model(struct spares *spares, uint32_t cpus,
+int spares_cpu_model(struct spares *spares, const char *name, uint32_t cpus,
 		     struct arch_cpu_model *ret, struct error *err)
 {
 	int *fd = &spares->vm_fds[0];
 	int rc = *fd < 0 ? make_vm(spares->kvm, fd, err) : 0;
 
-	return rc ? rc : arch_cpu_model_host(spares->kvm, *fd, cpus, ret, err);
+	if (rc)
+		return rc;
+	return arch_cpu_model_named(spares->kvm, *fd, name, cpus, ret, err);
 }
 
 int spares_offer(struct spares *spares, const struct arch_cpu_model **ret,
@@ -101,7 +104,7 @@ int spares_offer(struct spares *spares, const struct arch_cpu_model **ret,
 		if (!model)
 			return error_set(err, -ENOMEM, "out of memory");
 		/* For two vCPUs: with the flags of having several. */
-		rc = spares_cpu_model(spares, 2, model, err);
+		rc = spares_cpu_model(spares, "host", 2, model, err);
 	}
 	if (rc) {
 		free(model);

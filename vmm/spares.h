@@ -47,11 +47,11 @@ int __must_check spares_take_vm(struct spares *spares, const struct kvm *kvm,
 				int *ret_fd, struct error *err);
 
 /**
- * spares_cpu_model() - arch_cpu_model_host(), with the help of one of the VMs,
+ * spares_cpu_model() - arch_cpu_model_named(), with the help of one of the VMs,
  * which is still there to be taken.
  */
-int __must_check spares_cpu_model(struct spares *spares, uint32_t cpus,
-				  struct arch_cpu_model *ret,
+int __must_check spares_cpu_model(struct spares *spares, const char *name,
+				  uint32_t cpus, struct arch_cpu_model *ret,
 				  struct error *err);
 
 /**

@@ -16,6 +16,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "arch/cpu.h"
 #include "arch/x86_64/cpuid.h"
 #include "arch/x86_64/vcpu_state.h"
 
@@ -47,6 +48,11 @@ unsigned int cpuid_phys_bits(const struct arch_cpu_model *model)
 	const struct kvm_cpuid_entry2 *entry = cpuid_find(model, 0x80000008, 0);
 
 	return entry ? entry->eax & 0xff : 36;
+}
+
+unsigned int arch_cpu_address_bits(const struct arch_cpu_model *model)
+{
+	return cpuid_phys_bits(model);
 }
 
 unsigned int cpuid_linear_bits(const struct arch_cpu_model *model)
@@ -104,8 +110,19 @@ static int add(struct builder *b, const struct kvm_cpuid_entry2 *entry,
 	return 0;
 }
 
+/* The bits of a word that a guest may have. */
+static uint32_t allowed(const struct cpuid_choice *choice,
+			const struct cpuid_word *word)
+{
+	uint32_t mask = cpuid_word_mask(word);
+	size_t count;
+
+	return choice ? mask & choice->mask[word - cpuid_words(&count)] : mask;
+}
+
 /* What of a supported entry a guest may see. */
-static bool filter(const struct kvm_cpuid_entry2 *in,
+static bool filter(const struct cpuid_choice *choice,
+		   const struct kvm_cpuid_entry2 *in,
 		   struct kvm_cpuid_entry2 *out)
 {
 	const struct cpuid_leaf *leaf =
@@ -125,12 +142,40 @@ static bool filter(const struct kvm_cpuid_entry2 *in,
 		if (leaf->rule[r] == CPUID_ZERO)
 			continue;
 		if (leaf->rule[r] == CPUID_FEATURES)
-			value &= cpuid_word_mask(
-				cpuid_word_find(in->function, in->index, r));
+			value &= allowed(choice, cpuid_word_find(in->function,
+								 in->index, r));
 		cpuid_reg_set(out, r, value);
 		any |= value;
 	}
 	return any || !leaf->indexed;
+}
+
+/* Register files that no feature uses any more are none to save. */
+static void drop_unused_states(struct builder *b)
+{
+	struct kvm_cpuid_entry2 *head = find(b, 0xd, 0);
+
+	if (!head)
+		return;
+	if (!cpuid_has(b->model, 1, 0, CPUID_ECX, 28)) /* avx */
+		head->eax &= ~(1U << 2);
+	if (!cpuid_has(b->model, 7, 0, CPUID_EBX, 16)) /* avx512f */
+		head->eax &= ~(7U << 5);
+	if (!cpuid_has(b->model, 7, 0, CPUID_ECX, 3)) /* pku */
+		head->eax &= ~(1U << 9);
+}
+
+/* Without XSAVE there is nothing to say of it. */
+static void drop_xsave(struct builder *b)
+{
+	uint32_t kept = 0;
+
+	if (cpuid_has(b->model, 1, 0, CPUID_ECX, 26))
+		return;
+	for (uint32_t i = 0; i < b->model->nentries; i++)
+		if (b->model->entries[i].function != 0xd)
+			b->model->entries[kept++] = b->model->entries[i];
+	b->model->nentries = kept;
 }
 
 /*
@@ -164,7 +209,7 @@ static void trim_xsave(struct builder *b)
 }
 
 /* Leaf 1 and its like: flags that are ours to give, not KVM's. */
-static void set_flags(struct builder *b, bool tsc_deadline)
+static void set_flags(struct builder *b, bool tsc_deadline, uint32_t phys_bits)
 {
 	struct kvm_cpuid_entry2 *leaf1 = find(b, 1, 0);
 	struct kvm_cpuid_entry2 *ext1 = find(b, 0x80000001, 0);
@@ -172,6 +217,7 @@ static void set_flags(struct builder *b, bool tsc_deadline)
 	uint32_t logical = MIN(1U << order(b->cpus), 255U);
 
 	leaf1->ecx |= 1U << 31; /* hypervisor */
+	leaf1->ecx &= ~(1U << 24);
 	if (tsc_deadline)
 		leaf1->ecx |= 1U << 24;
 	leaf1->ebx = (leaf1->ebx & 0xff00) | (b->amd ? b->cpus : logical) << 16;
@@ -187,8 +233,14 @@ static void set_flags(struct builder *b, bool tsc_deadline)
 	if (ext8)
 		ext8->ecx = b->amd ? order(b->cpus) << 12 | (b->cpus - 1) : 0;
 	/* GuestPhysAddrSize speaks to nested hypervisors only. */
-	if (ext8)
-		ext8->eax &= 0xffff;
+	if (!ext8)
+		return;
+	ext8->eax &= 0xffff;
+	if (phys_bits)
+		ext8->eax =
+			(ext8->eax & 0xff00) | MIN(ext8->eax & 0xff, phys_bits);
+	if (cpuid_linear_bits(b->model) == 48 && ext8->eax >> 8)
+		ext8->eax = (ext8->eax & 0xff) | 48 << 8;
 }
 
 /*
@@ -279,7 +331,14 @@ static bool is_amd(const struct kvm_cpuid_entry2 *leaf0)
 	       leaf0->ebx == 0x6f677948;   /* HygonGenuine */
 }
 
-int cpuid_build(const struct cpuid_table *supported, bool tsc_deadline,
+/* The TSC-deadline timer is KVM's to offer, and not in its table. */
+static bool wants_deadline(const struct cpuid_choice *choice)
+{
+	return allowed(choice, cpuid_word_find(1, 0, CPUID_ECX)) >> 24 & 1;
+}
+
+int cpuid_build(const struct cpuid_table *supported,
+		const struct cpuid_choice *choice, bool tsc_deadline,
 		uint32_t cpus, struct arch_cpu_model *ret, struct error *err)
 {
 	struct builder b = { .model = ret, .cpus = cpus };
@@ -294,7 +353,7 @@ int cpuid_build(const struct cpuid_table *supported, bool tsc_deadline,
 			has_0xb = true;
 			continue;
 		}
-		if (!filter(&supported->entries[i], &entry) ||
+		if (!filter(choice, &supported->entries[i], &entry) ||
 		    cpuid_find(ret, entry.function, entry.index))
 			continue;
 		rc = add(&b, &entry, err);
@@ -307,8 +366,11 @@ int cpuid_build(const struct cpuid_table *supported, bool tsc_deadline,
 				 "KVM_GET_SUPPORTED_CPUID: leaves 0 and 1 are "
 				 "missing");
 	b.amd = is_amd(leaf0);
+	drop_unused_states(&b);
 	trim_xsave(&b);
-	set_flags(&b, tsc_deadline);
+	drop_xsave(&b);
+	set_flags(&b, tsc_deadline && wants_deadline(choice),
+		  choice ? choice->phys_bits : 0);
 	set_caches(&b);
 	rc = set_topology(&b, has_0xb, err);
 	if (!rc)
@@ -335,8 +397,8 @@ void cpuid_patch(struct kvm_cpuid_entry2 *entries, uint32_t nentries,
 
 /* ---- the host ---- */
 
-static int supported_cpuid(const struct kvm *kvm, struct cpuid_table *ret,
-			   struct error *err)
+int cpuid_supported(const struct kvm *kvm, struct cpuid_table *ret,
+		    bool *ret_tsc_deadline, struct error *err)
 {
 	struct {
 		struct kvm_cpuid2 head;
@@ -355,6 +417,8 @@ static int supported_cpuid(const struct kvm *kvm, struct cpuid_table *ret,
 		rc = 0;
 	}
 	free(list);
+	*ret_tsc_deadline =
+		kvm_extension(kvm->fd, KVM_CAP_TSC_DEADLINE_TIMER) > 0;
 	return rc;
 }
 
@@ -404,38 +468,29 @@ static void set_brand(struct arch_cpu_model *model)
 	}
 }
 
+int cpuid_finish(const struct kvm *kvm, int vm_fd, struct arch_cpu_model *model,
+		 struct error *err)
+{
+	int xsave = kvm_extension(kvm->fd, KVM_CAP_XSAVE2);
+	int rc = host_tsc_khz(kvm, vm_fd, &model->tsc_khz, err);
+
+	if (rc)
+		return rc;
+	set_brand(model);
+	model->xsave_size = xsave > 0 ? (uint32_t)xsave
+				      : (uint32_t)sizeof(struct kvm_xsave);
+	if (model->xsave_size > X86_XSAVE_MAX)
+		return error_set(err, -ENOTSUP,
+				 "KVM's XSAVE area has %u bytes, more than the "
+				 "%u that can be moved",
+				 model->xsave_size, X86_XSAVE_MAX);
+	return 0;
+}
+
 int arch_cpu_model_host(const struct kvm *kvm, int vm_fd, uint32_t cpus,
 			struct arch_cpu_model *ret, struct error *err)
 {
-	struct cpuid_table *supported = calloc(1, sizeof(*supported));
-	bool deadline = kvm_extension(kvm->fd, KVM_CAP_TSC_DEADLINE_TIMER) > 0;
-	int xsave = kvm_extension(kvm->fd, KVM_CAP_XSAVE2);
-	int rc;
-
-	memset(ret, 0, sizeof(*ret));
-	if (!supported)
-		return error_set(err, -ENOMEM, "out of memory");
-	if (cpus < 1 || cpus > ARCH_CPUS_MAX) {
-		rc = error_set(err, -EINVAL, "%u vCPUs: 1 to %d are possible",
-			       cpus, ARCH_CPUS_MAX);
-		goto out;
-	}
-	rc = supported_cpuid(kvm, supported, err);
-	if (!rc)
-		rc = cpuid_build(supported, deadline, cpus, ret, err);
-	if (!rc)
-		rc = host_tsc_khz(kvm, vm_fd, &ret->tsc_khz, err);
-	set_brand(ret);
-	ret->xsave_size = xsave > 0 ? (uint32_t)xsave
-				    : (uint32_t)sizeof(struct kvm_xsave);
-	if (!rc && ret->xsave_size > X86_XSAVE_MAX)
-		rc = error_set(err, -ENOTSUP,
-			       "KVM's XSAVE area has %u bytes, more than the "
-			       "%u that can be moved",
-			       ret->xsave_size, X86_XSAVE_MAX);
-out:
-	free(supported);
-	return rc;
+	return arch_cpu_model_named(kvm, vm_fd, "host", cpus, ret, err);
 }
 
 /* ---- CONFIG ---- */

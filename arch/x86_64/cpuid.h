@@ -45,6 +45,14 @@ struct cpuid_word {
 	const char *names[32];
 };
 
+#define CPUID_WORDS_MAX 32
+
+/* Which of the features that KVM offers a guest gets. */
+struct cpuid_choice {
+	uint32_t mask[CPUID_WORDS_MAX]; /* by place in cpuid_words() */
+	uint32_t phys_bits;		/* at most; 0: as the host */
+};
+
 /* A copy of what KVM_GET_SUPPORTED_CPUID says. */
 struct cpuid_table {
 	uint32_t nent;
@@ -64,6 +72,12 @@ const struct cpuid_leaf *cpuid_leaf_find(uint32_t function, uint32_t index);
  */
 const struct cpuid_word *cpuid_word_find(uint32_t function, uint32_t index,
 					 enum cpuid_reg reg);
+
+/**
+ * cpuid_words() - all words that have names.
+ * @ret_count: at most CPUID_WORDS_MAX.
+ */
+const struct cpuid_word *cpuid_words(size_t *ret_count);
 
 /**
  * cpuid_word_mask() - the bits of @word that may be offered.
@@ -107,6 +121,7 @@ uint64_t cpuid_xcr0(const struct arch_cpu_model *model);
 /**
  * cpuid_build() - make a model from what KVM supports. Pure.
  * @supported: as KVM gave it.
+ * @choice: NULL for all of it.
  * @tsc_deadline: KVM has the TSC-deadline timer.
  * @cpus: 1 to ARCH_CPUS_MAX.
  * @ret: nentries and entries are filled; the rest is the caller's.
@@ -115,8 +130,22 @@ uint64_t cpuid_xcr0(const struct arch_cpu_model *model);
  * leaves are there.
  */
 int __must_check cpuid_build(const struct cpuid_table *supported,
+			     const struct cpuid_choice *choice,
 			     bool tsc_deadline, uint32_t cpus,
 			     struct arch_cpu_model *ret, struct error *err);
+
+/**
+ * cpuid_supported() - ask KVM for @ret and for whether it has the TSC-deadline
+ * timer.
+ */
+int __must_check cpuid_supported(const struct kvm *kvm, struct cpuid_table *ret,
+				 bool *ret_tsc_deadline, struct error *err);
+
+/**
+ * cpuid_finish() - what of a model isn't CPUID: rates and sizes of this host.
+ */
+int __must_check cpuid_finish(const struct kvm *kvm, int vm_fd,
+			      struct arch_cpu_model *model, struct error *err);
 
 /**
  * cpuid_patch() - give a model's entries the APIC id of vCPU @index.

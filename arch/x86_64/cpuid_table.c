@@ -202,6 +202,14 @@ static const struct cpuid_word words[] = {
 };
 /* clang-format on */
 
+_Static_assert(ARRAY_SIZE(words) <= CPUID_WORDS_MAX, "a choice holds them all");
+
+const struct cpuid_word *cpuid_words(size_t *ret_count)
+{
+	*ret_count = ARRAY_SIZE(words);
+	return words;
+}
+
 const struct cpuid_leaf *cpuid_leaf_find(uint32_t function, uint32_t index)
 {
 	for (size_t i = 0; i < ARRAY_SIZE(subleaves); i++)

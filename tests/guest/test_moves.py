@@ -496,6 +496,56 @@ def show_knows_a_guest_that_came_from_elsewhere(world):
 
 
 @test
+def a_guest_keeps_its_named_processor_and_show_has_it(world):
+    a, b = world.hosts()
+    listener = b.listen()
+    model = "x86-64,-kvm_steal_time,phys-bits=39"
+    vm = a.run("hello", "spin=yes", options=["--cpu", model])
+    vm.out.wait("hello")
+    check(f" --cpu {model} " in a.command("show", "bird").out,
+          "the model that was asked for")
+    facts = a.command("cpu", "--guest", "bird").out
+    check("phys-bits: 39\n" in facts and "kvmclock " in facts, facts)
+    check("kvm_steal_time" not in facts, facts)
+    a.migrate(listener.address)
+    moved_by(vm)
+    b.wait_running()
+    equal(b.command("cpu", "--guest", "bird").out, facts, "facts")
+    line = b.command("show", "bird").out
+    again = re.search(r" --cpu (\S+) ", line)[1]
+    check(again.startswith("x86-64,exact,phys-bits=39,+"), line)
+    other = a.run("hello", "spin=yes", options=["--cpu", again])
+    other.out.wait("hello")
+    equal(a.command("cpu", "--guest", "bird").out, facts, "facts")
+
+
+@test
+def cpu_says_what_hosts_have_in_common_and_what_one_lacks(world):
+    host = world.host()
+    here = host.command("cpu").out
+    # A host with less: it is what both have.
+    less = re.sub(r" pse36\b", "", here)
+    less = re.sub(r"phys-bits: \d+", "phys-bits: 39", less)
+    path = host.dir / "less.cpu"
+    path.write_text(less)
+    common = host.command("cpu", str(path))
+    check("phys-bits=39" in common.out and "+pse36" not in common.out,
+          common.out)
+    check("this host has more than all have: pse36" in common.err, common.err)
+    vm = host.run("hello", "spin=yes", options=["--cpu", common.out.strip()])
+    vm.out.wait("hello")
+    path.write_text(host.command("cpu", "--guest", "bird").out)
+    equal(host.command("cpu", "--can-run", str(path)).out, "", "missing")
+    path.write_text(here.replace("features: ", "features: vmx nosuch "))
+    lacking = host.command("cpu", "--can-run", str(path), status=1)
+    equal(lacking.out, "features that this godwit does not know: "
+          "vmx nosuch\n", "missing")
+    path.write_text("features: fpu\n")
+    check("a line is missing" in
+          host.command("cpu", str(path), status=1).err, "no facts")
+
+
+@test
 def a_guest_that_resets_after_a_move_boots_its_kernel_again(world):
     a, b = world.hosts()
     listener = b.listen()

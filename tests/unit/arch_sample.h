@@ -88,7 +88,7 @@ static inline void sample_model(struct arch_cpu_model *model, uint32_t cpus,
 
 	sample_supported(&t, amd);
 	memset(model, 0, sizeof(*model));
-	if (cpuid_build(&t, true, cpus, model, &err))
+	if (cpuid_build(&t, NULL, true, cpus, model, &err))
 		abort();
 	model->tsc_khz = 2600000;
 	model->xsave_size = 4096;

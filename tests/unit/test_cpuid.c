@@ -98,10 +98,10 @@ START_TEST(what_a_virtual_machine_must_have_is_there)
 	for (uint32_t i = 0; i < t.nent; i++)
 		if (t.entries[i].function == 1)
 			t.entries[i].ecx &= ~(1U << 31 | 1U << 24);
-	ck_assert_int_eq(cpuid_build(&t, true, 1, &model, &err), 0);
+	ck_assert_int_eq(cpuid_build(&t, NULL, true, 1, &model, &err), 0);
 	ck_assert(cpuid_has(&model, 1, 0, CPUID_ECX, 31)); /* hypervisor */
 	ck_assert(cpuid_has(&model, 1, 0, CPUID_ECX, 24)); /* TSC deadline */
-	ck_assert_int_eq(cpuid_build(&t, false, 1, &model, &err), 0);
+	ck_assert_int_eq(cpuid_build(&t, NULL, false, 1, &model, &err), 0);
 	ck_assert(!cpuid_has(&model, 1, 0, CPUID_ECX, 24));
 	ck_assert_uint_eq(reg(0x40000000, 0, CPUID_EBX), 0x4b4d564b);
 	ck_assert(cpuid_has(&model, 0x40000001, 0, CPUID_EAX, 3));

@@ -259,7 +259,6 @@ START_TEST(what_comes_later_is_refused_as_such)
 {
 	RUN_REFUSED(ARGS("--balloon", "on"), "--balloon",
 		    "not in this version");
-	RUN_REFUSED(ARGS("--cpu", "host"), "--cpu", "not in this version");
 	LISTEN_REFUSED(ARGS("--tls", "d"), "--tls", "not in this version",
 		       "--allow");
 	MIGRATE_REFUSED(ARGS("--dry-run"), "--dry-run", "not in this version");

@@ -137,6 +137,11 @@ static char *fake_show(void *opaque __maybe_unused, bool *ret_came_along)
 	return strdup("godwit run --kernel 'a b'");
 }
 
+static char *fake_cpu(void *opaque __maybe_unused)
+{
+	return strdup("vendor: GenuineIntel\n");
+}
+
 static const struct qmp_backend backend = {
 	.info = fake_info,
 	.stop = fake_stop,
@@ -153,6 +158,7 @@ static const struct qmp_backend backend = {
 	.report = fake_report,
 	.disk = fake_disk,
 	.show = fake_show,
+	.cpu = fake_cpu,
 };
 
 static void *run_loop(void *arg)
@@ -454,6 +460,9 @@ START_TEST(the_vm_is_shown_in_qemus_shapes)
 	json_decref(ret);
 	ret = call(peer, "{\"execute\":\"x-godwit-show\"}");
 	ck_assert_str_eq(text_at(ret, "line"), "godwit run --kernel 'a b'");
+	json_decref(ret);
+	ret = call(peer, "{\"execute\":\"x-godwit-cpu\"}");
+	ck_assert_str_eq(text_at(ret, "facts"), "vendor: GenuineIntel\n");
 	json_decref(ret);
 	ONE_PEER_GOES(fake, peer);
 }

@@ -17,7 +17,7 @@ _godwit()
 
 	names="$names set show status"
 	if ((COMP_CWORD == 1)); then
-		words="run listen list help $names --help --version"
+		words="run listen list cpu help $names --help --version"
 		mapfile -t COMPREPLY < <(compgen -W "$words" -- "$cur")
 		return
 	fi
@@ -33,6 +33,13 @@ _godwit()
 		return
 		;;
 	--console) words="stdio null unix: file:" ;;
+	--cpu) words="host x86-64-v2 x86-64-v3 x86-64-v4" ;;
+	--can-run)
+		compopt -o filenames
+		mapfile -t COMPREPLY < <(compgen -f -- "$cur")
+		return
+		;;
+	--guest) words=$(_godwit_names) ;;
 	--rng) words="on off" ;;
 	--net) [[ $command == run ]] && words="tap= user" ;;
 	--on-panic) words="exit pause" ;;
@@ -46,7 +53,7 @@ _godwit()
 	if [[ -z $words ]]; then
 		case $command in
 		run)
-			words="--kernel --initrd --cmdline --cpus --memory
+			words="--kernel --initrd --cmdline --cpus --cpu --memory
 				--disk --lock-dir --net --rng --console --name
 				--debug-exit --on-panic --migrate-to
 				--no-sandbox --verbose
@@ -66,7 +73,13 @@ _godwit()
 		set) words="max-downtime bandwidth --help" ;;
 		resolve) words="--resume --discard --help" ;;
 		status | list) words="--json --help" ;;
-		help) words="run listen list $names" ;;
+		cpu)
+			compopt -o filenames
+			mapfile -t COMPREPLY < <(compgen -f -W \
+				"--guest --can-run --help" -- "$cur")
+			return
+			;;
+		help) words="run listen list cpu $names" ;;
 		esac
 		if ((COMP_CWORD == 2)) && [[ " $names " == *" $command "* ]]; then
 			words=$(_godwit_names)
