@@ -13,14 +13,20 @@
 #include "devices/rtc.h"
 #include "devices/serial.h"
 #include "devices/virtio/blk.h"
+#include "devices/virtio/console.h"
 #include "devices/virtio/net.h"
 #include "devices/virtio/rng.h"
 
 static const struct device_type device_types[] = {
-	{ &serial_ops, serial_create }, { &rtc_ops, rtc_create },
-	{ &power_ops, power_create },	{ &pci_host_ops, pci_host_create },
-	{ &rng_ops, rng_create },	{ &blk_ops, blk_create },
-	{ &net_ops, net_create },	{ &debug_exit_ops, debug_exit_create },
+	{ &serial_ops, serial_create },
+	{ &rtc_ops, rtc_create },
+	{ &power_ops, power_create },
+	{ &pci_host_ops, pci_host_create },
+	{ &rng_ops, rng_create },
+	{ &blk_ops, blk_create },
+	{ &net_ops, net_create },
+	{ &console_ops, console_create },
+	{ &debug_exit_ops, debug_exit_create },
 };
 
 void device_init(struct device *dev, const struct device_ops *ops,
@@ -54,6 +60,15 @@ int device_no_handover(struct device *dev __maybe_unused,
 unsigned int device_leaves_nothing(struct device *dev __maybe_unused)
 {
 	return 0;
+}
+
+int device_open_line(const struct device_env *env, const char *id,
+		     struct line **ret, struct error *err)
+{
+	*ret = NULL;
+	if (!env->lines)
+		return 0;
+	return env->lines->open_line(env->lines->opaque, id, ret, err);
 }
 
 const struct device_type *device_type_find(const char *type)

@@ -28,6 +28,7 @@ struct bus;
 struct disk;
 struct doorbell;
 struct irq;
+struct line;
 struct loop;
 struct memory;
 struct pci_bus;
@@ -123,6 +124,15 @@ struct device_taps {
 };
 
 /*
+ * The same for consoles. The line stays its owner's, and outlives the device.
+ */
+struct device_lines {
+	int (*open_line)(void *opaque, const char *id, struct line **ret,
+			 struct error *err);
+	void *opaque;
+};
+
+/*
  * The moments of a move at which a device deals with what only one host may
  * have: the locks of its disk, and what lies in the host's caches. Called on
  * the migration thread; may block for as long as the storage takes.
@@ -166,10 +176,9 @@ struct device_env {
 	const struct sandbox *sandbox;		/* of threads; NULL for none */
 	const struct device_backends *backends; /* NULL: none can be had */
 	const struct device_taps *taps;		/* likewise */
+	const struct device_lines *lines;	/* NULL: nobody is there */
 	const struct device_hooks *hooks;
 	void *hooks_opaque;
-	int console_in;	 /* serial input, -1 for none */
-	int console_out; /* serial output, -1 to drop it */
 };
 
 struct device_ops {
@@ -270,6 +279,12 @@ int __must_check device_no_handover(struct device *dev,
  * device_leaves_nothing() - left_behind() of a device that has no connections.
  */
 unsigned int device_leaves_nothing(struct device *dev);
+
+/**
+ * device_open_line() - the line for device @id: NULL when nobody is there.
+ */
+int __must_check device_open_line(const struct device_env *env, const char *id,
+				  struct line **ret, struct error *err);
 
 /*
  * The one list of devices that this build knows. @create makes a device from

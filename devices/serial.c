@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: MIT
 /*
  * The serial port: a 16550A after National Semiconductor's PC16550D datasheet,
- * whose sections are named below. It joins the guest's console to two host
- * descriptors and knows nothing of what is behind them.
+ * whose sections are named below. It joins the guest's console to a line of the
+ * host's (backend/line.h) and knows nothing of what is behind it.
  *
  * The wire is as fast as the host: a byte is out when the THR write that sent
  * it returns, received bytes come in bursts with silence behind them. So the
  * divisor latch is only remembered, and a character timeout is due at once.
  *
  * Nobody waits. A byte that the host can't take now stays in the TX FIFO with
- * THRE clear, until the loop says that there is room. Bytes that the guest has
- * no room for stay on the host's side of console_in. So nothing is lost, to a
+ * THRE clear, until the line says that there is room. Bytes that the guest has
+ * no room for stay on the host's side of the line. So nothing is lost, to a
  * stalled reader nor to a move, unless the guest ignores THRE, which loses
  * bytes on the real part too.
  *
@@ -20,8 +20,8 @@
  *   2. thre_pending implies tx_len == 0 and the THRE interrupt enabled.
  *   3. The interrupt line is high exactly while IIR has a source, except while
  *      paused, when it is left alone.
- *   4. A descriptor is watched exactly while something can be done with it;
- *      if a watch can't be had, the next access tries again.
+ *   4. While there is room for input, the line has been asked for it since it
+ *      was last told of any.
  *
  * Unlike on a PC the line isn't gated by OUT2: guests that never set it get
  * their interrupts all the same.
@@ -29,17 +29,14 @@
  * Threads: vCPUs through the bus, the loop; one at a time.
  */
 #include <errno.h>
-#include <fcntl.h>
-#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "arch/x86_64/layout.h"
+#include "devices/backend/line.h"
 #include "devices/serial.h"
 #include "vmm/bus.h"
 #include "vmm/irq.h"
-#include "vmm/log.h"
 #include "vmm/loop.h"
 
 /* Registers, datasheet section 8.0, table II. */
@@ -102,16 +99,12 @@ struct serial {
 	struct device dev;
 	struct bus *pio;
 	struct irq *irq;
-	struct loop *loop;
-	int in_fd;  /* the caller's; -1 when there is none, or it has ended */
-	int out_fd; /* a duplicate, so that one descriptor can serve both ways
-		     */
-	struct loop_fd *in_watch;
-	struct loop_fd *out_watch;
+	struct line *at; /* the other end of the cable; NULL: none */
+	struct loop_fd *news;
 	bool claimed; /* the ports are on the bus */
 	bool running; /* not paused */
-	bool line;    /* what the interrupt line was last driven to */
-	bool lost;    /* output was, and the user has been told */
+	bool asked;   /* the line will tell of input */
+	bool level;   /* what the interrupt line was last driven to */
 	struct serial_state state;
 };
 
@@ -145,13 +138,13 @@ static uint8_t serial_source(const struct serial_state *s)
 	return IIR_NONE;
 }
 
-static void serial_drive_line(struct serial *uart)
+static void serial_drive_level(struct serial *uart)
 {
 	bool level = serial_source(&uart->state) != IIR_NONE;
 
-	if (!uart->running || level == uart->line)
+	if (!uart->running || level == uart->level)
 		return;
-	uart->line = level;
+	uart->level = level;
 	irq_set_line(uart->irq, GSI_SERIAL, level);
 }
 
@@ -159,81 +152,52 @@ static void serial_drive_line(struct serial *uart)
 
 static bool serial_can_receive(const struct serial *uart)
 {
-	return uart->running && uart->in_fd >= 0 &&
-	       !(uart->state.mcr & MCR_LOOP) && serial_rx_room(&uart->state);
-}
-
-/*
- * Hand one byte to the host if that doesn't block. The descriptor may be a
- * terminal or pipe shared with others, so it is asked first, not switched to
- * non-blocking.
- *
- * Return: false when the host can't take it now. A byte that can never be
- * taken (the reader is gone, the disk is full) counts as taken, and the user
- * is told so once.
- */
-static bool serial_emit(struct serial *uart, uint8_t byte)
-{
-	struct pollfd out = { .fd = uart->out_fd, .events = POLLOUT };
-	ssize_t n;
-
-	if (uart->out_fd < 0)
-		return true;
-	if (poll(&out, 1, 0) <= 0)
-		return false;
-	n = write(uart->out_fd, &byte, 1);
-	if (n < 0 && (errno == EAGAIN || errno == EINTR))
-		return false;
-	if (n < 0 && !uart->lost) {
-		log_warn("console: %s; what the guest says is lost",
-			 strerror(errno));
-		uart->lost = true;
-	}
-	return true;
+	return uart->running && !(uart->state.mcr & MCR_LOOP) &&
+	       serial_rx_room(&uart->state);
 }
 
 static void serial_drain(struct serial *uart)
 {
 	struct serial_state *s = &uart->state;
-	uint32_t sent = 0;
+	uint32_t sent;
 
 	if (!uart->running || !s->tx_len)
 		return;
-	/* One at a time: a terminal that is writable may have room for one. */
-	while (sent < s->tx_len && serial_emit(uart, s->tx[sent]))
-		sent++;
+	sent = (uint32_t)line_put(uart->at, s->tx, s->tx_len);
 	s->tx_len -= sent;
 	memmove(s->tx, s->tx + sent, s->tx_len);
 	if (!s->tx_len)
 		s->thre_pending = s->ier & IER_THRE;
 }
 
-static void serial_watch(struct serial *uart);
-
-static void serial_settle(struct serial *uart)
-{
-	serial_watch(uart);
-	serial_drive_line(uart);
-}
-
-/* Something is there, or the end of all input. */
 static void serial_take_input(struct serial *uart)
 {
 	struct serial_state *s = &uart->state;
-	ssize_t n = read(uart->in_fd, s->rx + s->rx_len, serial_rx_room(s));
 
-	if (n > 0)
-		s->rx_len += (uint32_t)n;
-	else if (!n || (errno != EAGAIN && errno != EINTR))
-		uart->in_fd = -1;
+	if (!serial_can_receive(uart))
+		return;
+	s->rx_len += (uint32_t)line_get(uart->at, s->rx + s->rx_len,
+					serial_rx_room(s));
+	uart->asked = serial_rx_room(s);
 }
 
-static void serial_on_input(void *opaque, uint32_t events __maybe_unused)
+static void serial_settle(struct serial *uart)
+{
+	if (serial_can_receive(uart) && !uart->asked) {
+		line_ask(uart->at);
+		uart->asked = true;
+	}
+	serial_drive_level(uart);
+}
+
+static void serial_on_news(void *opaque, uint32_t events __maybe_unused)
 {
 	struct serial *uart = opaque;
 
-	if (serial_can_receive(uart))
-		serial_take_input(uart);
+	line_take_news(uart->at);
+	uart->asked = false;
+	serial_drain(uart);
+	serial_take_input(uart);
 	serial_settle(uart);
 }
 
@@ -245,48 +209,9 @@ static void serial_on_input(void *opaque, uint32_t events __maybe_unused)
 static void serial_refill(struct serial *uart)
 {
 	const struct serial_state *s = &uart->state;
-	struct pollfd in = { .fd = uart->in_fd, .events = POLLIN };
 
-	if (!s->rx_len && !(s->ier & IER_RX) && serial_can_receive(uart) &&
-	    poll(&in, 1, 0) > 0 && (in.revents & POLLIN))
+	if (!s->rx_len && !(s->ier & IER_RX))
 		serial_take_input(uart);
-}
-
-static void serial_on_output(void *opaque, uint32_t events __maybe_unused)
-{
-	struct serial *uart = opaque;
-
-	serial_drain(uart);
-	serial_settle(uart);
-}
-
-/*
- * A watch that isn't wanted is removed rather than muted: a hang-up would be
- * told again and again.
- */
-static void serial_watch_one(struct serial *uart, bool wanted, int fd,
-			     uint32_t events, loop_fd_fn *fn,
-			     struct loop_fd **watch)
-{
-	struct error err;
-
-	if (wanted && !*watch) {
-		if (loop_fd_add(uart->loop, fd, events, fn, uart,
-				&uart->dev.lock, watch, &err))
-			*watch = NULL;
-	} else if (!wanted && *watch) {
-		loop_fd_remove(*watch);
-		*watch = NULL;
-	}
-}
-
-static void serial_watch(struct serial *uart)
-{
-	serial_watch_one(uart, serial_can_receive(uart), uart->in_fd, EPOLLIN,
-			 serial_on_input, &uart->in_watch);
-	serial_watch_one(uart, uart->running && uart->state.tx_len,
-			 uart->out_fd, EPOLLOUT, serial_on_output,
-			 &uart->out_watch);
 }
 
 /* ---- the guest's side ---- */
@@ -310,7 +235,7 @@ static void serial_transmit(struct serial *uart, uint8_t byte)
 
 	/* The line has to fall, or there is no edge when THR empties. */
 	s->thre_pending = false;
-	serial_drive_line(uart);
+	serial_drive_level(uart);
 	if (s->mcr & MCR_LOOP) {
 		serial_loop_back(s, byte);
 		s->thre_pending = !s->tx_len && (s->ier & IER_THRE);
@@ -568,7 +493,6 @@ static void serial_pause(struct device *dev)
 	struct serial *uart = to_serial(dev);
 
 	uart->running = false;
-	serial_watch(uart);
 }
 
 static void serial_resume(struct device *dev)
@@ -578,9 +502,9 @@ static void serial_resume(struct device *dev)
 	uart->running = true;
 	serial_drain(uart);
 	/* The interrupt controller may be another one than at pause. */
-	uart->line = serial_source(&uart->state) != IIR_NONE;
-	irq_set_line(uart->irq, GSI_SERIAL, uart->line);
-	serial_watch(uart);
+	uart->level = serial_source(&uart->state) != IIR_NONE;
+	irq_set_line(uart->irq, GSI_SERIAL, uart->level);
+	serial_settle(uart);
 }
 
 /* Master reset, section 8.0, table III. */
@@ -590,10 +514,7 @@ static void serial_reset(struct device *dev)
 	struct serial_state *s = &uart->state;
 
 	/* The last words before a reboot are worth a try. */
-	for (uint32_t i = 0; i < s->tx_len; i++) {
-		if (!serial_emit(uart, s->tx[i]))
-			break;
-	}
+	(void)line_put(uart->at, s->tx, s->tx_len);
 	*s = (struct serial_state){ 0 };
 }
 
@@ -601,11 +522,9 @@ static void serial_free(struct device *dev)
 {
 	struct serial *uart = to_serial(dev);
 
-	loop_fd_remove(uart->in_watch);
-	loop_fd_remove(uart->out_watch);
+	loop_fd_remove(uart->news);
 	if (uart->claimed)
 		bus_remove(uart->pio, PORT_SERIAL);
-	close_fd(&uart->out_fd);
 	device_fini(dev);
 	free(uart);
 }
@@ -628,18 +547,6 @@ const struct device_ops serial_ops = {
 	.free = serial_free,
 };
 
-static int serial_open_output(struct serial *uart, int fd, struct error *err)
-{
-	uart->out_fd = -1;
-	if (fd < 0)
-		return 0;
-	uart->out_fd = fcntl(fd, F_DUPFD_CLOEXEC, 3);
-	if (uart->out_fd < 0)
-		return error_set(err, -errno, "%s: console output: %s",
-				 uart->dev.id, strerror(errno));
-	return 0;
-}
-
 int serial_create(const struct device_env *env,
 		  const struct device_config *config, struct device **ret,
 		  struct error *err)
@@ -659,9 +566,10 @@ int serial_create(const struct device_env *env,
 	device_init(&uart->dev, &serial_ops, config->id);
 	uart->pio = env->pio;
 	uart->irq = env->irq;
-	uart->loop = env->loop;
-	uart->in_fd = env->console_in;
-	code = serial_open_output(uart, env->console_out, err);
+	code = device_open_line(env, config->id, &uart->at, err);
+	if (!code)
+		code = line_watch_news(uart->at, env->loop, serial_on_news,
+				       uart, &uart->dev.lock, &uart->news, err);
 	if (code)
 		goto fail;
 	code = bus_add(env->pio,

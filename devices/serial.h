@@ -32,11 +32,9 @@ struct serial_state {
 extern const struct device_ops serial_ops;
 
 /**
- * serial_create() - make the port between env's console descriptors.
+ * serial_create() - make the port, on the line that has its id.
  *
- * It takes no options. console_in and console_out stay the caller's and are
- * never made non-blocking: they may be shared with other processes. SIGPIPE
- * must be ignored.
+ * It takes no options.
  *
  * Return: 0 or -errno with @err.
  */

@@ -91,19 +91,19 @@ static json_t *throttled_json(const struct report *report)
 
 json_t *report_json(const struct report *report)
 {
-	json_t *json =
-		json_pack("{s:s,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o}",
-			  "status", status_names[report->status], "total_ms",
-			  json_ms(report->total_ns), "downtime_ms",
-			  json_ms(report->downtime_ns), "predicted_downtime_ms",
-			  json_ms(report->predicted_ns), "phases",
-			  phases_json(report), "rounds", rounds_json(report),
-			  "pages", json_count(report->pages), "zero_pages",
-			  json_count(report->zero_pages), "bytes",
-			  json_count(report->bytes), "bandwidth_bytes_per_s",
-			  json_count(report->bandwidth), "throttled_vcpus",
-			  throttled_json(report), "closed_connections",
-			  json_count(report->closed_connections));
+	json_t *json = json_pack(
+		"{s:s,s:s,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o}",
+		"status", status_names[report->status], "session",
+		report->session, "total_ms", json_ms(report->total_ns),
+		"downtime_ms", json_ms(report->downtime_ns),
+		"predicted_downtime_ms", json_ms(report->predicted_ns),
+		"phases", phases_json(report), "rounds", rounds_json(report),
+		"pages", json_count(report->pages), "zero_pages",
+		json_count(report->zero_pages), "bytes",
+		json_count(report->bytes), "bandwidth_bytes_per_s",
+		json_count(report->bandwidth), "throttled_vcpus",
+		throttled_json(report), "closed_connections",
+		json_count(report->closed_connections));
 
 	if (json && report->error[0])
 		json_object_set_new(json, "error", json_string(report->error));

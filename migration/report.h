@@ -49,8 +49,9 @@ enum report_outlook {
 	OUTLOOK_DIVERGES,
 };
 
-#define REPORT_ROUNDS_MAX 256
-#define REPORT_VCPUS_MAX  254
+#define REPORT_ROUNDS_MAX  256
+#define REPORT_SESSION_MAX 33 /* hexadecimal digits and a NUL */
+#define REPORT_VCPUS_MAX   254
 
 struct report_round {
 	uint64_t pages;
@@ -62,8 +63,9 @@ struct report_round {
 
 struct report {
 	enum report_status status;
-	char error[ERROR_TEXT_MAX]; /* FAILED and CANCELLED */
-	enum report_phase phase;    /* the one it is in, or ended in */
+	char session[REPORT_SESSION_MAX]; /* as both sides' logs name it */
+	char error[ERROR_TEXT_MAX];	  /* FAILED and CANCELLED */
+	enum report_phase phase;	  /* the one it is in, or ended in */
 	uint64_t phase_ns[REPORT_PHASES];
 	uint64_t start_ns; /* of clock_ns() */
 	uint64_t total_ns;

@@ -83,6 +83,7 @@ int source_create(const struct source_env *env,
 		rc = error_set(err, -EIO, "getrandom: %s", strerror(errno));
 		goto fail;
 	}
+	wire_session_text(s->session, s->report.session);
 	rc = dirty_create(vm_memory(s->vm), vm_fd(s->vm), &s->dirty, err);
 	if (!rc)
 		rc = vm_state_create(s->vm, &s->vm_state, err);

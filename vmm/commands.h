@@ -31,4 +31,6 @@ int command_cpu(const struct cpu_options *options);
  */
 int command_migrate(const struct migrate_options *options);
 
+int command_console(const struct attach_options *options);
+
 #endif

@@ -2,6 +2,9 @@
 /*
  * The control socket; see control.h.
  *
+ * A client that asks for a console is one no longer as soon as its answer is
+ * out: the console has its connection then.
+ *
  * A client's handler does one thing at a time: what it has to send goes first,
  * then one request is read and carried out. So a flood of requests gets one
  * turn of the loop each.
@@ -245,6 +248,28 @@ static void tell_served(struct control *control)
 		control->on_served(control->opaque);
 }
 
+/* What it has sent behind the request is the guest's. */
+static void hand_over(struct client *client)
+{
+	struct control *control = client->control;
+	struct qmp_session *session = &client->session;
+	struct error err;
+	int fd = client->fd;
+
+	loop_fd_remove(client->watch);
+	client->watch = NULL;
+	client->fd = -1;
+	if (control->backend->watch_console(control->opaque, session->watches,
+					    fd, session->watches_from,
+					    client->in, client->in_len, &err))
+		log_info("control: %s: %s", session->watches, err.text);
+}
+
+static bool is_watcher(const struct client *client)
+{
+	return client->session.watches[0];
+}
+
 static void on_client(void *opaque, uint32_t events)
 {
 	struct client *client = opaque;
@@ -255,8 +280,13 @@ static void on_client(void *opaque, uint32_t events)
 	    (events & (EPOLLIN | EPOLLHUP | EPOLLERR)))
 		receive(client);
 	/* One line a turn: others have their turn in between. */
-	if (!client->gone && !client->out_len)
+	if (!client->gone && !client->out_len && !is_watcher(client))
 		take_line(client);
+	/* The answer first. */
+	if (!client->gone && !client->out_len && is_watcher(client)) {
+		hand_over(client);
+		client->gone = true;
+	}
 	if (client->gone) {
 		unlink_client(client);
 		free_client(client);
@@ -394,7 +424,7 @@ void control_event(struct control *control, const char *name, json_t *data)
 	json_t *event = qmp_event(name, data);
 
 	for (struct client *c = control->clients; c; c = c->next) {
-		if (c->session.negotiated)
+		if (c->session.negotiated && !is_watcher(c))
 			send_message(c, json_incref(event));
 	}
 	json_decref(event);

@@ -28,7 +28,14 @@ static const struct help helps[] = {
 	  "  --memory SIZE        like 512M or 4G (256M)\n"
 	  "  --rng on|off         the guest gets random bytes from the host "
 	  "(on)\n"
-	  "  --console WHERE      stdio, unix:PATH, file:PATH or null (stdio)\n"
+	  "  --serial WHERE       the serial port: stdio, unix:PATH (one "
+	  "client at "
+	  "a time),\n"
+	  "                       file:PATH (appended to) or null (stdio)\n"
+	  "  --console WHERE      a virtio console more, hvc0, hvc1, …; "
+	  "likewise. "
+	  "One that\n"
+	  "                       has stdio takes it from the serial port\n"
 	  "  --disk PATH[,WORD]...\n"
 	  "                       a raw image or block device; a comma in PATH "
 	  "is doubled.\n"
@@ -78,9 +85,11 @@ static const struct help helps[] = {
 	  "                       for debugging godwit itself\n"
 	  "  -v, --verbose        say more on stderr; twice for details\n"
 	  "\n"
-	  "The guest's serial console is standard input and output. On a "
-	  "terminal,\n"
-	  "Ctrl-A x leaves and Ctrl-A h helps. SIGTERM, SIGINT and SIGHUP end "
+	  "The guest's serial console is standard input and output, unless a "
+	  "--console\n"
+	  "is. On a terminal, Ctrl-A x leaves and Ctrl-A h helps; `godwit "
+	  "console`\n"
+	  "shows it on others too. SIGTERM, SIGINT and SIGHUP end "
 	  "the VM\n"
 	  "at once; `godwit poweroff` asks the guest.\n"
 	  "\n"
@@ -97,7 +106,12 @@ static const struct help helps[] = {
 	  "standard output, before the guest's console begins.\n"
 	  "\n"
 	  "  --name NAME          call the guest this; else it keeps its name\n"
-	  "  --console WHERE      stdio, unix:PATH, file:PATH or null (stdio)\n"
+	  "  --serial WHERE       where the guest's serial port goes here: "
+	  "stdio, "
+	  "unix:PATH,\n"
+	  "                       file:PATH or null (stdio)\n"
+	  "  --console WHERE      likewise its virtio consoles, in order "
+	  "(null)\n"
 	  "  --disk ID=PATH[,direct][,serial=S]\n"
 	  "                       where the guest's disk ID is on this host; S "
 	  "names it\n"
@@ -159,6 +173,18 @@ static const struct help helps[] = {
 	  "  max-downtime TIME    like 10ms\n"
 	  "  bandwidth RATE       bytes a second, like 500M; 0 for no "
 	  "limit\n" },
+	{ "console", "show a console of a VM here, too", "NAME [DEVICE]",
+	  "DEVICE is serial0, console0, …: the first virtio console when none "
+	  "is named, or\n"
+	  "the serial port when there is none. What was said last, up to 64 "
+	  "KiB, comes\n"
+	  "first. On a terminal, Ctrl-A x leaves; otherwise standard input and "
+	  "output are\n"
+	  "the console's, byte for byte. It goes along when the guest moves to "
+	  "another\n"
+	  "process on this host. Who reads too slowly is told how much was "
+	  "skipped; the\n"
+	  "guest doesn't wait.\n" },
 	{ "cancel", "call a migration off", "NAME", "" },
 	{ "status", "what a VM and its migration are doing", "NAME [--json]",
 	  "  --json               print one JSON object\n" },
@@ -233,9 +259,9 @@ const struct help *help_find(const char *command)
 const char *const *help_commands(void)
 {
 	static const char *const names[] = {
-		"run",	   "listen", "migrate", "set",	 "cancel",   "status",
-		"show",	   "pause",  "resume",	"reset", "poweroff", "kill",
-		"resolve", "cpu",    "list",	"help",	 NULL,
+		"run",	  "listen",  "migrate", "set",	  "console", "cancel",
+		"status", "show",    "pause",	"resume", "reset",   "poweroff",
+		"kill",	  "resolve", "cpu",	"list",	  "help",    NULL,
 	};
 
 	_Static_assert(ARRAY_SIZE(names) == ARRAY_SIZE(helps) + 2,

@@ -56,11 +56,12 @@ static int exit_status(const struct instance *inst)
 	return instance_failure_status(inst->debug_exit);
 }
 
-static void stop_loop(void *opaque)
+static void stop_when_served(void *opaque)
 {
 	struct instance *inst = opaque;
 
-	loop_stop(inst->loop);
+	if (control_served(inst->control) && consoles_served(inst->consoles))
+		loop_stop(inst->loop);
 }
 
 static void tell_clients(struct instance *inst)
@@ -70,15 +71,16 @@ static void tell_clients(struct instance *inst)
 	if (inst->end == END_MOVED) {
 		control_expect_end(inst->control);
 	} else {
-		data = json_pack("{s:b,s:s}", "guest",
+		data = json_pack("{s:b,s:s,s:i}", "guest",
 				 !strncmp(inst->end_reason, "guest", 5),
-				 "reason", inst->end_reason);
+				 "reason", inst->end_reason,
+				 "x-godwit-exit-status", exit_status(inst));
 		control_event(inst->control, "SHUTDOWN", data);
 	}
 	loop_timer_arm(inst->patience, clock_ns() + CLIENT_PATIENCE);
-	control_on_served(inst->control, stop_loop);
-	if (control_served(inst->control))
-		loop_stop(inst->loop);
+	control_on_served(inst->control, stop_when_served);
+	consoles_on_served(inst->consoles, stop_when_served, inst);
+	stop_when_served(inst);
 }
 
 static void wait_for_mover(struct instance *inst)
@@ -220,8 +222,7 @@ struct vm_host instance_vm_host(struct instance *inst)
 		.sandbox = inst->sandbox,
 		.backends = disks_backends(inst->disks),
 		.taps = taps_backends(inst->taps),
-		.console_in = console_in(inst->console),
-		.console_out = console_out(inst->console),
+		.lines = consoles_lines(inst->consoles),
 		.pause_on_crash = inst->options->pause_on_panic,
 		.on_event = on_vm_event,
 		.opaque = inst,
@@ -273,7 +274,7 @@ static void say_moved(struct instance *inst)
 
 	if (!mover_report(inst->mover, &report))
 		return;
-	console_restore(inst->console);
+	consoles_restore(inst->consoles);
 	log_warn("moved to %s: paused for %.3f ms, %.1f ms in all",
 		 inst->moved_to, (double)report.downtime_ns / 1e6,
 		 (double)report.total_ns / 1e6);
@@ -323,6 +324,10 @@ static void on_signal(void *opaque, uint32_t events __maybe_unused)
 
 	if (read(inst->signal_fd, &info, sizeof(info)) < 0)
 		return;
+	if (info.ssi_signo == SIGWINCH) {
+		consoles_look_at_size(inst->consoles);
+		return;
+	}
 	if (inst->end != END_NOT_YET) {
 		/* Asked twice: wait for nobody. */
 		on_patience_end(inst);
@@ -340,6 +345,7 @@ static int open_signals(struct instance *inst, struct error *err)
 	sigaddset(&set, SIGTERM);
 	sigaddset(&set, SIGINT);
 	sigaddset(&set, SIGHUP);
+	sigaddset(&set, SIGWINCH);
 	/* Whoever writes looks at what write() says. */
 	signal(SIGPIPE, SIG_IGN);
 	pthread_sigmask(SIG_BLOCK, &set, NULL);
@@ -407,8 +413,8 @@ int instance_open(struct instance *inst, const struct process_options *options,
 	if (!rc)
 		rc = open_control(inst, name, err);
 	if (!rc)
-		rc = console_open(&options->console, inst->loop, on_leave, inst,
-				  &inst->console, err);
+		rc = consoles_open(options, inst->loop, on_leave, inst,
+				   &inst->consoles, err);
 	return rc;
 }
 
@@ -457,7 +463,7 @@ int instance_run(struct instance *inst, loop_fn *ready, void *opaque,
 
 void instance_close(struct instance *inst, int status)
 {
-	console_restore(inst->console);
+	consoles_restore(inst->consoles);
 	control_free(inst->control);
 	rundir_remove(&inst->dir, &inst->socket);
 	if (inst->abandoned)
@@ -466,7 +472,7 @@ void instance_close(struct instance *inst, int status)
 	vm_free(inst->vm);
 	disks_free(inst->disks);
 	taps_free(inst->taps);
-	console_free(inst->console);
+	consoles_free(inst->consoles);
 	rundir_close(&inst->dir);
 	spares_free(inst->spares);
 	kvm_close(&inst->kvm);

@@ -23,7 +23,7 @@
 #ifndef GODWIT_INSTANCE_H
 #define GODWIT_INSTANCE_H
 
-#include "vmm/console.h"
+#include "vmm/consoles.h"
 #include "vmm/control.h"
 #include "vmm/disks.h"
 #include "vmm/mover.h"
@@ -52,7 +52,7 @@ struct instance {
 	struct rundir dir;
 	struct rundir_socket socket;
 	struct control *control;
-	struct console *console;
+	struct consoles *consoles;
 	struct disks *disks; /* opened by `run` and `listen` */
 	struct taps *taps;   /* likewise */
 	struct mover *mover;
@@ -75,6 +75,7 @@ struct instance {
 	const char *end_reason; /* QEMU's ShutdownCause */
 	bool abandoned;		/* the moving thread is left behind */
 	char moved_to[ADDRESS_TEXT_MAX];
+	char came_by[WIRE_SESSION_TEXT]; /* the session of its last move; "" */
 };
 
 /**

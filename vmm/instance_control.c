@@ -72,6 +72,7 @@ static void info(void *opaque, struct qmp_info *ret)
 		.running = inst->vm && !vm_holds(inst->vm),
 		.uncertain = mover_uncertain(inst->mover),
 		.reason = inst->paused_by,
+		.session = inst->came_by,
 		.cpus = machine ? machine->cpus : 0,
 		.memory = machine ? machine->memory_size : 0,
 	};
@@ -243,6 +244,99 @@ static void set_bandwidth(void *opaque, uint64_t bytes_per_s)
 	mover_set_bandwidth(inst->mover, bytes_per_s);
 }
 
+/* ---- consoles ---- */
+
+static bool is_console(const struct device_config *config)
+{
+	return !strcmp(config->type, "serial") ||
+	       !strcmp(config->type, "virtio-console");
+}
+
+/* Which one @name names, and all their names for who asks in vain. */
+static const char *pick_console(const struct machine *machine, const char *name,
+				char *all, size_t size)
+{
+	const char *picked = NULL;
+
+	all[0] = '\0';
+	for (uint32_t i = 0; i < machine->ndevices; i++) {
+		const struct device_config *config = &machine->devices[i];
+		size_t len = strlen(all);
+
+		if (!is_console(config))
+			continue;
+		snprintf(all + len, size - len, "%s%s", len ? ", " : "",
+			 config->id);
+		/* Whoever asks for a virtio console means that one. */
+		if (name ? !strcmp(name, config->id)
+			 : (!picked || !strcmp(picked, "serial0")))
+			picked = config->id;
+	}
+	return picked;
+}
+
+static int need_line(struct instance *inst, const char *name,
+		     const char **ret_id, struct line **ret, struct error *err)
+{
+	char all[MACHINE_DEVICES_MAX * (DEVICE_ID_MAX + 2)];
+
+	if (!inst->vm && !name)
+		name = "serial0";
+	*ret_id = name;
+	/* Before there is a guest, those that wait for one can be had. */
+	if (inst->vm)
+		*ret_id = pick_console(vm_machine(inst->vm), name, all,
+				       sizeof(all));
+	*ret = *ret_id ? consoles_find(inst->consoles, *ret_id) : NULL;
+	if (*ret)
+		return 0;
+	if (!inst->vm)
+		return error_set(err, -ENOENT,
+				 "no console '%s' yet: there is no guest",
+				 name);
+	return error_set(err, -ENOENT, "no console '%s'; there is %s",
+			 name ? name : "", all);
+}
+
+static int find_console(void *opaque, const char *device,
+			struct qmp_console *ret, struct error *err)
+{
+	struct instance *inst = opaque;
+	struct line *line;
+	int rc = need_line(inst, device, &ret->device, &line, err);
+
+	if (rc)
+		return rc;
+	if (line_is_full(line))
+		return error_set(err, -EUSERS,
+				 "%s: %d watch it already; end one of them",
+				 ret->device, LINE_WATCHERS_MAX);
+	line_range(line, &ret->first, &ret->end);
+	return 0;
+}
+
+static int resize_console(void *opaque, const char *device, uint16_t columns,
+			  uint16_t rows, struct error *err)
+{
+	struct line_size size = { .columns = columns, .rows = rows };
+	struct line *line;
+	int rc = need_line(opaque, device, &device, &line, err);
+
+	if (!rc)
+		line_resize(line, size);
+	return rc;
+}
+
+static int watch_console(void *opaque, const char *device, int fd,
+			 uint64_t from, const void *typed, size_t len,
+			 struct error *err)
+{
+	struct instance *inst = opaque;
+
+	return line_watch(consoles_find(inst->consoles, device), fd, from,
+			  typed, len, err);
+}
+
 /* ---- show ---- */
 
 /* A word that a shell takes as it is. */
@@ -308,25 +402,46 @@ static void put_cpu(const struct instance *inst, FILE *to)
 	free(name);
 }
 
-static void put_console(const struct instance *inst, FILE *to)
+static void put_console(const char *option,
+			const struct console_options *console, FILE *to)
 {
-	const struct console_options *console = &inst->options->console;
+	static const char *const prefixes[] = {
+		[CONSOLE_STDIO] = "stdio",
+		[CONSOLE_UNIX] = "unix:",
+		[CONSOLE_FILE] = "file:",
+		[CONSOLE_NULL] = "null",
+	};
 	char value[4200];
 
-	switch (console->kind) {
-	case CONSOLE_STDIO:
-		return;
-	case CONSOLE_NULL:
-		put_option(to, "--console", "null");
-		return;
-	case CONSOLE_UNIX:
-		snprintf(value, sizeof(value), "unix:%s", console->path);
-		break;
-	case CONSOLE_FILE:
-		snprintf(value, sizeof(value), "file:%s", console->path);
-		break;
+	snprintf(value, sizeof(value), "%s%s", prefixes[console->kind],
+		 console->path ? console->path : "");
+	put_option(to, option, value);
+}
+
+/* A guest may have brought more than this host was told of. */
+static void put_consoles(const struct instance *inst, FILE *to)
+{
+	static const struct console_options unnamed = { .kind = CONSOLE_NULL };
+	const struct consoles_options *consoles = &inst->options->consoles;
+	const struct console_options *serial = &inst->options->serial;
+	const struct machine *machine = vm_machine(inst->vm);
+	bool shared = false;
+	uint32_t n = 0;
+
+	for (uint32_t i = 0; i < machine->ndevices; i++) {
+		const struct console_options *console = &unnamed;
+
+		if (strcmp(machine->devices[i].type, "virtio-console") != 0)
+			continue;
+		if (n < consoles->count)
+			console = &consoles->consoles[n];
+		n++;
+		put_console("--console", console, to);
+		shared |= console->kind == CONSOLE_STDIO;
 	}
-	put_option(to, "--console", value);
+	/* What it is when nothing is said of it needn't be said. */
+	if (serial->kind != (shared ? CONSOLE_NULL : CONSOLE_STDIO))
+		put_console("--serial", serial, to);
 }
 
 static void put_disks(const struct instance *inst, FILE *to)
@@ -389,7 +504,7 @@ static void put_line(const struct instance *inst, FILE *to)
 		put_option(to, "--rng", "off");
 	if (inst->options->pause_on_panic)
 		put_option(to, "--on-panic", "pause");
-	put_console(inst, to);
+	put_consoles(inst, to);
 	put_option(to, "--name", machine->name);
 	if (inst->debug_exit)
 		fputs(" --debug-exit", to);
@@ -437,6 +552,9 @@ const struct qmp_backend instance_backend = {
 	.set_bandwidth = set_bandwidth,
 	.report = report,
 	.disk = disk,
+	.find_console = find_console,
+	.resize_console = resize_console,
+	.watch_console = watch_console,
 	.show = show,
 	.cpu = cpu,
 };

@@ -50,7 +50,8 @@ struct listener {
 	struct error taken;		/* why it isn't here; "": --name */
 
 	pthread_mutex_t lock;
-	bool stop;	       /* no further attempt */
+	char session[WIRE_SESSION_TEXT]; /* of the attempt */
+	bool stop;			 /* no further attempt */
 	struct target *target; /* the attempt under way, or that was taken */
 	struct vm *arrived;    /* on its way to the loop */
 };
@@ -98,6 +99,11 @@ static void tell_status(struct listener *l, enum report_status status)
 
 static void on_coming(void *opaque)
 {
+	struct listener *l = opaque;
+
+	pthread_mutex_lock(&l->lock);
+	memcpy(l->inst.came_by, l->session, sizeof(l->inst.came_by));
+	pthread_mutex_unlock(&l->lock);
 	tell_status(opaque, STATUS_ACTIVE);
 }
 
@@ -117,6 +123,9 @@ static int on_config(void *opaque, struct wire_config *config,
 	disks_offer(l->inst.disks, config, session);
 	memcpy(l->came_as, machine->name, sizeof(l->came_as));
 	l->coming = true;
+	pthread_mutex_lock(&l->lock);
+	wire_session_text(session, l->session);
+	pthread_mutex_unlock(&l->lock);
 	loop_post(l->inst.loop, on_coming, l);
 	if (!name)
 		return claim_name(l, machine, err);
@@ -217,7 +226,10 @@ static int attempt(struct listener *l, struct stream *stream,
 		.opaque = l,
 	};
 	struct target *target;
-	int rc = target_create(&env, hello, &target, err);
+	int rc;
+
+	consoles_expect(l->inst.consoles);
+	rc = target_create(&env, hello, &target, err);
 
 	if (rc)
 		return rc;
@@ -502,7 +514,7 @@ int listen_command(const struct listen_options *options)
 	pthread_mutex_init(&l->lock, NULL);
 	instance_init(&l->inst);
 	if (prepare(l, &err) || start_threads(l, &err)) {
-		console_restore(l->inst.console);
+		consoles_restore(l->inst.consoles);
 		log_error("%s", err.text);
 	} else {
 		status = instance_run(&l->inst, on_ready, l, &err);

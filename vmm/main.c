@@ -82,6 +82,15 @@ static int do_cpu(const char *command, char *const argv[])
 	return rc ? not_parsed(rc, command, &err) : command_cpu(&options);
 }
 
+static int do_console(const char *command, char *const argv[])
+{
+	struct attach_options options;
+	struct error err;
+	int rc = options_attach(argv, &options, &err);
+
+	return rc ? not_parsed(rc, command, &err) : command_console(&options);
+}
+
 static int do_named(const char *command, char *const argv[])
 {
 	struct name_options options;
@@ -144,6 +153,8 @@ static int dispatch(const char *command, char *const argv[])
 		return do_cpu(command, argv);
 	if (!strcmp(command, "set"))
 		return do_set(command, argv);
+	if (!strcmp(command, "console"))
+		return do_console(command, argv);
 	return do_named(command, argv);
 }
 

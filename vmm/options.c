@@ -12,48 +12,12 @@
 
 /* ---- run and listen ---- */
 
-static int take_path(const char *value, const char **ret, struct error *err)
+int option_take_path(const char *value, const char **ret, struct error *err)
 {
 	if (!*value)
 		return option_refuse(err, "the path is empty");
 	*ret = value;
 	return 0;
-}
-
-static int take_socket_path(const char *value, const char **ret,
-			    struct error *err)
-{
-	size_t max = sizeof(((struct sockaddr_un *)0)->sun_path) - 1;
-
-	if (strlen(value) > max)
-		return option_refuse(err,
-				     "a socket's path has at most %zu bytes; "
-				     "give a shorter one",
-				     max);
-	return take_path(value, ret, err);
-}
-
-static int parse_console(const char *value, struct console_options *ret,
-			 struct error *err)
-{
-	if (!strcmp(value, "stdio")) {
-		ret->kind = CONSOLE_STDIO;
-		return 0;
-	}
-	if (!strcmp(value, "null")) {
-		ret->kind = CONSOLE_NULL;
-		return 0;
-	}
-	if (!strncmp(value, "unix:", 5)) {
-		ret->kind = CONSOLE_UNIX;
-		return take_socket_path(value + 5, &ret->path, err);
-	}
-	if (!strncmp(value, "file:", 5)) {
-		ret->kind = CONSOLE_FILE;
-		return take_path(value + 5, &ret->path, err);
-	}
-	return option_refuse(err, "not a console; give stdio, unix:PATH, "
-				  "file:PATH or null");
 }
 
 static int take_name(const char *value, const char **ret, struct error *err)
@@ -74,9 +38,23 @@ _Static_assert(!offsetof(struct run_options, process) &&
 		       !offsetof(struct listen_options, process),
 	       "process options come first");
 
+static int process_serial(void *opts, const char *value, struct error *err)
+{
+	PROCESS(opts)->has_serial = true;
+	return option_console(value, &PROCESS(opts)->serial, err);
+}
+
 static int process_console(void *opts, const char *value, struct error *err)
 {
-	return parse_console(value, &PROCESS(opts)->console, err);
+	struct consoles_options *consoles = &PROCESS(opts)->consoles;
+	int rc;
+
+	if (consoles->count == ARRAY_SIZE(consoles->consoles))
+		return option_refuse(err, "a VM has at most %d consoles",
+				     CONSOLES_MAX);
+	rc = option_console(value, &consoles->consoles[consoles->count], err);
+	consoles->count += !rc;
+	return rc;
 }
 
 static int process_name(void *opts, const char *value, struct error *err)
@@ -108,7 +86,7 @@ static int process_verbose(void *opts, const char *value __maybe_unused,
 
 static int disks_lock_dir(void *opts, const char *value, struct error *err)
 {
-	return take_path(value, &PROCESS(opts)->disks.lock_dir, err);
+	return option_take_path(value, &PROCESS(opts)->disks.lock_dir, err);
 }
 
 /* The place for one disk more; NULL when there is none. */
@@ -155,9 +133,9 @@ static int too_many_devices(const struct run_options *options,
 	uint32_t room = room_for_devices(options);
 
 	return option_refuse(err,
-			     "too many of --disk and --net: a VM has at most "
-			     "%d devices, and %u of this one are neither: "
-			     "leave out all but %u",
+			     "too many of --disk, --net and --console: a VM "
+			     "has at most %d devices, and %u of this one are "
+			     "none of these: leave out all but %u",
 			     MACHINE_DEVICES_MAX, MACHINE_DEVICES_MAX - room,
 			     room);
 }
@@ -220,12 +198,12 @@ static int run_net(void *opts, const char *value, struct error *err)
 
 static int run_kernel(void *opts, const char *value, struct error *err)
 {
-	return take_path(value, &RUN(opts)->kernel, err);
+	return option_take_path(value, &RUN(opts)->kernel, err);
 }
 
 static int run_initrd(void *opts, const char *value, struct error *err)
 {
-	return take_path(value, &RUN(opts)->initrd, err);
+	return option_take_path(value, &RUN(opts)->initrd, err);
 }
 
 static int run_cmdline(void *opts, const char *value, struct error *err)
@@ -400,7 +378,8 @@ static const struct option_spec run_specs[] = {
 	VALUE("--cpu", run_cpu),
 	VALUE("--memory", run_memory),
 	VALUE("--rng", run_rng),
-	VALUE("--console", process_console),
+	VALUE("--serial", process_serial),
+	REPEATED("--console", process_console),
 	VALUE("--name", process_name),
 	REPEATED("--disk", run_disk),
 	VALUE("--lock-dir", disks_lock_dir),
@@ -436,10 +415,11 @@ int options_run(char *const argv[], struct run_options *ret, struct error *err)
 	if (!rc && !ret->kernel)
 		return option_refuse(err, "--kernel is missing; give a Linux "
 					  "kernel or an ELF with a PVH note");
-	if (!rc && ret->process.disks.count + ret->process.taps.count >
+	if (!rc && ret->process.disks.count + ret->process.taps.count +
+				   ret->process.consoles.count >
 			   room_for_devices(ret))
 		return too_many_devices(ret, err);
-	return rc;
+	return rc ? rc : option_share_stdio(&ret->process, err);
 }
 
 static int listen_paused(void *opts, const char *value __maybe_unused,
@@ -502,7 +482,7 @@ static int listen_disk_root(void *opts, const char *value, struct error *err)
 				     "at most %d; name a directory above "
 				     "some of them",
 				     DISK_ROOTS_MAX);
-	return take_path(value, &disks->roots[disks->nroots++], err);
+	return option_take_path(value, &disks->roots[disks->nroots++], err);
 }
 
 static int listen_unsafe(void *opts, const char *value __maybe_unused,
@@ -520,7 +500,8 @@ static int listen_word(void *opts, unsigned int index __maybe_unused,
 
 static const struct option_spec listen_specs[] = {
 	VALUE("--name", process_name),
-	VALUE("--console", process_console),
+	VALUE("--serial", process_serial),
+	REPEATED("--console", process_console),
 	FLAG("--paused", listen_paused),
 	FLAG("--once", listen_once),
 	REPEATED("--disk", listen_disk),
@@ -558,7 +539,7 @@ int options_listen(char *const argv[], struct listen_options *ret,
 				     "a guest comes, when nobody knows what it "
 				     "will want of --disk-root; name its disks "
 				     "with --disk ID=PATH");
-	return rc;
+	return rc ? rc : option_share_stdio(&ret->process, err);
 }
 
 /* ---- migrate and set ---- */
@@ -710,6 +691,36 @@ int options_set(char *const argv[], struct set_options *ret, struct error *err)
 	};
 
 	*ret = (struct set_options){ 0 };
+	return option_walk(&walk, argv, ret, err);
+}
+
+/* ---- console ---- */
+
+static int attach_word(void *opts, unsigned int index, const char *text,
+		       struct error *err)
+{
+	struct attach_options *attach = opts;
+	int rc;
+
+	if (!index)
+		return take_name(text, &attach->name, err);
+	rc = machine_id_check(text, err);
+	if (!rc)
+		attach->device = text;
+	return rc;
+}
+
+int options_attach(char *const argv[], struct attach_options *ret,
+		   struct error *err)
+{
+	static const char *const words[] = { "NAME", "DEVICE", NULL };
+	static const struct option_walk walk = {
+		.words = words,
+		.needed = 1,
+		.word = attach_word,
+	};
+
+	*ret = (struct attach_options){ 0 };
 	return option_walk(&walk, argv, ret, err);
 }
 

@@ -29,6 +29,14 @@ struct console_options {
 	const char *path; /* UNIX and FILE */
 };
 
+#define CONSOLES_MAX 16
+
+/* The --console, in order: console0, console1, … */
+struct consoles_options {
+	uint32_t count;
+	struct console_options consoles[CONSOLES_MAX];
+};
+
 #define DISK_ROOTS_MAX	8
 #define DISK_SERIAL_MAX 20 /* bytes; VIRTIO 1.2, 5.2.6 */
 #define DISK_QUEUES_MAX 16 /* those of virtio-blk */
@@ -77,7 +85,9 @@ struct taps_options {
 
 /* What `run` and `listen` have in common. */
 struct process_options {
-	struct console_options console;
+	bool has_serial;
+	struct console_options serial;
+	struct consoles_options consoles;
 	const char *name; /* NULL: not given */
 	struct disks_options disks;
 	struct taps_options taps;
@@ -140,6 +150,11 @@ struct cpu_options {
 	const char *files[CPU_FILES_MAX];
 };
 
+struct attach_options {
+	const char *name;
+	const char *device; /* NULL: the one that people mean */
+};
+
 /* Commands that take a VM's name and little else. */
 struct name_options {
 	const char *name; /* NULL for `list` */
@@ -167,6 +182,8 @@ int __must_check options_set(char *const argv[], struct set_options *ret,
 
 int __must_check options_cpu(char *const argv[], struct cpu_options *ret,
 			     struct error *err);
+int __must_check options_attach(char *const argv[], struct attach_options *ret,
+				struct error *err);
 
 /**
  * options_name() - the commands that only take a VM's name.

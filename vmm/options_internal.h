@@ -24,7 +24,8 @@ struct option_walk {
 	size_t nspecs; /* at most 32 */
 	/* What the words without dashes are, in order; NULL-terminated. */
 	const char *const *words;
-	bool any_words; /* any number of them instead, or none */
+	bool any_words;	     /* any number of them instead, or none */
+	unsigned int needed; /* the first ones of them; 0: all */
 	/* Takes the @index-th of them. */
 	int (*word)(void *opts, unsigned int index, const char *text,
 		    struct error *err);
@@ -73,6 +74,25 @@ int __must_check option_net_listen(const char *text, struct tap_options *ret,
  */
 int __must_check option_user_forward(const char *value, struct tap_options *net,
 				     struct error *err);
+
+/**
+ * option_console() - the value of --serial and --console.
+ */
+int __must_check option_console(const char *value, struct console_options *ret,
+				struct error *err);
+
+/**
+ * option_share_stdio() - decide which console has standard input and output,
+ * when all have been read: the serial port, unless another does.
+ */
+int __must_check option_share_stdio(struct process_options *process,
+				    struct error *err);
+
+/**
+ * option_take_path() - a path that isn't empty.
+ */
+int __must_check option_take_path(const char *value, const char **ret,
+				  struct error *err);
 
 /**
  * option_refuse() - -EINVAL with a text.

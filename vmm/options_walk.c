@@ -232,7 +232,8 @@ int option_walk(const struct option_walk *walk, char *const argv[], void *opts,
 		if (rc)
 			return rc;
 	}
-	if (walk->words && walk->words[w.nwords])
+	if (walk->words && walk->words[w.nwords] &&
+	    (!walk->needed || w.nwords < walk->needed))
 		return option_refuse(err, "%s is missing; see --help",
 				     walk->words[w.nwords]);
 	return 0;

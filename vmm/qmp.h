@@ -23,8 +23,9 @@ struct qmp_info {
 	const char *name;   /* "" for a listener that has no guest yet */
 	const char *status; /* QEMU's RunState: "running", "paused", … */
 	bool running;
-	bool uncertain;	    /* it may run elsewhere; QEMU has no word for it */
-	const char *reason; /* why it is paused, if it isn't its user; or "" */
+	bool uncertain;	     /* it may run elsewhere; QEMU has no word for it */
+	const char *reason;  /* why it is paused, if it isn't its user; or "" */
+	const char *session; /* of the move that it came, or comes, by; or "" */
 	uint32_t cpus;
 	uint64_t memory; /* bytes */
 };
@@ -36,6 +37,13 @@ struct qmp_disk {
 	uint64_t size; /* bytes */
 	bool readonly;
 	bool direct;
+};
+
+/* What can be heard of a console: bytes, counted from its first. */
+struct qmp_console {
+	const char *device;
+	uint64_t first; /* that can still be had */
+	uint64_t end;
 };
 
 /*
@@ -68,6 +76,23 @@ struct qmp_backend {
 	bool (*disk)(void *opaque, uint32_t index, struct qmp_disk *ret);
 
 	/*
+	 * A console of the guest's, by its device's id; NULL: the one that
+	 * people mean.
+	 */
+	int (*find_console)(void *opaque, const char *device,
+			    struct qmp_console *ret, struct error *err);
+	int (*resize_console)(void *opaque, const char *device,
+			      uint16_t columns, uint16_t rows,
+			      struct error *err);
+	/*
+	 * Make @fd, whose owner was answered so, a watcher of it, from byte
+	 * @from on; it has sent @typed already. @fd is taken, also on failure.
+	 */
+	int (*watch_console)(void *opaque, const char *device, int fd,
+			     uint64_t from, const void *typed, size_t len,
+			     struct error *err);
+
+	/*
 	 * The command line that would make this VM; the caller frees it. NULL:
 	 * there is no guest. @ret_came_along: its boot image came with the
 	 * guest, the line names it by this process.
@@ -81,7 +106,13 @@ struct qmp_backend {
 struct qmp_session {
 	bool negotiated; /* qmp_capabilities was said */
 	bool told_end;	 /* an answer told how a migration ended */
-	int arrived_fd;	 /* by SCM_RIGHTS, for the next getfd; -1 */
+	/*
+	 * Behind the answer that is on its way the connection is no longer
+	 * QMP's: it is a watcher of this console. "": it stays.
+	 */
+	char watches[DEVICE_ID_MAX];
+	uint64_t watches_from;
+	int arrived_fd; /* by SCM_RIGHTS, for the next getfd; -1 */
 	unsigned int nfds;
 	struct {
 		char name[32];

@@ -8,6 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "vmm/qmp_console.h"
 #include "vmm/qmp_migrate.h"
 
 static json_t *done(int rc)
@@ -72,10 +73,11 @@ static json_t *query_all(struct qmp_call *call,
 	struct qmp_info info;
 
 	call->backend->info(call->opaque, &info);
-	return json_pack("{s:s,s:s,s:s,s:b,s:i,s:I,s:I}", "name", info.name,
+	return json_pack("{s:s,s:s,s:s,s:s,s:b,s:i,s:I,s:I}", "name", info.name,
 			 "status", info.uncertain ? "uncertain" : info.status,
-			 "reason", info.reason, "running", info.running, "pid",
-			 getpid(), "cpus", (json_int_t)info.cpus, "memory",
+			 "reason", info.reason, "session", info.session,
+			 "running", info.running, "pid", getpid(), "cpus",
+			 (json_int_t)info.cpus, "memory",
 			 (json_int_t)info.memory);
 }
 
@@ -197,5 +199,10 @@ const struct qmp_command qmp_commands[] = {
 	{ "x-godwit-info", query_all, { NULL }, false },
 	{ "x-godwit-show", show, { NULL }, false },
 	{ "x-godwit-cpu", cpu, { NULL }, false },
+	{ "x-godwit-console", qmp_console, { "device", "from" }, false },
+	{ "x-godwit-console-size",
+	  qmp_console_size,
+	  { "device", "columns", "rows" },
+	  false },
 };
 const size_t qmp_commands_count = ARRAY_SIZE(qmp_commands);

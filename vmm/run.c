@@ -98,6 +98,9 @@ static int describe_machine(struct run *run, const char *name,
 	rc = disks_add_devices(run->inst.disks, machine, err);
 	if (!rc)
 		rc = taps_add_devices(run->inst.taps, machine, err);
+	if (!rc)
+		rc = consoles_add_devices(&options->process.consoles, machine,
+					  err);
 	if (!rc && options->debug_exit)
 		rc = machine_add_device(machine, &debug_exit, err);
 	if (!rc)
@@ -219,7 +222,7 @@ int run_command(const struct run_options *options)
 	run->image = (struct vm_image){ .kernel_fd = -1, .initrd_fd = -1 };
 	instance_init(&run->inst);
 	if (prepare(run, &err)) {
-		console_restore(run->inst.console);
+		consoles_restore(run->inst.consoles);
 		log_error("%s", err.text);
 	} else {
 		status = instance_run(&run->inst, on_ready, run, &err);

@@ -458,10 +458,9 @@ static int create_devices(struct vm *vm, struct error *err)
 		.sandbox = vm->host.sandbox,
 		.backends = vm->host.backends,
 		.taps = vm->host.taps,
+		.lines = vm->host.lines,
 		.hooks = &hooks,
 		.hooks_opaque = vm,
-		.console_in = vm->host.console_in,
-		.console_out = vm->host.console_out,
 	};
 
 	for (uint32_t i = 0; i < vm->machine.ndevices; i++) {

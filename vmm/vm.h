@@ -59,8 +59,7 @@ struct vm_host {
 	const struct sandbox *sandbox;		/* NULL for none */
 	const struct device_backends *backends; /* NULL: no disks to be had */
 	const struct device_taps *taps;		/* NULL: no taps */
-	int console_in;
-	int console_out;
+	const struct device_lines *lines; /* NULL: nobody at the consoles */
 	bool pause_on_crash;   /* else a guest that crashes has ended */
 	vm_event_fn *on_event; /* on the loop's thread */
 	void *opaque;

@@ -12,6 +12,7 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <termios.h>
 #include <unistd.h>
 
@@ -22,7 +23,7 @@
 
 struct terminal {
 	int fd;	     /* the caller's */
-	int pipe[2]; /* read end for the serial port, write end for us */
+	int pipe[2]; /* read end for the line, write end for us */
 	struct loop_fd *watch;
 	struct terminal_filter filter;
 	struct termios saved;
@@ -52,7 +53,7 @@ size_t terminal_filter(struct terminal_filter *filter, const uint8_t *in,
 	return n;
 }
 
-/* The terminal is gone: so is the serial port's input. */
+/* The terminal is gone: so is the guest's input. */
 static void terminal_hang_up(struct terminal *terminal)
 {
 	loop_fd_remove(terminal->watch);
@@ -150,6 +151,16 @@ fail:
 int terminal_console_in(const struct terminal *terminal)
 {
 	return terminal->pipe[0];
+}
+
+int terminal_size(const struct terminal *terminal, struct line_size *ret)
+{
+	struct winsize size;
+
+	if (ioctl(terminal->fd, TIOCGWINSZ, &size))
+		return -errno;
+	*ret = (struct line_size){ size.ws_col, size.ws_row };
+	return 0;
 }
 
 void terminal_restore(const struct terminal *terminal)

@@ -4,7 +4,7 @@
  *
  * It stands between the terminal and whoever wants a plain descriptor to read
  * from: what is typed goes through a filter for Ctrl-A into a pipe, whose other
- * end is the serial port's input. So the port needs to know nothing of
+ * end is the input of a console's line. So that needs to know nothing of
  * terminals, and the escape works even when the guest doesn't read.
  *
  *	Ctrl-A x	leave
@@ -14,7 +14,7 @@
 #ifndef GODWIT_DEVICES_BACKEND_TERMINAL_H
 #define GODWIT_DEVICES_BACKEND_TERMINAL_H
 
-#include "vmm/loop.h"
+#include "devices/backend/line.h"
 
 struct terminal;
 
@@ -52,9 +52,17 @@ int __must_check terminal_create(struct loop *loop, int fd, loop_fn *leave,
 				 struct error *err);
 
 /**
- * terminal_console_in() - what the serial port reads from.
+ * terminal_console_in() - what a console's line reads from.
  */
 int terminal_console_in(const struct terminal *terminal);
+
+/**
+ * terminal_size() - of its window.
+ *
+ * Return: 0, or -errno when it has none.
+ */
+int __must_check terminal_size(const struct terminal *terminal,
+			       struct line_size *ret);
 
 /**
  * terminal_restore() - put the terminal's settings back.
@@ -65,8 +73,8 @@ int terminal_console_in(const struct terminal *terminal);
 void terminal_restore(const struct terminal *terminal);
 
 /**
- * terminal_free() - restore and close; NULL is fine. The serial port that
- * reads terminal_console_in() is gone.
+ * terminal_free() - restore and close; NULL is fine. The line that reads
+ * terminal_console_in() is gone.
  */
 void terminal_free(struct terminal *terminal);
 

@@ -17,6 +17,7 @@ static void info(void *opaque, struct qmp_info *ret)
 	*ret = (struct qmp_info){ .name = "fuzz",
 				  .status = "running",
 				  .reason = "",
+				  .session = "",
 				  .running = true,
 				  .cpus = 1,
 				  .memory = GIB };
@@ -73,6 +74,24 @@ static bool disk(void *opaque, uint32_t index, struct qmp_disk *ret)
 	return !index;
 }
 
+static int find_console(void *opaque, const char *device,
+			struct qmp_console *ret, struct error *err)
+{
+	(void)opaque;
+	(void)err;
+	*ret = (struct qmp_console){ device ? device : "serial0", 0, 9 };
+	return 0;
+}
+
+static int resize_console(void *opaque, const char *device, uint16_t columns,
+			  uint16_t rows, struct error *err)
+{
+	(void)device;
+	(void)columns;
+	(void)rows;
+	return act(opaque, err);
+}
+
 static char *show(void *opaque, bool *ret_came_along)
 {
 	(void)opaque;
@@ -97,6 +116,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		.set_bandwidth = set,
 		.report = report,
 		.disk = disk,
+		.find_console = find_console,
+		.resize_console = resize_console,
 		.show = show,
 	};
 	struct source_params own = source_params_default;

@@ -57,10 +57,7 @@ static struct lab *make_lab(void)
 {
 	static struct machine machine;
 	struct lab *lab = calloc(1, sizeof(*lab));
-	struct vm_host host = { .kvm = &lab->kvm,
-				.console_in = -1,
-				.console_out = -1,
-				.on_event = on_event };
+	struct vm_host host = { .kvm = &lab->kvm, .on_event = on_event };
 	struct error err;
 
 	vcpu_signals_init();

@@ -193,17 +193,17 @@ def unread(pipe):
 def a_console_can_be_a_file_a_socket_or_nothing(world):
     host = world.host()
     path = world.dir / "console.txt"
-    boots_with = ["--console", f"file:{path}"]
+    boots_with = ["--serial", f"file:{path}"]
     host.run("hello", options=boots_with).expect_exit(0)
     check("verdict 0" in path.read_text(), path.read_text())
-    host.run("hello", options=["--console", "null"]).expect_exit(0)
+    host.run("hello", options=["--serial", "null"]).expect_exit(0)
     unix_console(world, host)
 
 
 def unix_console(world, host):
     """Echo through a unix socket."""
     path = world.dir / "console.sock"
-    vm = host.run("echo", "bytes=6", options=["--console", f"unix:{path}"])
+    vm = host.run("echo", "bytes=6", options=["--serial", f"unix:{path}"])
     wait_until(path.exists, "the console's socket")
     peer = world.connect(f"unix:{path}")
     peer_reads(peer, b"ready\n")

@@ -43,7 +43,7 @@ def verify_and_end(process):
 def stranger(host, path, *options):
     """Another VM that would have the disk."""
     return host.command("run", "--kernel", BUILD / "guests" / "hello.elf",
-                        "--memory", "16M", "--console", "null", "--disk",
+                        "--memory", "16M", "--serial", "null", "--disk",
                         f"{path}", *options, status=1).err
 
 

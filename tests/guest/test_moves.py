@@ -580,7 +580,7 @@ def check_report(text, status):
     fields = {"status", "total_ms", "downtime_ms", "predicted_downtime_ms",
               "phases", "rounds", "pages", "zero_pages", "bytes",
               "bandwidth_bytes_per_s", "throttled_vcpus",
-              "closed_connections"}
+              "closed_connections", "session"}
     missing = fields - set(report)
     check(not missing, f"missing: {missing}")
     equal(set(report) - fields, set() if status == "completed" else {"error"},

@@ -201,7 +201,8 @@ def a_reset_and_a_quit_by_qmp_are_told_to_every_client(world):
               "RESET")
     client.execute("quit")
     data = other.event("SHUTDOWN")["data"]
-    equal(data, {"guest": False, "reason": "host-qmp-quit"}, "SHUTDOWN")
+    equal(data, {"guest": False, "reason": "host-qmp-quit",
+                 "x-godwit-exit-status": 0}, "SHUTDOWN")
     vm.expect_exit(0)
 
 

@@ -66,6 +66,40 @@ static void *run_loop(void *opaque)
 	return NULL;
 }
 
+static int open_line(void *opaque, const char *id, struct line **ret,
+		     struct error *err __maybe_unused)
+{
+	struct rig_host *host = opaque;
+
+	*ret = strcmp(id, "serial0") != 0 ? host->hvc : host->serial;
+	return 0;
+}
+
+static struct line *make_line(struct rig_host *host, int in[2], int out[2])
+{
+	struct line_end end = { .listen = -1 };
+	struct line *line;
+	struct error err;
+
+	ck_assert_int_eq(pipe2(in, O_CLOEXEC), 0);
+	ck_assert_int_eq(pipe2(out, O_CLOEXEC | O_NONBLOCK), 0);
+	end.in = in[0];
+	end.out = out[1];
+	ck_assert_msg(!line_create(host->loop, &end, &line, &err), "%s",
+		      err.text);
+	return line;
+}
+
+static void open_consoles(struct rig_host *host)
+{
+	host->serial = make_line(host, host->console_in, host->console_out);
+	host->hvc = make_line(host, host->hvc_in, host->hvc_out);
+	host->lines = (struct device_lines){
+		.open_line = open_line,
+		.opaque = host,
+	};
+}
+
 struct rig_host *rig_host_new(void)
 {
 	struct rig_host *host = calloc(1, sizeof(*host));
@@ -77,8 +111,7 @@ struct rig_host *rig_host_new(void)
 	pthread_cond_init(&host->changed, NULL);
 	ck_assert_msg(!kvm_open(&host->kvm, &err), "%s", err.text);
 	ck_assert_msg(!loop_create(&host->loop, &err), "%s", err.text);
-	ck_assert_int_eq(pipe2(host->console_in, O_CLOEXEC), 0);
-	ck_assert_int_eq(pipe2(host->console_out, O_CLOEXEC | O_NONBLOCK), 0);
+	open_consoles(host);
 	ck_assert_int_eq(
 		pthread_create(&host->loop_thread, NULL, run_loop, host->loop),
 		0);
@@ -90,10 +123,14 @@ void rig_host_free(struct rig_host *host)
 	rig_discard(host);
 	loop_stop(host->loop);
 	pthread_join(host->loop_thread, NULL);
+	line_free(host->serial);
+	line_free(host->hvc);
 	loop_free(host->loop);
 	for (int i = 0; i < 2; i++) {
 		close(host->console_in[i]);
 		close(host->console_out[i]);
+		close(host->hvc_in[i]);
+		close(host->hvc_out[i]);
 	}
 	kvm_close(&host->kvm);
 	pthread_cond_destroy(&host->changed);
@@ -127,8 +164,7 @@ struct vm_host rig_vm_host(struct rig_host *host)
 		.kvm = &host->kvm,
 		.loop = host->loop,
 		.backends = host->disks ? disks_backends(host->disks) : NULL,
-		.console_in = host->console_in[0],
-		.console_out = host->console_out[1],
+		.lines = &host->lines,
 		.on_event = on_event,
 		.opaque = host,
 	};
@@ -139,6 +175,9 @@ void rig_machine(const struct rig_host *host, const struct rig_guest *guest,
 {
 	static const struct device_config debug_exit = { .type = "debug-exit",
 							 .id = "debug-exit0" };
+	static const struct device_config console = { .type = "virtio-console",
+						      .id = "console0",
+						      .vectors = 3 };
 	struct error err;
 
 	machine_init(ret);
@@ -148,6 +187,9 @@ void rig_machine(const struct rig_host *host, const struct rig_guest *guest,
 	snprintf(ret->cmdline, sizeof(ret->cmdline), "%s", guest->cmdline);
 	ck_assert_msg(!machine_add_device(ret, &debug_exit, &err), "%s",
 		      err.text);
+	ck_assert_msg(!guest->console ||
+			      !machine_add_device(ret, &console, &err),
+		      "%s", err.text);
 	ck_assert_msg(!arch_cpu_model_host(&host->kvm, -1, ret->cpus,
 					   &ret->cpu_model, &err),
 		      "%s", err.text);

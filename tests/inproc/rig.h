@@ -15,6 +15,7 @@
 #ifndef GODWIT_TESTS_RIG_H
 #define GODWIT_TESTS_RIG_H
 
+#include "devices/backend/line.h"
 #include "migration/door.h"
 #include "migration/source.h"
 #include "migration/target.h"
@@ -35,6 +36,11 @@ struct rig_host {
 	 */
 	struct disks_options images;
 	struct disks *disks;
+	struct device_lines lines;
+	struct line *serial;
+	struct line *hvc;
+	int hvc_in[2];
+	int hvc_out[2]; /* the virtio console; see rig_guest */
 	int console_in[2];
 	int console_out[2];
 	char text[RIG_CONSOLE_MAX]; /* all that the guest said here */
@@ -58,6 +64,7 @@ struct rig_guest {
 	const char *cmdline;
 	uint32_t cpus;	 /* 0: 1 */
 	uint64_t memory; /* bytes; 0: 16 MiB */
+	bool console;	 /* a virtio one, beside the serial port */
 };
 
 /* Is there a /dev/kvm to test with? Says so when not. */

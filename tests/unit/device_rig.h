@@ -16,6 +16,7 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include "devices/backend/line.h"
 #include "devices/device.h"
 #include "devices/pci.h"
 #include "tests/unit/unit.h"
@@ -35,6 +36,8 @@ struct device_rig {
 	pthread_t thread;
 	bool looping;
 	struct device_hooks hooks;
+	struct device_lines lines;
+	struct line *console; /* rig_give_console(); NULL: nobody */
 	struct device_env env;
 	struct device *dev;
 	_Atomic bool line[RIG_GSIS];
@@ -99,6 +102,13 @@ static void rig_stop(void *opaque, const char *text __maybe_unused)
 	((struct device_rig *)opaque)->stops++;
 }
 
+static int rig_open_line(void *opaque, const char *id __maybe_unused,
+			 struct line **ret, struct error *err __maybe_unused)
+{
+	*ret = ((struct device_rig *)opaque)->console;
+	return 0;
+}
+
 static struct device_rig *rig_new(void)
 {
 	struct device_rig *rig = calloc(1, sizeof(*rig));
@@ -117,6 +127,10 @@ static struct device_rig *rig_new(void)
 		.request_crash = rig_crash,
 		.request_stop = rig_stop,
 	};
+	rig->lines = (struct device_lines){
+		.open_line = rig_open_line,
+		.opaque = rig,
+	};
 	rig->env = (struct device_env){
 		.pio = &rig->pio,
 		.mmio = &rig->mmio,
@@ -125,8 +139,7 @@ static struct device_rig *rig_new(void)
 		.loop = rig->loop,
 		.hooks = &rig->hooks,
 		.hooks_opaque = rig,
-		.console_in = -1,
-		.console_out = -1,
+		.lines = &rig->lines,
 	};
 	return rig;
 }
@@ -149,6 +162,16 @@ static void __maybe_unused rig_create(struct device_rig *rig, const char *type)
 	struct error err = { "" };
 
 	ck_assert_msg(!rig_try_create(rig, type, "", &err), "%s", err.text);
+}
+
+/* What is read from @in is typed to the device that is made next. */
+static void __maybe_unused rig_give_console(struct device_rig *rig, int in,
+					    int out)
+{
+	const struct line_end end = { .in = in, .out = out, .listen = -1 };
+	struct error err;
+
+	ck_assert(!line_create(rig->loop, &end, &rig->console, &err));
 }
 
 #define RIG_OP(rig, op, ...)                                    \
@@ -221,6 +244,7 @@ static void rig_free(struct device_rig *rig)
 	ck_assert_uint_eq(rig->pio.nranges, 0);
 	ck_assert_uint_eq(rig->mmio.nranges, 0);
 	pci_bus_free(rig->pci);
+	line_free(rig->console);
 	loop_free(rig->loop);
 	free(rig);
 }

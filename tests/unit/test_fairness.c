@@ -116,8 +116,7 @@ static struct machine *machine_new(virtio_rig_create_fn *create)
 	m->rig = virtio_rig_new(create, 0);
 	env = &m->rig->base->env;
 	ck_assert(!pipe(m->console) && !pipe(m->keyboard));
-	env->console_in = m->keyboard[0];
-	env->console_out = m->console[1];
+	rig_give_console(m->rig->base, m->keyboard[0], m->console[1]);
 	ck_assert(!create_disk(env, &disk, &m->disk, &err));
 	ck_assert(!serial_create(env, &serial, &m->serial, &err));
 	resume(m->rig->base->dev);

@@ -122,22 +122,27 @@ START_TEST(run_takes_everything_it_has)
 	struct run_options run;
 	struct error err;
 
-	ck_assert_int_eq(options_run(ARGS("--kernel", "vmlinux", "--initrd=rd",
-					  "--cmdline", "a b", "--cpus", "4",
-					  "--memory", "1G", "--rng", "off",
-					  "--console", "null", "--name", "web",
-					  "--debug-exit", "--migrate-to",
-					  "tcp:h:5,max-downtime=3ms,after=0.5",
-					  "--no-sandbox", "-vv"),
-				     &run, &err),
-			 0);
+	ck_assert_int_eq(
+		options_run(ARGS("--kernel", "vmlinux", "--initrd=rd",
+				 "--cmdline", "a b", "--cpus", "4", "--memory",
+				 "1G", "--rng", "off", "--serial", "null",
+				 "--console", "unix:s", "--console=file:f",
+				 "--name", "web", "--debug-exit",
+				 "--migrate-to",
+				 "tcp:h:5,max-downtime=3ms,after=0.5",
+				 "--no-sandbox", "-vv"),
+			    &run, &err),
+		0);
 	ck_assert_str_eq(run.kernel, "vmlinux");
 	ck_assert_str_eq(run.initrd, "rd");
 	ck_assert_str_eq(run.cmdline, "a b");
 	ck_assert_uint_eq(run.cpus, 4);
 	ck_assert_uint_eq(run.memory, GIB);
 	ck_assert(!run.rng);
-	ck_assert_int_eq(run.process.console.kind, CONSOLE_NULL);
+	ck_assert_int_eq(run.process.serial.kind, CONSOLE_NULL);
+	ck_assert_uint_eq(run.process.consoles.count, 2);
+	ck_assert_int_eq(run.process.consoles.consoles[0].kind, CONSOLE_UNIX);
+	ck_assert_str_eq(run.process.consoles.consoles[1].path, "f");
 	ck_assert_str_eq(run.process.name, "web");
 	ck_assert(run.debug_exit);
 	ck_assert(run.migrates);
@@ -160,7 +165,8 @@ START_TEST(run_has_defaults)
 	ck_assert_uint_eq(run.cpus, 1);
 	ck_assert_uint_eq(run.memory, 256 * MIB);
 	ck_assert(run.rng);
-	ck_assert_int_eq(run.process.console.kind, CONSOLE_STDIO);
+	ck_assert_int_eq(run.process.serial.kind, CONSOLE_STDIO);
+	ck_assert_uint_eq(run.process.consoles.count, 0);
 	ck_assert_ptr_null(run.process.name);
 	ck_assert(run.process.sandbox);
 	ck_assert(!run.debug_exit && !run.migrates);
@@ -201,6 +207,9 @@ START_TEST(run_refuses_values_that_make_no_machine)
 	RUN_REFUSED(ARGS("--rng", "yes"), "--rng yes", "on or off");
 	RUN_REFUSED(ARGS("--console", "tty"), "--console tty", "stdio");
 	RUN_REFUSED(ARGS("--console", "unix:"), "--console unix:", "empty");
+	RUN_REFUSED(ARGS("--serial", "tty"), "--serial tty", "stdio");
+	RUN_REFUSED(ARGS("--serial", "null", "--serial", "null"), "--serial",
+		    "twice");
 	RUN_REFUSED(ARGS("--name", "-x"), "--name -x", "letters");
 	RUN_REFUSED(ARGS("--name", "a/b"), "--name a/b", "letters");
 	RUN_REFUSED(ARGS("--name", ""), "--name", "letters");
@@ -242,6 +251,72 @@ START_TEST(a_console_whose_socket_can_not_be_is_refused)
 	path[sizeof(path) - 1] = '\0';
 	memcpy(path, "unix:", 5);
 	RUN_REFUSED(ARGS("--console", path), "--console", "107 bytes");
+	RUN_REFUSED(ARGS("--serial", path), "--serial", "107 bytes");
+}
+END_TEST
+
+START_TEST(standard_input_and_output_are_one_consoles)
+{
+	struct listen_options l;
+	struct run_options run;
+	struct error err;
+
+	/* The serial port's, unless somebody else asks for them. */
+	ck_assert(!options_run(ARGS("--kernel", "k", "--console", "null",
+				    "--console", "stdio"),
+			       &run, &err));
+	ck_assert_int_eq(run.process.serial.kind, CONSOLE_NULL);
+	ck_assert(!options_listen(ARGS("tcp:h:1", "--console", "stdio"), &l,
+				  &err));
+	ck_assert_int_eq(l.process.serial.kind, CONSOLE_NULL);
+	ck_assert(!options_run(ARGS("--kernel", "k", "--console", "stdio",
+				    "--serial", "file:f"),
+			       &run, &err));
+	ck_assert_int_eq(run.process.serial.kind, CONSOLE_FILE);
+	RUN_REFUSED(ARGS("--kernel", "k", "--console", "stdio", "--console",
+			 "null", "--console", "stdio"),
+		    "--console stdio", "console0's already");
+	RUN_REFUSED(ARGS("--kernel", "k", "--console", "null", "--console",
+			 "stdio", "--serial", "stdio"),
+		    "--serial stdio", "console1's");
+	LISTEN_REFUSED(
+		ARGS("tcp:h:1", "--serial", "stdio", "--console", "stdio"),
+		"--serial stdio", "console0's");
+}
+END_TEST
+
+START_TEST(there_is_a_limit_of_consoles)
+{
+	struct run_options run;
+	struct error err;
+	char *argv[3 + 2 * (CONSOLES_MAX + 1)] = { "--kernel", "k" };
+
+	for (int i = 0; i <= CONSOLES_MAX; i++) {
+		argv[2 + 2 * i] = "--console";
+		argv[3 + 2 * i] = "null";
+	}
+	ck_assert_int_eq(options_run(argv, &run, &err), -EINVAL);
+	ck_assert_ptr_nonnull(strstr(err.text, "16 consoles"));
+}
+END_TEST
+
+START_TEST(console_takes_a_vm_and_perhaps_a_device)
+{
+	struct attach_options attach;
+	struct error err;
+
+	ck_assert(!options_attach(ARGS("web"), &attach, &err));
+	ck_assert_str_eq(attach.name, "web");
+	ck_assert_ptr_null(attach.device);
+	ck_assert(!options_attach(ARGS("web", "console0"), &attach, &err));
+	ck_assert_str_eq(attach.device, "console0");
+	ck_assert_int_eq(options_attach(ARGS("web", "a/b"), &attach, &err),
+			 -EINVAL);
+	ck_assert_ptr_nonnull(strstr(err.text, "'a/b'"));
+	ck_assert_int_eq(options_attach(ARGS("web", "a", "b"), &attach, &err),
+			 -EINVAL);
+	ck_assert_int_eq(options_attach(ARGS(NULL), &attach, &err), -EINVAL);
+	ck_assert_ptr_nonnull(strstr(err.text, "NAME"));
 }
 END_TEST
 
@@ -378,7 +453,7 @@ START_TEST(a_VM_has_so_many_disks)
 	NAMES(&err, "all but 28");
 	ck_assert_int_eq(run_with_disks(26, "--net", "tap=t", &err), 0);
 	ck_assert_int_eq(run_with_disks(27, "--net", "tap=t", &err), -EINVAL);
-	NAMES(&err, "--disk and --net", "all but 27");
+	NAMES(&err, "--disk, --net and --console", "all but 27");
 	ck_assert_int_eq(run_with_disks(26, "--debug-exit", NULL, &err), 0);
 	ck_assert_int_eq(run_with_disks(27, "--debug-exit", NULL, &err),
 			 -EINVAL);
@@ -628,7 +703,7 @@ START_TEST(listen_takes_everything_it_has)
 	ck_assert_uint_eq(l.address.port, 7);
 	ck_assert_uint_eq(l.allow.count, 2);
 	ck_assert(l.paused && l.once && l.insecure);
-	ck_assert_str_eq(l.process.console.path, "f");
+	ck_assert_str_eq(l.process.consoles.consoles[0].path, "f");
 }
 END_TEST
 
@@ -744,6 +819,9 @@ UNIT_SUITE("options", a_size_has_a_unit_and_may_have_a_fraction,
 	   run_refuses_values_that_make_no_machine,
 	   a_path_to_migrate_to_has_its_commas_doubled,
 	   a_console_whose_socket_can_not_be_is_refused,
+	   standard_input_and_output_are_one_consoles,
+	   there_is_a_limit_of_consoles,
+	   console_takes_a_vm_and_perhaps_a_device,
 	   run_refuses_a_command_line_that_no_kernel_takes,
 	   what_comes_later_is_refused_as_such, a_disk_has_what_its_words_say,
 	   a_disk_that_can_not_be_is_refused_with_the_reason,

@@ -28,7 +28,12 @@ struct fake {
 	struct source_params params;
 	struct source_params migrated; /* what migrate was called with */
 	unsigned int migrations;
-	int resolved;	    /* -1: not, else the word */
+	int resolved;	  /* -1: not, else the word */
+	char watched[32]; /* the console that was asked for */
+	char typed[32];	  /* what came with it */
+	uint64_t from;
+	uint16_t columns;
+	uint16_t rows;
 	const char *refuse; /* every action fails with this text */
 };
 
@@ -46,6 +51,7 @@ static void fake_info(void *opaque, struct qmp_info *ret)
 	*ret = (struct qmp_info){
 		.name = "fake",
 		.reason = "",
+		.session = "0123",
 		.status = fake->running ? "running" : "paused",
 		.running = fake->running,
 		.cpus = 2,
@@ -142,6 +148,43 @@ static char *fake_cpu(void *opaque __maybe_unused)
 	return strdup("vendor: GenuineIntel\n");
 }
 
+static int fake_find_console(void *opaque, const char *device,
+			     struct qmp_console *ret, struct error *err)
+{
+	if (device && !strcmp(device, "none"))
+		return error_set(err, -ENOENT, "no console 'none'");
+	*ret = (struct qmp_console){ device ? device : "serial0", 100, 200 };
+	return act(opaque, err);
+}
+
+static int fake_resize_console(void *opaque, const char *device,
+			       uint16_t columns, uint16_t rows,
+			       struct error *err)
+{
+	struct fake *fake = opaque;
+
+	snprintf(fake->watched, sizeof(fake->watched), "%s", device);
+	fake->columns = columns;
+	fake->rows = rows;
+	return act(fake, err);
+}
+
+static int fake_watch_console(void *opaque, const char *device, int fd,
+			      uint64_t from, const void *typed, size_t len,
+			      struct error *err __maybe_unused)
+{
+	struct fake *fake = opaque;
+
+	snprintf(fake->watched, sizeof(fake->watched), "%s", device);
+	snprintf(fake->typed, sizeof(fake->typed), "%.*s", (int)len,
+		 (const char *)typed);
+	fake->from = from;
+	/* He may have hung up. */
+	(void)!send(fd, "raw bytes", 9, MSG_NOSIGNAL);
+	close(fd);
+	return 0;
+}
+
 static const struct qmp_backend backend = {
 	.info = fake_info,
 	.stop = fake_stop,
@@ -157,6 +200,9 @@ static const struct qmp_backend backend = {
 	.set_bandwidth = fake_set_bandwidth,
 	.report = fake_report,
 	.disk = fake_disk,
+	.find_console = fake_find_console,
+	.resize_console = fake_resize_console,
+	.watch_console = fake_watch_console,
 	.show = fake_show,
 	.cpu = fake_cpu,
 };
@@ -970,6 +1016,115 @@ START_TEST(a_client_is_served_when_it_was_told_how_it_ended)
 }
 END_TEST
 
+/* All bytes to the end, which must come. */
+static void expect_rest(struct peer *peer, const char *text)
+{
+	char rest[64] = "";
+	ssize_t n;
+
+	memcpy(rest, peer->in, peer->len);
+	do {
+		n = read(peer->fd, rest + peer->len,
+			 sizeof(rest) - 1 - peer->len);
+		peer->len += n > 0 ? (size_t)n : 0;
+	} while (n > 0);
+	ck_assert_str_eq(rest, text);
+}
+
+START_TEST(a_connection_becomes_a_consoles_behind_its_answer)
+{
+	static const char request[] =
+		"{\"execute\":\"x-godwit-console\",\"arguments\":{"
+		"\"device\":\"console1\",\"from\":150}}\nls\n";
+	struct fake *fake = fake_new();
+	struct peer *peer = peer_new(fake), *other = peer_new(fake);
+	json_t *ret;
+
+	fake_start(fake);
+	meet(peer);
+	meet(other);
+	/* In one piece: what follows the request comes with it. */
+	ck_assert(try_say(peer, request, strlen(request)));
+	ret = hear(peer);
+	ck_assert_str_eq(text_at(json_object_get(ret, "return"), "device"),
+			 "console1");
+	ck_assert_int_eq(json_integer_value(json_object_get(
+				 json_object_get(ret, "return"), "offset")),
+			 150);
+	json_decref(ret);
+	expect_rest(peer, "raw bytes");
+	ck_assert_str_eq(fake->watched, "console1");
+	ck_assert_uint_eq(fake->from, 150);
+	/* What it sent behind the request is the guest's. */
+	ck_assert_str_eq(fake->typed, "ls\n");
+	peer_free(peer);
+	ONE_PEER_GOES(fake, other);
+}
+END_TEST
+
+START_TEST(a_console_begins_where_it_can)
+{
+	static const struct {
+		const char *from;
+		int offset;
+	} cases[] = { { "0", 100 }, { "99", 100 }, { "201", 200 } };
+
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		struct fake *fake = fake_new();
+		struct peer *peer = peer_new(fake);
+		char line[128];
+		json_t *ret;
+
+		fake_start(fake);
+		meet(peer);
+		snprintf(line, sizeof(line),
+			 "{\"execute\":\"x-godwit-console\",\"arguments\":{"
+			 "\"from\":%s}}",
+			 cases[i].from);
+		ret = call(peer, line);
+		ck_assert_str_eq(text_at(ret, "device"), "serial0");
+		ck_assert_int_eq(
+			json_integer_value(json_object_get(ret, "offset")),
+			cases[i].offset);
+		json_decref(ret);
+		ONE_PEER_GOES(fake, peer);
+	}
+}
+END_TEST
+
+START_TEST(consoles_refuse_what_is_none)
+{
+	struct fake *fake = fake_new();
+	struct peer *peer = peer_new(fake);
+
+	fake_start(fake);
+	meet(peer);
+	refused(peer,
+		"{\"execute\":\"x-godwit-console\",\"arguments\":{"
+		"\"device\":\"none\"}}",
+		"no console 'none'");
+	refused(peer,
+		"{\"execute\":\"x-godwit-console\",\"arguments\":{"
+		"\"device\":7}}",
+		"'device'");
+	refused(peer,
+		"{\"execute\":\"x-godwit-console\",\"arguments\":{"
+		"\"from\":-1}}",
+		"'from'");
+	refused(peer,
+		"{\"execute\":\"x-godwit-console-size\",\"arguments\":{"
+		"\"columns\":65536}}",
+		"65535");
+	json_decref(call(peer, "{\"execute\":\"x-godwit-console-size\","
+			       "\"arguments\":{\"device\":\"console0\","
+			       "\"columns\":80,\"rows\":25}}"));
+	ck_assert_str_eq(fake->watched, "console0");
+	ck_assert_uint_eq(fake->columns, 80);
+	ck_assert_uint_eq(fake->rows, 25);
+	ONE_PEER_GOES(fake, peer);
+}
+END_TEST
+
 UNIT_SUITE("qmp", nothing_is_done_before_negotiation,
 	   an_id_comes_back_with_answers_and_errors,
 	   mistakes_are_named_and_the_connection_goes_on,
@@ -988,4 +1143,6 @@ UNIT_SUITE("qmp", nothing_is_done_before_negotiation,
 	   a_client_that_does_not_read_events_is_hung_up_on,
 	   events_are_for_those_who_have_negotiated,
 	   clients_come_and_go_in_the_middle_of_things,
-	   a_client_is_served_when_it_was_told_how_it_ended)
+	   a_client_is_served_when_it_was_told_how_it_ended,
+	   a_connection_becomes_a_consoles_behind_its_answer,
+	   a_console_begins_where_it_can, consoles_refuse_what_is_none)

@@ -30,6 +30,7 @@ struct console {
 	int type; /* what is written here the guest reads */
 	int show; /* what the guest writes is read here */
 	int out;  /* the guest's end, to fill */
+	int in;	  /* the other one, to look into */
 };
 
 /* A port on two pipes, running. */
@@ -40,9 +41,8 @@ static struct device_rig *port_new(struct console *console)
 
 	ck_assert_int_eq(pipe(in), 0);
 	ck_assert_int_eq(pipe(out), 0);
-	rig->env.console_in = in[0];
-	rig->env.console_out = out[1];
-	*console = (struct console){ in[1], out[0], out[1] };
+	rig_give_console(rig, in[0], out[1]);
+	*console = (struct console){ in[1], out[0], out[1], in[0] };
 	rig_create(rig, "serial");
 	RIG_OP(rig, resume);
 	return rig;
@@ -317,8 +317,7 @@ START_TEST(serial_serves_both_ways_by_one_descriptor)
 	int pair[2];
 
 	ck_assert_int_eq(socketpair(AF_UNIX, SOCK_STREAM, 0, pair), 0);
-	rig->env.console_in = pair[0];
-	rig->env.console_out = pair[0];
+	rig_give_console(rig, pair[0], pair[0]);
 	rig_create(rig, "serial");
 	RIG_OP(rig, resume);
 	memset(shown, '.', sizeof(shown));
@@ -348,7 +347,7 @@ START_TEST(serial_takes_no_more_input_than_the_fifo_has_room_for)
 	out8(rig, FCR, 0x01);
 	type_text(&console, "0123456789abcdefghijklmnopqrst");
 	rig_start_loop(rig);
-	while (waiting_in(rig->env.console_in) != 14)
+	while (waiting_in(console.in) != 14)
 		sched_yield();
 	for (unsigned int i = 0; i < 30; i++) {
 		wait_for_input(rig);
@@ -388,7 +387,7 @@ START_TEST(serial_takes_one_byte_at_a_time_without_fifo)
 	type_text(&console, "ab");
 	rig_start_loop(rig);
 	wait_for_input(rig);
-	ck_assert_int_eq(waiting_in(rig->env.console_in), 1);
+	ck_assert_int_eq(waiting_in(console.in), 1);
 	ck_assert_uint_eq(in8(rig, DATA), 'a');
 	wait_for_input(rig);
 	ck_assert_uint_eq(in8(rig, DATA), 'b');
@@ -509,7 +508,7 @@ START_TEST(serial_leaves_input_on_the_host_while_looped_back)
 	rig_turn_loop(rig);
 	send_text(rig, "l");
 	ck_assert_uint_eq(in8(rig, DATA), 'l');
-	ck_assert_int_eq(waiting_in(rig->env.console_in), 1);
+	ck_assert_int_eq(waiting_in(console.in), 1);
 	out8(rig, MCR, 0x00);
 	rig_turn_loop(rig);
 	ck_assert_uint_eq(in8(rig, DATA), 'k');
@@ -570,7 +569,7 @@ START_TEST(serial_does_nothing_while_paused)
 	/* As when a vCPU finishes its access while the VM is being held. */
 	send_text(rig, "b");
 	rig_turn_loop(rig);
-	ck_assert_int_eq(waiting_in(rig->env.console_in), 1);
+	ck_assert_int_eq(waiting_in(console.in), 1);
 	ck_assert_int_eq(waiting_in(console.show), 0);
 	ck_assert_uint_eq(rig->edges[GSI_SERIAL], edges);
 	RIG_OP(rig, resume);

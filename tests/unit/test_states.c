@@ -17,6 +17,7 @@
 #include "devices/rtc.h"
 #include "devices/serial.h"
 #include "devices/virtio/blk.h"
+#include "devices/virtio/console.h"
 #include "devices/virtio/net.h"
 #include "devices/virtio/rng.h"
 #include "tests/unit/schema.h"
@@ -82,6 +83,11 @@ static const struct hole {
 	VIRTIO_PADDING("virtio-rng", rng_state, virtio),
 	VIRTIO_PADDING("virtio-blk", blk_state, virtio),
 	VIRTIO_PADDING("virtio-net", net_state, virtio),
+	VIRTIO_PADDING("virtio-console", console_state, virtio),
+	{ "virtio-console", offsetof(struct console_state, rows) + 2,
+	  sizeof(struct console_state) - offsetof(struct console_state, rows) -
+		  2,
+	  "padding", 0, 0 },
 	PADDING("virtio-net", net_state, pairs, refused),
 	PADDING("virtio-net", net_state, claims, user),
 	{ "virtio-net", offsetof(struct net_state, user.bytes[USER_STATE_MAX]),

@@ -12,7 +12,7 @@ _godwit()
 	local cur=${COMP_WORDS[COMP_CWORD]}
 	local prev=${COMP_WORDS[COMP_CWORD - 1]}
 	local command=${COMP_WORDS[1]}
-	local names="cancel kill migrate pause poweroff reset resolve resume"
+	local names="cancel console kill migrate pause poweroff reset resolve resume"
 	local words=""
 
 	names="$names set show status"
@@ -32,7 +32,7 @@ _godwit()
 		mapfile -t COMPREPLY < <(compgen -f -- "$cur")
 		return
 		;;
-	--console) words="stdio null unix: file:" ;;
+	--console | --serial) words="stdio null unix: file:" ;;
 	--cpu) words="host x86-64-v2 x86-64-v3 x86-64-v4" ;;
 	--can-run)
 		compopt -o filenames
@@ -54,14 +54,14 @@ _godwit()
 		case $command in
 		run)
 			words="--kernel --initrd --cmdline --cpus --cpu --memory
-				--disk --lock-dir --net --rng --console --name
+				--disk --lock-dir --net --rng --serial --console --name
 				--debug-exit --on-panic --migrate-to
 				--no-sandbox --verbose
 				--help"
 			;;
 		listen)
-			words="--name --console --disk --disk-root --lock-dir --net
-				--unsafe --paused --once --allow --insecure
+			words="--name --serial --console --disk --disk-root
+				--lock-dir --net --unsafe --paused --once --allow --insecure
 				--on-panic
 				--no-sandbox --verbose --help"
 			;;
