@@ -279,6 +279,108 @@ START_TEST(a_disk_of_one_request_at_a_time_moves)
 }
 END_TEST
 
+/* ---- a virtio console ---- */
+
+/* Lines as the guest `console` says them. */
+struct script {
+	uint64_t at; /* the byte that comes next */
+	bool over;   /* the line that was under way has ended with '.' */
+};
+
+#define SCRIPT_LINE 16
+
+static char byte_of_script(uint64_t at)
+{
+	char line[2 * SCRIPT_LINE];
+
+	snprintf(line, sizeof(line), "%015llu\n",
+		 (unsigned long long)(at / SCRIPT_LINE));
+	return line[at % SCRIPT_LINE];
+}
+
+/* Read up to @most bytes of what the guest has said on the host, and judge. */
+static size_t read_script(struct rig_host *host, struct script *script,
+			  size_t most)
+{
+	char bytes[4096];
+	ssize_t n = read(host->hvc_out[0], bytes, MIN(most, sizeof(bytes)));
+
+	for (ssize_t i = 0; i < n; i++) {
+		ck_assert(!script->over);
+		script->over = bytes[i] == '.';
+		if (script->over)
+			ck_assert_uint_eq(script->at % SCRIPT_LINE, 0);
+		else
+			ck_assert_msg(bytes[i] == byte_of_script(script->at),
+				      "byte %llu is '%c'",
+				      (unsigned long long)script->at, bytes[i]);
+		script->at += !script->over;
+	}
+	return n > 0 ? (size_t)n : 0;
+}
+
+struct reading {
+	struct script script;
+	unsigned int turn;
+};
+
+/*
+ * While a move is under way the reader reads now nothing, so that the guest
+ * waits in the middle of something, now a bit, now all that there is.
+ */
+static void read_meanwhile(struct rig_moving *moving, void *opaque)
+{
+	struct reading *reading = opaque;
+
+	switch (reading->turn++ % 3) {
+	case 0:
+		break;
+	case 1:
+		read_script(moving->from, &reading->script, 100);
+		break;
+	default:
+		while (read_script(moving->from, &reading->script, SIZE_MAX))
+			;
+	}
+}
+
+START_TEST(a_virtio_console_says_each_byte_once_whoever_stalls)
+{
+	struct rig_host *hosts[2] = { rig_host_new(), rig_host_new() };
+	const struct rig_guest guest = {
+		.elf = "console",
+		.cmdline = "endless=yes bytes=1 buffer=4096",
+		.console = true,
+	};
+	struct rig_move move = rig_move_default;
+	struct reading reading = { 0 };
+	struct rig_result result;
+
+	move.meanwhile = read_meanwhile;
+	move.opaque = &reading;
+	rig_boot(hosts[0], &guest);
+	rig_expect(hosts[0], "ready\n");
+	for (int i = 0; i < TIMES; i++) {
+		struct rig_host *from = hosts[i % 2];
+
+		while (!read_script(from, &reading.script, 1000))
+			sched_yield();
+		rig_move(from, hosts[(i + 1) % 2], &move, &result);
+		ck_assert_msg(!result.source_rc, "move %d: %s", i,
+			      result.source_error.text);
+		while (read_script(from, &reading.script, SIZE_MAX))
+			;
+	}
+	ck_assert_int_eq(write(hosts[TIMES % 2]->hvc_in[1], ".", 1), 1);
+	while (!reading.script.over)
+		read_script(hosts[TIMES % 2], &reading.script, SIZE_MAX);
+	rig_expect_exit(hosts[TIMES % 2], 0);
+	ck_assert_uint_gt(reading.script.at, (uint64_t)TIMES * 64);
+	rig_host_free(hosts[0]);
+	rig_host_free(hosts[1]);
+}
+END_TEST
+
 /* ---- above 4 GiB ---- */
 
 static uint64_t resident_pages(const struct memory *mem)
@@ -485,6 +587,7 @@ UNIT_SUITE("guests", two_vcpus_that_count_together_lose_nothing,
 	   only_the_vcpu_that_dirties_is_slowed_down,
 	   a_vcpu_that_was_slowed_down_is_let_go_when_the_move_is_cancelled,
 	   no_interrupt_of_a_device_is_lost_or_doubled,
+	   a_virtio_console_says_each_byte_once_whoever_stalls,
 	   nor_one_that_goes_from_vcpu_to_vcpu,
 	   what_was_written_to_a_disk_is_there_after_every_move,
 	   the_target_is_told_of_full_memory_ahead_of_it,
