@@ -26,7 +26,7 @@ TOP = HERE.parent.parent
 DIRECTORIES = ("bin", "dev", "proc", "sys", "run", "tmp", "etc", "modules",
                "root", "store")
 GUEST_MODULES = ("virtio_pci", "virtio_blk", "virtio_rng", "virtio_net",
-                 "button", "evdev")
+                 "virtio_console", "button", "evdev")
 HOST_MODULES = ("irqbypass", "kvm", "kvm_amd", "virtio_pci", "virtio_console",
                 "virtio_blk", "tun", "bridge")
 # Of hosts with a network: these take a while to load.

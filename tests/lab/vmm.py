@@ -44,9 +44,9 @@ SOURCE_DIES, TARGET_DIES, TARGET_ENDS, CUT = (
 ROUNDS = "the rounds"
 RECORDS = ("PAUSED", "LOADED", "COMMIT", "RUNNING", "DONE")
 
-# address: of its network card, if it has one.
-Spec = collections.namedtuple("Spec", "series cpus disk address",
-                              defaults=(None, None))
+# address: of its network card, if it has one; hvc: its console is a virtio one.
+Spec = collections.namedtuple("Spec", "series cpus disk address hvc",
+                              defaults=(None, None, False))
 # A disk in a host: its path there; past the host's cache; where locks go.
 Disk = collections.namedtuple("Disk", "path direct lock_dir",
                               defaults=(False, None))
@@ -57,7 +57,9 @@ Attempt = collections.namedtuple("Attempt", "command capture")
 
 def guest_files(spec):
     """Kernel, initrd and command line of a guest."""
-    words = "console=ttyS0 quiet panic=-1 tsc=reliable"
+    # The last one is /dev/console, as soon as it is there.
+    words = "console=ttyS0 " + ("console=hvc0 " if spec.hvc else "")
+    words += "quiet panic=-1 tsc=reliable"
     return (f"/guest/vmlinuz-{spec.series}", f"/guest/initrd-{spec.series}",
             words + (" root=/dev/vda" if spec.disk else "") +
             (f" lab.address={spec.address}" if spec.address else ""))
@@ -277,6 +279,10 @@ class Godwit:
             else []
 
     @staticmethod
+    def _console(spec):
+        return ["--console", "stdio"] if spec.hvc else []
+
+    @staticmethod
     def _drive(disk, name=""):
         if disk is None:
             return []
@@ -293,7 +299,7 @@ class Godwit:
         return [self.program, "run", "--kernel", kernel, "--initrd", initrd,
                 "--cmdline", words, "--cpus", spec.cpus,
                 "--memory", f"{memory_mib(spec)}M", *self._drive(spec.disk),
-                *self._card(spec)]
+                *self._card(spec), *self._console(spec)]
 
     def _spawn(self, words):
         name = f"godwit-{next(self._numbers)}"
@@ -315,7 +321,8 @@ class Godwit:
             words += ["--allow", NETWORK]
         machine = self._spawn([
             self.program, "listen", f"tcp:{address}:0", *words,
-            *self._drive(spec.disk, "disk0="), *self._card(spec, "net0=")])
+            *self._drive(spec.disk, "disk0="), *self._card(spec, "net0="),
+            *self._console(spec)])
         console = machine.console
         self.host.wait(lambda: b"\n" in console.output() or console.over,
                        START_S, f"{machine.name} to print its port")
