@@ -134,10 +134,10 @@ START_TEST(an_older_kernel_is_asked_in_another_way)
 
 	if (!open_kvm(&kvm, &spares))
 		return;
-	ck_assert(!spares_cpu_model(spares, 1, &model, &err));
+	ck_assert(!spares_cpu_model(spares, "host", 1, &model, &err));
 	ck_assert_uint_gt(model.tsc_khz, 0);
 	old_kernel = true;
-	ck_assert(!spares_cpu_model(spares, 1, &older, &err));
+	ck_assert(!spares_cpu_model(spares, "host", 1, &older, &err));
 	ck_assert_uint_eq(older.tsc_khz, model.tsc_khz);
 	close_kvm(&kvm, spares);
 }
