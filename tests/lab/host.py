@@ -277,8 +277,12 @@ class Host:
         self._errors.close()
 
 
-class Boot(collections.namedtuple("Boot", "qemu kernel initrd tsc_khz")):
-    """What an emulated host boots from: the emulator, files, its TSC's rate."""
+class Boot(collections.namedtuple("Boot", "qemu kernel initrd tsc_khz lacks",
+                                  defaults=((),))):
+    """What an emulated host boots from: the emulator, files, its TSC's rate.
+
+    lacks: features that its processor has not.
+    """
 
     def command(self, words=""):
         """QEMU's command line for the host, its devices not counted.
@@ -295,8 +299,9 @@ class Boot(collections.namedtuple("Boot", "qemu kernel initrd tsc_khz")):
         TCG's is good, but the kernel distrusts what it cannot calibrate. On a
         busy machine it calibrates grossly wrong, so it is told the rate.
         """
+        cpu = ",-".join(("max", "xsave", "erms", "fsrm", *self.lacks))
         return [
-            self.qemu, "-accel", "tcg", "-cpu", "max,-xsave,-erms,-fsrm",
+            self.qemu, "-accel", "tcg", "-cpu", cpu,
             "-machine", "q35", "-smp", "1", "-m", "2048", "-nodefaults",
             "-no-user-config", "-no-reboot", "-kernel", str(self.kernel),
             "-initrd", str(self.initrd), "-append",

@@ -28,11 +28,13 @@ KEEPER_ADDRESS = f"{NETWORK}.{KEEPER + 1}"
 class Site:
     """A keeper and two hosts; all share one condition."""
 
-    def __init__(self, boot, store, logs, boot_s):
+    def __init__(self, boots, store, logs, boot_s):
+        """boots: of the two hosts, which may differ; the keeper is as the first.
+        """
         self.changed = threading.Condition()
         self.network = Switch(self.changed)
         self.hosts = [None, None]
-        self._boot = boot
+        self._boots = boots
         self._logs = logs
         self._boot_s = boot_s
         self._starts = 0
@@ -42,10 +44,11 @@ class Site:
 
     def _host(self, number, log, words, devices=()):
         """An emulated host with a card in the network."""
+        boot = self._boots[number if number < len(self._boots) else 0]
         address = f"{NETWORK}.{number + 1}"
         with self.network.connect(number) as link:
             host = Host(
-                self._boot, self._logs / log,
+                boot, self._logs / log,
                 [*devices, "-netdev", "stream,id=net,server=off,addr.type=fd,"
                  f"addr.str={link.fileno()}", "-device",
                  "virtio-net-pci,netdev=net,romfile=,"

@@ -270,6 +270,7 @@ class Godwit:
     def __init__(self, host):
         self.host = host
         self.captures = []
+        self.model = None       # of the guest's processor
         self._numbers = itertools.count(1)
         # Source and target have one each (card.py).
         self._taps = itertools.cycle(("card0", "card1"))
@@ -296,8 +297,9 @@ class Godwit:
     def command(self, spec):
         """What boots the guest."""
         kernel, initrd, words = guest_files(spec)
+        model = ["--cpu", self.model] if self.model else []
         return [self.program, "run", "--kernel", kernel, "--initrd", initrd,
-                "--cmdline", words, "--cpus", spec.cpus,
+                "--cmdline", words, "--cpus", spec.cpus, *model,
                 "--memory", f"{memory_mib(spec)}M", *self._drive(spec.disk),
                 *self._card(spec), *self._console(spec)]
 
