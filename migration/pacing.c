@@ -20,15 +20,19 @@
 #define PAUSE_TRIPS 2
 
 #define STALL_ROUNDS 2 /* without a clear gain before the guest is slowed */
+#define SHRINK_ROUNDS                                           \
+	12 /* the same, when what was seen says that it will be \
+	    */
 /*
  * With the costs alone over the threshold. They are measured anew after each
  * such round, and on a busy host it takes many samples to tell a crowd on the
  * cores from a cost.
  */
 #define HOPELESS_ROUNDS 24
-#define PATIENCE_ROUNDS 8  /* without a gain at the strongest step */
-#define POLISH_ROUNDS	4  /* beyond the threshold */
-#define POLISH_COST	10 /* thresholds that such a round may last */
+#define PATIENCE_ROUNDS 8    /* without a gain at the strongest step */
+#define PLAY_ROUNDS	1000 /* of a forecast, until it is as it will stay */
+#define POLISH_ROUNDS	8    /* beyond the threshold */
+#define POLISH_COST	4    /* thresholds that those may last together */
 
 /* Per cent of a vCPU's time. */
 static const unsigned int throttle_steps[] = { 20, 40, 60, 80, 90, 95, 99 };
@@ -60,6 +64,7 @@ void pacing_set_max_downtime(struct pacing *p, uint64_t ns)
 	p->params.max_downtime_ns = ns;
 	p->hopeless = 0;
 	p->polished = 0;
+	p->polished_ns = 0;
 }
 
 void pacing_set_cap(struct pacing *p, uint64_t bytes_per_s)
@@ -83,13 +88,6 @@ void pacing_note_state(struct pacing *p, uint64_t bytes)
 	p->state_bytes = bytes;
 }
 
-void pacing_note_round(struct pacing *p, const struct pacing_round *round)
-{
-	p->rounds[p->nrounds++ % PACING_ROUNDS] = *round;
-	if (round->link_bytes >= SIZED_BYTES)
-		p->sized = *round;
-}
-
 /* The upper median of the samples at hand. */
 static uint64_t cost_ns(const struct pacing *p, enum pacing_cost cost)
 {
@@ -106,6 +104,22 @@ static uint64_t cost_ns(const struct pacing *p, enum pacing_cost cost)
 	return s[n / 2];
 }
 
+/* Most of its time went to bytes, not to the round trip or to zero pages. */
+static bool is_telling(const struct pacing *p, const struct pacing_round *r)
+{
+	return r->link_bytes >= SIZED_BYTES && r->zero_pages <= r->pages / 16 &&
+	       r->link_ns / 2 > cost_ns(p, PACING_TRIP);
+}
+
+void pacing_note_round(struct pacing *p, const struct pacing_round *round)
+{
+	p->rounds[p->nrounds++ % PACING_ROUNDS] = *round;
+	p->most_pages = MAX(p->most_pages, round->pages);
+	if (is_telling(p, round) ||
+	    (round->link_bytes >= SIZED_BYTES && !is_telling(p, &p->sized)))
+		p->sized = *round;
+}
+
 /* Time that the link spent on a round's bytes. */
 static uint64_t wire_ns(const struct pacing *p, const struct pacing_round *r)
 {
@@ -116,23 +130,32 @@ static uint64_t wire_ns(const struct pacing *p, const struct pacing_round *r)
 	return ns / 2 > trip ? ns - trip : MAX(ns / 2, 1ULL);
 }
 
-/* Bandwidth as a fraction: bytes in nanoseconds; false when unknown. */
-static bool bandwidth(const struct pacing *p, uint64_t *bytes, uint64_t *ns)
+/* Recent rounds together; @all: those that tell little, too. */
+static void sum_rounds(const struct pacing *p, bool all, uint64_t *bytes,
+		       uint64_t *ns)
 {
 	unsigned int n = MIN(p->nrounds, (unsigned int)PACING_ROUNDS);
-	const struct pacing_round *last = &p->sized;
 
 	*bytes = 0;
 	*ns = 0;
 	for (unsigned int i = 0; i < n; i++) {
-		if (!p->rounds[i].link_bytes)
+		const struct pacing_round *r = &p->rounds[i];
+
+		if (!r->link_bytes || !(all || is_telling(p, r)))
 			continue;
-		*bytes = add(*bytes, p->rounds[i].link_bytes);
-		*ns = add(*ns, wire_ns(p, &p->rounds[i]));
+		*bytes = add(*bytes, r->link_bytes);
+		*ns = add(*ns, wire_ns(p, r));
 	}
-	if (last->link_bytes &&
-	    (*bytes < SIZED_BYTES ||
-	     scale(*ns, last->link_bytes, *bytes) < wire_ns(p, last))) {
+}
+
+/* Bandwidth as a fraction: bytes in nanoseconds; false when unknown. */
+static bool bandwidth(const struct pacing *p, uint64_t *bytes, uint64_t *ns)
+{
+	const struct pacing_round *last = &p->sized;
+
+	sum_rounds(p, !last->link_bytes, bytes, ns);
+	if (last->link_bytes && (!*bytes || scale(*ns, last->link_bytes,
+						  *bytes) < wire_ns(p, last))) {
 		*bytes = last->link_bytes;
 		*ns = wire_ns(p, last);
 	}
@@ -222,43 +245,66 @@ static uint64_t round_bandwidth(const struct pacing *p)
 	return p->cap ? MIN(link, p->cap) : link;
 }
 
-bool pacing_converges(const struct pacing *p)
+/*
+ * What a round finds dirty in the end, if all goes on as in the last ones. It
+ * sends n pages in n ÷ wire + idle, and finds rate times that: n shrinks
+ * towards where both are the same.
+ */
+static uint64_t limit_pages(const struct pacing *p)
 {
 	uint64_t idle = add(cost_ns(p, PACING_TRIP), cost_ns(p, PACING_SYNC));
 	uint64_t wire = round_bandwidth(p) / PAGE_BYTES; /* pages a second */
 	uint64_t pages = last_round(p)->dirty_pages;
 	uint64_t rate = pacing_dirty_rate(p);
+
+	if (rate >= wire)
+		return pages;
+	return MIN(pages,
+		   scale(scale(rate, idle, NS_PER_S), wire, wire - rate));
+}
+
+bool pacing_converges(const struct pacing *p)
+{
 	struct pacing_prediction then;
 
-	/*
-	 * A round sends n pages in n ÷ wire + idle, and finds rate times that:
-	 * n shrinks towards where both are the same.
-	 */
-	if (rate < wire)
-		pages = MIN(pages, scale(scale(rate, idle, NS_PER_S), wire,
-					 wire - rate));
-	pacing_predict(p, pages, &then);
+	pacing_predict(p, limit_pages(p), &then);
 	return then.total_ns <= p->params.max_downtime_ns;
 }
 
-/*
- * Within the threshold: would one more round be cheap, and shorten the pause
- * by a quarter or more?
- */
-static bool polish_pays(const struct pacing *p, uint64_t elapsed_ns,
-			const struct pacing_prediction *now)
+/* By a @part-th or more. */
+static bool is_shorter(uint64_t ns, uint64_t than, uint64_t part)
 {
-	uint64_t dirty = last_round(p)->dirty_pages;
-	uint64_t ns = add(round_ns(p, dirty), cost_ns(p, PACING_SYNC));
+	return add(ns, ns / part) < than;
+}
+
+/*
+ * Within the threshold: do more rounds shorten the pause, as far as can be told
+ * from where they lead and from what the last one did? And is there time for
+ * the next?
+ *
+ * Return: what it takes, in nanoseconds; 0: it doesn't pay.
+ */
+static uint64_t polish_ns(const struct pacing *p, uint64_t elapsed_ns,
+			  const struct pacing_prediction *now)
+{
+	uint64_t budget = scale(p->params.max_downtime_ns, POLISH_COST, 1);
+	uint64_t timeout = p->params.timeout_ns;
+	uint64_t ns = add(round_ns(p, last_round(p)->dirty_pages),
+			  cost_ns(p, PACING_SYNC));
 	struct pacing_prediction then;
 
-	if (p->polished >= POLISH_ROUNDS ||
-	    ns > scale(p->params.max_downtime_ns, POLISH_COST, 1) ||
-	    (p->params.timeout_ns &&
-	     add(elapsed_ns, ns) > p->params.timeout_ns))
-		return false;
-	pacing_predict(p, scale(pacing_dirty_rate(p), ns, NS_PER_S), &then);
-	return then.total_ns < now->total_ns / 4 * 3;
+	if (p->polished >= POLISH_ROUNDS || add(p->polished_ns, ns) > budget ||
+	    (timeout && add(elapsed_ns, ns) > timeout))
+		return 0;
+	pacing_predict(p, limit_pages(p), &then);
+	if (is_shorter(then.total_ns, now->total_ns, 20))
+		return ns;
+	/* Near the bandwidth that limit is vague: there must be something. */
+	pacing_predict(p, 0, &then);
+	if (is_shorter(now->total_ns, p->last_ns, 50) &&
+	    is_shorter(then.total_ns, now->total_ns, 10))
+		return ns;
+	return 0;
 }
 
 /* The next step, further ahead when dirtying is far ahead of the wire. */
@@ -313,6 +359,7 @@ static void decide_within(struct pacing *p, uint64_t elapsed_ns,
 {
 	bool in_time =
 		!p->params.timeout_ns || elapsed_ns < p->params.timeout_ns;
+	uint64_t polish;
 
 	d->prepare = !p->prepared || !p->unsettled;
 	if ((!p->prepared || p->unsettled) && in_time) {
@@ -327,8 +374,10 @@ static void decide_within(struct pacing *p, uint64_t elapsed_ns,
 		REASON(d, "timeout: the disks have not been flushed yet");
 		return;
 	}
-	if (polish_pays(p, elapsed_ns, &d->prediction)) {
+	polish = polish_ns(p, elapsed_ns, &d->prediction);
+	if (polish) {
 		p->polished++;
+		p->polished_ns = add(p->polished_ns, polish);
 		d->action = PACING_GO_ON;
 		REASON(d, "%.3f ms would do, one more round pays",
 		       ms(d->prediction.total_ns));
@@ -363,6 +412,12 @@ static void decide_stalled(struct pacing *p, struct pacing_decision *d)
 	       ms(p->best_ns), ms(p->params.max_downtime_ns));
 }
 
+/* The nearer to the bandwidth a guest dirties, the slower do rounds shrink. */
+static unsigned int stall_rounds(const struct pacing *p)
+{
+	return pacing_converges(p) ? SHRINK_ROUNDS : STALL_ROUNDS;
+}
+
 static void decide_over(struct pacing *p, uint64_t elapsed_ns,
 			struct pacing_decision *d)
 {
@@ -383,7 +438,7 @@ static void decide_over(struct pacing *p, uint64_t elapsed_ns,
 		       "%.3f ms go by even with no page left to send, "
 		       "%.3f ms allowed",
 		       ms(fixed), ms(p->params.max_downtime_ns));
-	} else if (p->stalled < STALL_ROUNDS || p->hopeless) {
+	} else if (p->stalled < stall_rounds(p) || p->hopeless) {
 		REASON(d, "%.3f ms would be needed, %.3f ms allowed",
 		       ms(d->prediction.total_ns),
 		       ms(p->params.max_downtime_ns));
@@ -411,10 +466,107 @@ void pacing_decide(struct pacing *p, uint64_t elapsed_ns,
 		decide_within(p, elapsed_ns, ret);
 	else
 		decide_over(p, elapsed_ns, ret);
+	p->last_ns = ret->prediction.total_ns;
 	p->prepared = p->prepared || ret->prepare;
 	/* when it is decided there is no time to lose */
 	if (ret->action != PACING_GO_ON && ret->action != PACING_THROTTLE)
 		ret->prepare = false;
+}
+
+/* ---- the forecast ---- */
+
+/* From its first byte until the log was read: what its dirty pages took. */
+static uint64_t span_ns(const struct pacing *p, const struct pacing_round *r)
+{
+	return MAX(add(r->ns, cost_ns(p, PACING_SYNC)), 1ULL);
+}
+
+/*
+ * What the guest dirties in @ns, told from what it did in the last rounds:
+ * proportional where nothing like it was seen, between two rounds in between. A
+ * guest that keeps to some of its memory dirties ever less of it anew, so a
+ * short round says nothing of a long one.
+ */
+static uint64_t dirtied_in(const struct pacing *p, uint64_t ns)
+{
+	unsigned int n = MIN(p->nrounds, (unsigned int)PACING_ROUNDS);
+	uint64_t low_ns = 0, low = 0, high_ns = UINT64_MAX, high = 0;
+
+	for (unsigned int i = 0; i < n; i++) {
+		uint64_t span = span_ns(p, &p->rounds[i]);
+		uint64_t pages = p->rounds[i].dirty_pages;
+
+		if (span <= ns && span > low_ns) {
+			low_ns = span;
+			low = pages;
+		}
+		if (span >= ns && span < high_ns) {
+			high_ns = span;
+			high = pages;
+		}
+	}
+	if (high_ns == low_ns)
+		return low;
+	if (high_ns == UINT64_MAX && !low_ns)
+		return p->most_pages;
+	if (high_ns == UINT64_MAX)
+		return MIN(scale(low, ns, low_ns), MAX(p->most_pages, low));
+	if (high < low)
+		return low;
+	return add(low, scale(high - low, ns - low_ns, high_ns - low_ns));
+}
+
+/* One more round of @play, as those of @p were; returns what it takes. */
+static uint64_t play_round(const struct pacing *p, struct pacing *play)
+{
+	uint64_t pages = last_round(play)->dirty_pages;
+	uint64_t bytes = scale(pages, PAGE_BYTES, 1);
+	struct pacing_round round = {
+		.pages = pages,
+		.ns = round_ns(play, pages),
+		.link_bytes = bytes,
+		.link_ns = add(transfer_ns(play, bytes),
+			       cost_ns(play, PACING_TRIP)),
+	};
+	uint64_t span = span_ns(play, &round);
+
+	round.dirty_pages =
+		dirtied_in(p, scale(span, 100 - play->throttle, 100));
+	pacing_note_round(play, &round);
+	return span;
+}
+
+/* Costs are measured anew, each round trip as often as it is remembered. */
+static uint64_t prepare_ns(const struct pacing *p)
+{
+	return add(add(cost_ns(p, PACING_STOP), cost_ns(p, PACING_SAVE)),
+		   scale(cost_ns(p, PACING_TRIP), PACING_SAMPLES, 1));
+}
+
+void pacing_forecast(const struct pacing *p, uint64_t elapsed_ns,
+		     struct pacing_forecast *ret)
+{
+	struct pacing play = *p;
+	uint64_t now = elapsed_ns;
+	struct pacing_decision d;
+
+	memset(ret, 0, sizeof(*ret));
+	pacing_note_settled(&play, true);
+	pacing_decide(&play, now, &d);
+	while (d.action == PACING_GO_ON || d.action == PACING_THROTTLE) {
+		if (d.prepare)
+			now = add(now, prepare_ns(p));
+		now = add(now, play_round(p, &play));
+		/* Nothing changes any more: on to the timeout. */
+		if (++ret->rounds == PLAY_ROUNDS)
+			now = MAX(now, p->params.timeout_ns);
+		pacing_decide(&play, now, &d);
+	}
+	ret->rounds_ns = now - elapsed_ns;
+	ret->action = d.action;
+	ret->throttle = d.throttle;
+	ret->pause = d.prediction;
+	memcpy(ret->reason, d.reason, sizeof(ret->reason));
 }
 
 const char *pacing_action_name(enum pacing_action action)

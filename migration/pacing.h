@@ -103,6 +103,16 @@ struct pacing_decision {
 	char reason[PACING_REASON_MAX]; /* a whole sentence, for log and user */
 };
 
+/* How a move would go on. */
+struct pacing_forecast {
+	enum pacing_action action;	/* its end: SWITCH, FORCE or GIVE_UP */
+	unsigned int rounds;		/* still to come before that */
+	uint64_t rounds_ns;		/* which take so long */
+	unsigned int throttle;		/* at their end, per cent */
+	struct pacing_prediction pause; /* of one that begins then */
+	char reason[PACING_REASON_MAX]; /* why it ends so: a whole sentence */
+};
+
 /* All members are private but readable; pacing_init() makes one. */
 struct pacing {
 	struct pacing_params params;
@@ -113,9 +123,12 @@ struct pacing {
 	struct pacing_round rounds[PACING_ROUNDS]; /* ring */
 	unsigned int nrounds;			   /* noted in all */
 	struct pacing_round sized; /* the last of some size, or all zero */
+	uint64_t most_pages;	   /* that a round had */
 	uint64_t best_ns;	   /* smallest prediction at this level */
+	uint64_t last_ns;	   /* the last prediction */
 	unsigned int stalled;	   /* rounds since that got clearly better */
 	unsigned int polished;	   /* rounds beyond the threshold */
+	uint64_t polished_ns;	   /* which have taken so long */
 	unsigned int hopeless;	   /* rounds with the costs alone too dear */
 	unsigned int throttle;	   /* per cent */
 	bool prepared;		   /* a decision has said so */
@@ -200,6 +213,17 @@ bool pacing_converges(const struct pacing *p);
  */
 void pacing_decide(struct pacing *p, uint64_t elapsed_ns,
 		   struct pacing_decision *ret);
+
+/**
+ * pacing_forecast() - what pacing_decide() would say from here on, and what the
+ * rounds would cost, if link and guest stay as they were in the last rounds.
+ * @elapsed_ns: since the migration began.
+ *
+ * The guest must not have been slowed in those rounds; for a slowed one the
+ * forecast takes it that it dirties so much less. Disks count as flushed.
+ */
+void pacing_forecast(const struct pacing *p, uint64_t elapsed_ns,
+		     struct pacing_forecast *ret);
 
 /**
  * pacing_action_name() - "go on", "switch", …; never NULL.
