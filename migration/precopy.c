@@ -343,26 +343,67 @@ static void decide(struct precopy *p, struct pacing_decision *ret)
 	pthread_mutex_unlock(&s->lock);
 }
 
-int precopy_run(struct source *s, struct error *err)
+static void begin(struct precopy *p, struct source *s)
 {
-	struct precopy p = { .s = s,
-			     .debt_ns = clock_ns(),
-			     .seen_ns = clock_ns(),
-			     .seen_bytes = s->stream->bytes_sent };
-	struct pacing_decision decision;
+	*p = (struct precopy){ .s = s,
+			       .debt_ns = clock_ns(),
+			       .seen_ns = clock_ns(),
+			       .seen_bytes = s->stream->bytes_sent };
+	blame_init(&s->blame, vm_vcpu_count(s->vm));
+}
+
+/* What was decided on to be done before the next round. */
+static int get_ready(struct source *s, const struct pacing_decision *decision,
+		     struct error *err)
+{
 	int rc = 0;
 
-	blame_init(&s->blame, vm_vcpu_count(s->vm));
+	if (decision->prepare)
+		rc = source_measure(s, err);
+	if (!rc && decision->idle)
+		rc = sleep_until(s, clock_ns() + IDLE_NS, err);
+	return rc;
+}
+
+int precopy_rehearse(struct source *s, struct error *err)
+{
+	struct pacing_decision decision;
+	struct precopy p;
+	int rc = 0;
+
+	begin(&p, s);
+	for (uint32_t number = 0; !rc; number++) {
+		rc = run_round(&p, number, err);
+		if (rc)
+			break;
+		source_settle(s);
+		if (number > 0 && !s->pacing.unsettled)
+			return 0;
+		decide(&p, &decision);
+		if (decision.action == PACING_GIVE_UP ||
+		    decision.action == PACING_FORCE)
+			return error_set(err, -ETIME, "%s", decision.reason);
+		/* As if the end were near: its costs are wanted. */
+		decision.prepare = true;
+		rc = get_ready(s, &decision, err);
+	}
+	return rc;
+}
+
+int precopy_run(struct source *s, struct error *err)
+{
+	struct pacing_decision decision;
+	struct precopy p;
+	int rc = 0;
+
+	begin(&p, s);
 	for (uint32_t number = 0; !rc; number++) {
 		rc = run_round(&p, number, err);
 		if (rc)
 			break;
 		source_settle(s);
 		decide(&p, &decision);
-		if (decision.prepare)
-			rc = source_measure(s, err);
-		if (decision.idle)
-			rc = sleep_until(s, clock_ns() + IDLE_NS, err);
+		rc = get_ready(s, &decision, err);
 		switch (decision.action) {
 		case PACING_GO_ON:
 		case PACING_THROTTLE:

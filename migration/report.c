@@ -11,6 +11,7 @@ static const char *const status_names[] = {
 	[STATUS_ACTIVE] = "active",	  [STATUS_DEVICE] = "device",
 	[STATUS_UNCERTAIN] = "uncertain", [STATUS_COMPLETED] = "completed",
 	[STATUS_FAILED] = "failed",	  [STATUS_CANCELLED] = "cancelled",
+	[STATUS_REHEARSED] = "rehearsed",
 };
 _Static_assert(ARRAY_SIZE(status_names) == REPORT_STATUSES,
 	       "every status has a name");
@@ -29,6 +30,12 @@ _Static_assert(ARRAY_SIZE(phase_names) == REPORT_PHASES,
 const char *report_status_name(enum report_status status)
 {
 	return status_names[status];
+}
+
+bool report_status_ended(enum report_status status)
+{
+	return status == STATUS_COMPLETED || status == STATUS_FAILED ||
+	       status == STATUS_CANCELLED || status == STATUS_REHEARSED;
 }
 
 const char *report_phase_name(enum report_phase phase)
@@ -65,14 +72,30 @@ static json_t *rounds_json(const struct report *report)
 	return rounds;
 }
 
-static json_t *phases_json(const struct report *report)
+static json_t *phases_json(const uint64_t phase_ns[REPORT_PHASES])
 {
 	json_t *phases = json_object();
 
 	for (int i = 0; i < REPORT_PHASES; i++)
 		json_object_set_new(phases, phase_names[i],
-				    json_ms(report->phase_ns[i]));
+				    json_ms(phase_ns[i]));
 	return phases;
+}
+
+/* In the words of the report of a move. */
+static json_t *forecast_json(const struct report *report)
+{
+	const struct report_forecast *f = &report->forecast;
+
+	return json_pack(
+		"{s:b,s:s,s:o,s:o,s:o,s:o,s:o,s:o,s:i,s:o}", "converges",
+		f->converges, "reason", f->reason, "total_ms",
+		json_ms(f->total_ns), "downtime_ms", json_ms(f->downtime_ns),
+		"max_downtime_ms", json_ms(report->max_downtime_ns), "phases",
+		phases_json(f->phase_ns), "rounds", json_count(f->rounds),
+		"bandwidth_bytes_per_s", json_count(report->bandwidth),
+		"throttle_percent", (int)f->throttle, "dirty_pages_per_s",
+		json_count(report->dirty_pages_per_s));
 }
 
 static json_t *throttled_json(const struct report *report)
@@ -97,9 +120,9 @@ json_t *report_json(const struct report *report)
 		report->session, "total_ms", json_ms(report->total_ns),
 		"downtime_ms", json_ms(report->downtime_ns),
 		"predicted_downtime_ms", json_ms(report->predicted_ns),
-		"phases", phases_json(report), "rounds", rounds_json(report),
-		"pages", json_count(report->pages), "zero_pages",
-		json_count(report->zero_pages), "bytes",
+		"phases", phases_json(report->phase_ns), "rounds",
+		rounds_json(report), "pages", json_count(report->pages),
+		"zero_pages", json_count(report->zero_pages), "bytes",
 		json_count(report->bytes), "bandwidth_bytes_per_s",
 		json_count(report->bandwidth), "throttled_vcpus",
 		throttled_json(report), "closed_connections",
@@ -107,6 +130,8 @@ json_t *report_json(const struct report *report)
 
 	if (json && report->error[0])
 		json_object_set_new(json, "error", json_string(report->error));
+	if (json && report->status == STATUS_REHEARSED)
+		json_object_set_new(json, "forecast", forecast_json(report));
 	return json;
 }
 

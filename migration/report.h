@@ -38,6 +38,7 @@ enum report_status {
 	STATUS_COMPLETED,
 	STATUS_FAILED,
 	STATUS_CANCELLED,
+	STATUS_REHEARSED, /* a dry run that went well */
 	REPORT_STATUSES,
 };
 
@@ -59,6 +60,17 @@ struct report_round {
 	uint64_t bytes;
 	uint64_t ns;
 	uint64_t dirty_pages_per_s; /* found dirty at its end, over its time */
+};
+
+/* What a move would have cost, told from a dry run. */
+struct report_forecast {
+	bool converges;	      /* to a pause within the limit */
+	uint64_t total_ns;    /* from its start to RUNNING */
+	uint64_t downtime_ns; /* of that, the pause */
+	uint64_t phase_ns[REPORT_PHASES];
+	uint32_t rounds;
+	unsigned int throttle; /* per cent, of the vCPUs that dirty */
+	char reason[160];      /* why its rounds end so: a sentence */
 };
 
 struct report {
@@ -90,12 +102,18 @@ struct report {
 	uint64_t closed_connections; /* that the move has ended */
 	uint32_t nrounds; /* in all; the first REPORT_ROUNDS_MAX are kept */
 	struct report_round rounds[REPORT_ROUNDS_MAX];
+	struct report_forecast forecast; /* REHEARSED */
 };
 
 /**
  * report_status_name() - "setup", "active", …; never NULL.
  */
 const char *report_status_name(enum report_status status);
+
+/**
+ * report_status_ended() - is it one that no other follows?
+ */
+bool report_status_ended(enum report_status status);
 
 /**
  * report_phase_name() - "hello", "config", …; never NULL.

@@ -228,20 +228,40 @@ void source_set_bandwidth(struct source *s, uint64_t bytes_per_s)
 	s->bandwidth_cap = bytes_per_s;
 }
 
-/* Where the user's timeout ends the wait for a peer that does not answer. */
-static uint64_t timeout_deadline(const struct source *s)
+/*
+ * Where the user's timeout ends the wait for a peer that does not answer. Who
+ * wants the guest paused then gives one that answers the time to get to where
+ * there is something to be finished.
+ */
+static void set_deadline(struct source *s)
 {
-	if (!s->params.timeout_ns ||
-	    s->params.on_timeout != SOURCE_TIMEOUT_CANCEL)
-		return STREAM_NO_DEADLINE;
-	return s->report.start_ns + s->params.timeout_ns;
+	s->deadline_ns = STREAM_NO_DEADLINE;
+	if (!s->params.timeout_ns)
+		return;
+	s->deadline_ns = s->report.start_ns + s->params.timeout_ns;
+	if (s->params.on_timeout == SOURCE_TIMEOUT_PAUSE)
+		s->grace_ns = TIMEOUT_GRACE;
 }
 
 /* A round that is under way may end by itself, and say what is missing. */
-static void allow_grace(struct source *s)
+static void allow_rounds(struct source *s)
 {
-	if (s->deadline_ns != STREAM_NO_DEADLINE)
+	s->grace_ns = 0;
+	if (s->params.on_timeout == SOURCE_TIMEOUT_PAUSE)
+		s->deadline_ns = STREAM_NO_DEADLINE;
+	else if (s->deadline_ns != STREAM_NO_DEADLINE)
 		s->deadline_ns += TIMEOUT_GRACE;
+}
+
+/* It ends at the user's timeout; @err says what was waited for. */
+static int timed_out(struct source *s, struct error *err)
+{
+	if (s->grace_ns)
+		error_prefix(err, "timeout, and nothing has been sent that a "
+				  "pause could finish");
+	else
+		error_prefix(err, "timeout");
+	return -ETIME;
 }
 
 static int before_the_pause(struct source *s, struct error *err)
@@ -256,11 +276,29 @@ static int before_the_pause(struct source *s, struct error *err)
 		return rc;
 	set_status(s, STATUS_ACTIVE);
 	source_enter_phase(s, PHASE_ROUNDS);
-	allow_grace(s);
+	allow_rounds(s);
 	rc = dirty_start(s->dirty, vm_host(s->vm)->kvm->pagemap_fd, err);
 	if (rc || s->params.offline)
 		return rc;
-	return precopy_run(s, err);
+	return s->params.dry_run ? precopy_rehearse(s, err)
+				 : precopy_run(s, err);
+}
+
+/* A dry run goes no further. A cancel that was granted comes first. */
+static int end_dry_run(struct source *s, struct error *err)
+{
+	int rc;
+
+	source_forecast(s);
+	pthread_mutex_lock(&s->lock);
+	if (s->cancel_wanted)
+		rc = error_set(err, STREAM_CANCELLED, "cancelled");
+	else
+		rc = handoff_source_step(&s->state, SOURCE_ON_CANCEL);
+	pthread_mutex_unlock(&s->lock);
+	return rc ? rc
+		  : error_set(err, SOURCE_REHEARSED,
+			      "it was no more than a dry run");
 }
 
 /* ---- the pause ---- */
@@ -489,6 +527,21 @@ static void ask(struct source *s)
 
 /* ---- the whole ---- */
 
+static enum wire_abort abort_code(int rc)
+{
+	if (rc == SOURCE_REHEARSED)
+		return WIRE_ABORT_REHEARSED;
+	return rc == STREAM_CANCELLED ? WIRE_ABORT_CANCELLED
+				      : WIRE_ABORT_FAILED;
+}
+
+static enum report_status end_status(int rc)
+{
+	if (rc == SOURCE_REHEARSED)
+		return STATUS_REHEARSED;
+	return rc == STREAM_CANCELLED ? STATUS_CANCELLED : STATUS_FAILED;
+}
+
 /*
  * Courtesy: the target acts the same when the line goes dead, only later.
  * After NACK there is nothing left to abort; DONE says that we know. And where
@@ -504,11 +557,9 @@ static void say_goodbye(struct source *s, int rc, const char *why)
 	if (s->nacked)
 		send_done(s->stream);
 	else if (s->stream->send_sequence)
-		(void)!stream_send_reason(
-			s->stream, WIRE_ABORT,
-			rc == STREAM_CANCELLED ? WIRE_ABORT_CANCELLED
-					       : WIRE_ABORT_FAILED,
-			why, clock_ns() + GOODBYE_PATIENCE, &err);
+		(void)!stream_send_reason(s->stream, WIRE_ABORT, abort_code(rc),
+					  why, clock_ns() + GOODBYE_PATIENCE,
+					  &err);
 	stream_close(s->stream);
 	s->stream = NULL;
 }
@@ -546,11 +597,10 @@ static int keep(struct source *s, int rc, struct error *err)
 	(void)!vm_handover(s->vm, DEVICE_RECLAIM, s->session, &ignored);
 	if (rc == STREAM_ENDED && s->stream)
 		rc = learn_why(s, err);
-	finish_report(s, err->text);
+	finish_report(s, rc == SOURCE_REHEARSED ? "" : err->text);
 	say_goodbye(s, rc, err->text);
 	dirty_stop(s->dirty);
-	set_status(s,
-		   rc == STREAM_CANCELLED ? STATUS_CANCELLED : STATUS_FAILED);
+	set_status(s, end_status(rc));
 	return rc;
 }
 
@@ -587,13 +637,13 @@ int source_run(struct source *s, struct error *err)
 	s->report.start_ns = clock_ns();
 	s->phase_start_ns = s->report.start_ns;
 	pthread_mutex_unlock(&s->lock);
-	s->deadline_ns = timeout_deadline(s);
+	set_deadline(s);
 	set_status(s, STATUS_SETUP);
 	rc = before_the_pause(s, err);
-	if (rc == STREAM_DEADLINE && clock_ns() >= s->deadline_ns) {
-		error_prefix(err, "timeout");
-		rc = -ETIME;
-	}
+	if (rc == STREAM_DEADLINE && clock_ns() >= s->deadline_ns)
+		rc = timed_out(s, err);
+	if (!rc && s->params.dry_run)
+		rc = end_dry_run(s, err);
 	if (!rc)
 		rc = pause_and_load(s, err);
 	if (!rc)

@@ -30,6 +30,7 @@ struct source_params {
 	enum source_on_timeout on_timeout;
 	bool offline; /* pause first, then copy once */
 	bool verify;  /* digest memory and state at both ends in the pause */
+	bool dry_run; /* not @offline: stop short of the pause, and tell */
 };
 
 /* godwit's defaults; @to is left empty. */
@@ -53,11 +54,15 @@ int __must_check source_create(const struct source_env *env,
 
 void source_free(struct source *source);
 
+/* A dry run is over and all went well: the report has its forecast. */
+#define SOURCE_REHEARSED 1
+
 /**
  * source_run() - move the guest. Blocks until it is decided who has it.
  *
  * Return: 0, the target runs it: the VM here is held for good and must be
- * freed. -errno with @err: it runs on here as if nothing had been.
+ * freed. -errno with @err, or SOURCE_REHEARSED: it runs on here as if nothing
+ * had been.
  */
 int __must_check source_run(struct source *source, struct error *err);
 

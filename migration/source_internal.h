@@ -35,6 +35,7 @@ struct source {
 	uint64_t state_deadline_ns;
 	uint64_t phase_start_ns;
 	uint64_t deadline_ns; /* before the pause; STREAM_NO_DEADLINE */
+	uint64_t grace_ns;    /* of who answers, even after that */
 	uint64_t pause_ns;    /* when the pause began */
 	uint64_t abort_ns;    /* when it is called off */
 	bool nacked; /* the target has said that it never ran the guest */
@@ -131,5 +132,19 @@ int __must_check source_drain(struct source *s, struct error *err);
  * Return: 0: switch over now. -errno: give up.
  */
 int __must_check precopy_run(struct source *s, struct error *err);
+
+/**
+ * precopy_rehearse() - ROUNDS of a dry run: two, and more only while disks are
+ * being flushed. Nobody is slowed.
+ *
+ * Return: 0: s->pacing knows what there is to know. -errno: give up.
+ */
+int __must_check precopy_rehearse(struct source *s, struct error *err);
+
+/**
+ * source_forecast() - note in the report what a move would have cost, as
+ * s->pacing has it now.
+ */
+void source_forecast(struct source *s);
 
 #endif

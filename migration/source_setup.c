@@ -24,7 +24,10 @@
 
 uint64_t source_patience(const struct source *s)
 {
-	return MIN(clock_ns() + SILENCE_MS * NS_PER_MS, s->deadline_ns);
+	uint64_t now = clock_ns();
+
+	return MIN(now + SILENCE_MS * NS_PER_MS,
+		   MAX(s->deadline_ns, now + s->grace_ns));
 }
 
 int source_expect(struct source *s, enum wire_type type, struct record *ret,
@@ -96,9 +99,9 @@ static int say_hello(struct source *s, struct error *err)
 	struct record record;
 	int rc;
 
-	rc = source_connect(s,
-			    MIN(clock_ns() + CONNECT_PATIENCE, s->deadline_ns),
-			    &s->stream, err);
+	rc = source_connect(
+		s, MIN(clock_ns() + CONNECT_PATIENCE, source_patience(s)),
+		&s->stream, err);
 	if (rc)
 		return rc;
 	source_fill_hello(s, &hello);

@@ -199,6 +199,11 @@ enum wire_verdict_kind target_query(struct target *t,
 	return kind;
 }
 
+bool target_rehearsed(const struct target *t)
+{
+	return t->rehearsed;
+}
+
 bool target_must_answer(struct target *t)
 {
 	bool must;
@@ -503,6 +508,8 @@ static int aborted(struct target *t, const struct record *record,
 		return rc;
 	/* Who calls it off has not sent COMMIT, and will not ask. */
 	note_done(t);
+	t->rehearsed = reason.code == WIRE_ABORT_REHEARSED &&
+		       t->stage == STAGE_BETWEEN;
 	return error_set(err, -ECONNABORTED, "the source called it off: %s",
 			 reason.text);
 }

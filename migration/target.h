@@ -89,6 +89,12 @@ void target_done(struct target *target,
 void target_linger(struct target *target, uint64_t deadline_ns);
 
 /**
+ * target_rehearsed() - after target_run(): was the source on a dry run, and has
+ * all gone well?
+ */
+bool target_rehearsed(const struct target *target);
+
+/**
  * target_must_answer() - may the source of this session still have to ask?
  */
 bool target_must_answer(struct target *target);

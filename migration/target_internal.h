@@ -52,6 +52,7 @@ struct target {
 	uint32_t nsections;
 	struct wire_load_times times;
 	uint64_t commit_deadline_ns;
+	bool rehearsed; /* and the source wanted no more */
 
 	pthread_mutex_t lock;
 	pthread_cond_t changed;

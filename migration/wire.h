@@ -186,6 +186,7 @@ struct wire_running {
 enum wire_abort {
 	WIRE_ABORT_CANCELLED = 1,
 	WIRE_ABORT_FAILED = 2,
+	WIRE_ABORT_REHEARSED = 3, /* nothing more was wanted */
 };
 
 struct wire_reason {

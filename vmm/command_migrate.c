@@ -129,6 +129,8 @@ static json_t *make_arguments(const struct migrate_options *options,
 		json_object_set_new(arguments, "x-godwit-offline", json_true());
 	if (params->verify)
 		json_object_set_new(arguments, "x-godwit-verify", json_true());
+	if (params->dry_run)
+		json_object_set_new(arguments, "x-godwit-dry-run", json_true());
 	return arguments;
 }
 
@@ -297,6 +299,38 @@ static void print_moved(const struct follow *follow)
 	print_phases(phases);
 }
 
+/* The verdict, and what it rests on. */
+static void print_forecast(const struct follow *follow)
+{
+	json_t *f = json_object_get(follow->report, "forecast");
+	bool converges = json_is_true(json_object_get(f, "converges"));
+	double throttle = real_of(f, "throttle_percent");
+
+	printf("%s was not moved, and runs on here. A move would ",
+	       follow->options->name);
+	if (converges)
+		printf("take about %.1f ms and pause it for %.3f ms of the "
+		       "%.3f ms allowed",
+		       real_of(f, "total_ms"), real_of(f, "downtime_ms"),
+		       real_of(f, "max_downtime_ms"));
+	else
+		printf("not keep to the %.3f ms allowed: it would end after "
+		       "%.1f ms, where %.3f ms would be needed",
+		       real_of(f, "max_downtime_ms"), real_of(f, "total_ms"),
+		       real_of(f, "downtime_ms"));
+	if (throttle > 0)
+		printf(", with the vCPUs that dirty slowed by %.0f %%",
+		       throttle);
+	printf("\n  %.0f rounds at %.0f MiB/s, while it dirties %.0f MiB/s; "
+	       "%s\n",
+	       real_of(f, "rounds"),
+	       real_of(f, "bandwidth_bytes_per_s") / (double)MIB,
+	       real_of(f, "dirty_pages_per_s") * (double)GUEST_PAGE_SIZE /
+		       (double)MIB,
+	       json_string_value(json_object_get(f, "reason")));
+	print_phases(json_object_get(f, "phases"));
+}
+
 /* @err: why there is no report. */
 static void print_json(const struct follow *follow, const char *status,
 		       const struct error *err)
@@ -371,6 +405,15 @@ static int finish_unstarted(struct follow *follow, const struct error *err)
 	return EXIT_FAILURE;
 }
 
+static int forecast_status(const struct follow *follow)
+{
+	json_t *forecast = json_object_get(follow->report, "forecast");
+
+	return json_is_true(json_object_get(forecast, "converges"))
+		       ? EXIT_SUCCESS
+		       : EXIT_OVER;
+}
+
 static int finish(struct follow *follow)
 {
 	const char *status =
@@ -378,13 +421,18 @@ static int finish(struct follow *follow)
 	const char *why =
 		json_string_value(json_object_get(follow->report, "error"));
 	bool moved = status && !strcmp(status, "completed");
+	bool rehearsed = status && !strcmp(status, "rehearsed");
 
 	if (follow->options->json)
 		print_json(follow, NULL, NULL);
 	else if (moved)
 		print_moved(follow);
+	else if (rehearsed)
+		print_forecast(follow);
 	else
 		print_kept(follow, why ? why : "no reason given");
+	if (rehearsed)
+		return forecast_status(follow);
 	return moved ? EXIT_SUCCESS : EXIT_FAILURE;
 }
 

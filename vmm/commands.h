@@ -9,6 +9,7 @@
 #include "vmm/options.h"
 
 #define EXIT_UNCERTAIN 4
+#define EXIT_OVER      5 /* a dry run: not within --max-downtime */
 
 /**
  * command_simple() - `pause`, `resume`, `reset`, `poweroff`, `kill`, `cancel`.

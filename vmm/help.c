@@ -163,11 +163,16 @@ static const struct help helps[] = {
 	  "pause, "
 	  "which takes\n"
 	  "                       longer; a difference leaves the guest here\n"
+	  "  --dry-run            only say what it would cost; the guest stays "
+	  "here, the\n"
+	  "                       listener goes on listening\n"
 	  "  --json               print one JSON object with the result\n"
 	  "\n"
-	  "Ctrl-C cancels. Exit status: 0 moved; 1 failed, and the guest runs "
-	  "on here;\n"
-	  "2 usage; 4 uncertain, see `godwit help resolve`.\n" },
+	  "Ctrl-C cancels. Exit status: 0 moved, or would keep within "
+	  "--max-downtime; 1\n"
+	  "failed, and the guest runs on here; 2 usage; 4 uncertain, see "
+	  "`godwit help\n"
+	  "resolve`; 5 --dry-run: would not keep within it.\n" },
 	{ "set", "change a limit of migrations, also of one under way",
 	  "NAME max-downtime|bandwidth VALUE",
 	  "  max-downtime TIME    like 10ms\n"

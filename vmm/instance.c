@@ -252,9 +252,7 @@ static void on_move_status(void *opaque, enum report_status status)
 	json_t *data = json_pack("{s:s}", "status", report_status_name(status));
 
 	/* The last word carries the whole story, so nobody has to ask. */
-	if ((status == STATUS_COMPLETED || status == STATUS_FAILED ||
-	     status == STATUS_CANCELLED) &&
-	    mover_report(inst->mover, &report))
+	if (report_status_ended(status) && mover_report(inst->mover, &report))
 		json_object_set_new(data, "x-godwit-report",
 				    report_json(&report));
 	control_event(inst->control, "MIGRATION", data);
@@ -286,7 +284,9 @@ static void on_move_end(void *opaque, int rc, const char *text)
 {
 	struct instance *inst = opaque;
 
-	if (rc)
+	if (rc == SOURCE_REHEARSED)
+		log_info("rehearsed a move to %s", inst->moved_to);
+	else if (rc)
 		log_warn("not moved to %s: %s; the guest %s", inst->moved_to,
 			 text,
 			 inst->end == END_NOT_YET ? "is here as before"

@@ -44,8 +44,9 @@ struct listener {
 	bool receiving; /* its thread was started and not joined */
 
 	/* the receiving thread's own, until the guest has arrived */
-	bool claimed; /* the socket has a guest's name */
-	bool coming;  /* clients have been told that a guest comes */
+	bool claimed;	/* the socket has a guest's name */
+	bool coming;	/* clients have been told that a guest comes */
+	bool rehearsed; /* the last attempt was a dry run, and went well */
 	char came_as[MACHINE_NAME_MAX]; /* what it was called there */
 	struct error taken;		/* why it isn't here; "": --name */
 
@@ -110,6 +111,11 @@ static void on_coming(void *opaque)
 static void on_stayed_away(void *opaque)
 {
 	tell_status(opaque, STATUS_FAILED);
+}
+
+static void on_rehearsed(void *opaque)
+{
+	tell_status(opaque, STATUS_REHEARSED);
 }
 
 static int on_config(void *opaque, struct wire_config *config,
@@ -205,12 +211,14 @@ static void end_attempt(struct listener *l, struct target *target,
 	pthread_mutex_lock(&l->lock);
 	l->target = NULL;
 	pthread_mutex_unlock(&l->lock);
+	l->rehearsed = target_rehearsed(target);
 	target_free(target);
 	if (l->claimed)
 		rundir_unclaim(&l->inst.dir, &l->inst.socket);
 	l->claimed = false;
 	if (l->coming)
-		loop_post(l->inst.loop, on_stayed_away, l);
+		loop_post(l->inst.loop,
+			  l->rehearsed ? on_rehearsed : on_stayed_away, l);
 	l->coming = false;
 }
 
@@ -259,6 +267,7 @@ static void *receive(void *arg)
 
 	do {
 		spares_fill(l->inst.spares);
+		l->rehearsed = false;
 		rc = next_source(l, &stream, &hello, &err);
 		if (rc == -ECANCELED)
 			return NULL;
@@ -268,7 +277,8 @@ static void *receive(void *arg)
 		}
 		if (rc)
 			log_warn("no guest came: %s", err.text);
-	} while (rc && l->door && !l->options->once);
+		/* A dry run is no attempt. */
+	} while (rc && l->door && (l->rehearsed || !l->options->once));
 	if (rc)
 		loop_post(l->inst.loop, on_no_guest, l);
 	else

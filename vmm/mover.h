@@ -21,7 +21,7 @@ struct mover_env {
 	void (*on_pass)(void *opaque, uint32_t pass);
 	/*
 	 * A move is over. @rc: 0, the target runs the guest; -errno with
-	 * @text, it is ours as before.
+	 * @text, or SOURCE_REHEARSED, it is ours as before.
 	 */
 	void (*on_end)(void *opaque, int rc, const char *text);
 	void *opaque;

@@ -601,6 +601,13 @@ static int migrate_verify(void *opts, const char *value __maybe_unused,
 	return 0;
 }
 
+static int migrate_dry_run(void *opts, const char *value __maybe_unused,
+			   struct error *err __maybe_unused)
+{
+	MIGRATE(opts)->params.dry_run = true;
+	return 0;
+}
+
 static int migrate_json(void *opts, const char *value __maybe_unused,
 			struct error *err __maybe_unused)
 {
@@ -624,7 +631,7 @@ static const struct option_spec migrate_specs[] = {
 	FLAG("--offline", migrate_offline),
 	FLAG("--verify", migrate_verify),
 	FLAG("--json", migrate_json),
-	{ "--dry-run", .parse = absent, .absent = "; leave it out" },
+	FLAG("--dry-run", migrate_dry_run),
 };
 
 int options_migrate(char *const argv[], struct migrate_options *ret,
@@ -646,6 +653,11 @@ int options_migrate(char *const argv[], struct migrate_options *ret,
 				     "--to is missing; give the address "
 				     "that `godwit listen` has there, like "
 				     "tcp:HOST:PORT");
+	if (!rc && ret->params.dry_run && ret->params.offline)
+		return option_refuse(err,
+				     "--dry-run: with --offline there are no "
+				     "rounds to tell anything from; leave one "
+				     "out");
 	return rc;
 }
 

@@ -249,10 +249,17 @@ static int take_limits(struct qmp_call *call, struct source_params *params,
 	if (!rc)
 		rc = get_bool(call, "x-godwit-verify", &params->verify, err);
 	if (!rc)
+		rc = get_bool(call, "x-godwit-dry-run", &params->dry_run, err);
+	if (!rc)
 		rc = take_on_timeout(call, params, err);
 	if (!rc && !params->max_downtime_ns)
 		rc = error_set(err, -EINVAL,
 			       "x-godwit-max-downtime-us: 0; give at least 1");
+	if (!rc && params->dry_run && params->offline)
+		rc = error_set(err, -EINVAL,
+			       "x-godwit-dry-run: with x-godwit-offline there "
+			       "are no rounds to tell anything from; leave one "
+			       "out");
 	return rc;
 }
 
@@ -316,13 +323,6 @@ json_t *qmp_migrate_set_parameters(struct qmp_call *call, struct error *err)
 	return qmp_nothing();
 }
 
-static bool has_ended(const struct report *report)
-{
-	return report->status == STATUS_COMPLETED ||
-	       report->status == STATUS_FAILED ||
-	       report->status == STATUS_CANCELLED;
-}
-
 /* Those of the migration that is under way, else of the next. */
 json_t *qmp_query_migrate_parameters(struct qmp_call *call,
 				     struct error *err __maybe_unused)
@@ -334,7 +334,7 @@ json_t *qmp_query_migrate_parameters(struct qmp_call *call,
 	struct report report;
 
 	if (call->backend->report(call->opaque, &report) &&
-	    !has_ended(&report)) {
+	    !report_status_ended(report.status)) {
 		downtime = report.max_downtime_ns;
 		bandwidth = report.bandwidth_cap;
 	}
@@ -443,6 +443,9 @@ json_t *qmp_migration_data(const struct report *report)
 	json_object_set(json, "rounds", json_object_get(own, "rounds"));
 	json_object_set(json, "throttled-vcpus",
 			json_object_get(own, "throttled_vcpus"));
+	if (report->status == STATUS_REHEARSED)
+		json_object_set(json, "forecast",
+				json_object_get(own, "forecast"));
 	if (report->error[0])
 		json_object_set_new(json, "error-desc",
 				    json_string(report->error));
@@ -457,7 +460,7 @@ json_t *qmp_query_migrate(struct qmp_call *call,
 
 	if (!call->backend->report(call->opaque, &report))
 		return qmp_nothing();
-	call->session->told_end |= has_ended(&report);
+	call->session->told_end |= report_status_ended(report.status);
 	return qmp_migration_data(&report);
 }
 
@@ -469,6 +472,6 @@ json_t *qmp_report(struct qmp_call *call, struct error *err)
 		(void)error_set(err, -ENOENT, "there was no migration yet");
 		return NULL;
 	}
-	call->session->told_end |= has_ended(&report);
+	call->session->told_end |= report_status_ended(report.status);
 	return report_json(&report);
 }

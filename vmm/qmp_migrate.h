@@ -14,7 +14,8 @@
 		"uri", "detach", "x-godwit-max-downtime-us",             \
 			"x-godwit-abort-after-us", "x-godwit-bandwidth", \
 			"x-godwit-timeout-us", "x-godwit-on-timeout",    \
-			"x-godwit-offline", "x-godwit-verify", NULL      \
+			"x-godwit-offline", "x-godwit-verify",           \
+			"x-godwit-dry-run", NULL                         \
 	}
 
 /* QEMU's in milliseconds and bytes a second; ours is finer. */

@@ -392,6 +392,21 @@ def a_target_that_says_nothing_is_given_up_at_the_timeout(world):
     move.expect_kept()
 
 
+@test
+def a_pause_at_the_timeout_is_none_where_nothing_was_sent(world):
+    a = world.host("a")
+    vm = a.run("heartbeat")
+    vm.out.wait(r"\.")
+    address, accept = world.accept_one()
+    command = a.start_migrate(address, "--timeout", "200ms", "--on-timeout",
+                              "pause")
+    accept().expect("HELLO")
+    command.expect_exit(1)
+    check("timeout, and nothing has been sent that a pause could finish: the "
+          "peer does not answer" in command.err.text(), command.err.text())
+    vm.out.wait_more(20)
+
+
 def answered_with(world, a, answer, said):
     """A target of our own answers HELLO; the source says what it thinks."""
     address, accept = world.accept_one()

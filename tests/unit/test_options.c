@@ -336,7 +336,6 @@ START_TEST(what_comes_later_is_refused_as_such)
 		    "not in this version");
 	LISTEN_REFUSED(ARGS("--tls", "d"), "--tls", "not in this version",
 		       "--allow");
-	MIGRATE_REFUSED(ARGS("--dry-run"), "--dry-run", "not in this version");
 }
 END_TEST
 
@@ -740,6 +739,12 @@ START_TEST(migrate_takes_everything_it_has)
 	ck_assert_uint_eq(m.params.timeout_ns, 60 * NS_PER_S);
 	ck_assert_int_eq(m.params.on_timeout, SOURCE_TIMEOUT_PAUSE);
 	ck_assert(m.params.offline);
+	ck_assert(!m.params.dry_run);
+	ck_assert_int_eq(
+		options_migrate(ARGS("web", "--to", "unix:s", "--dry-run"), &m,
+				&err),
+		0);
+	ck_assert(m.params.dry_run);
 }
 END_TEST
 
@@ -747,6 +752,8 @@ START_TEST(migrate_refuses_what_can_not_be_meant)
 {
 	MIGRATE_REFUSED(ARGS("--to", "tcp:h:1"), "NAME", "missing");
 	MIGRATE_REFUSED(ARGS("web"), "--to", "missing");
+	MIGRATE_REFUSED(ARGS("web", "--to", "unix:s", "--dry-run", "--offline"),
+			"--dry-run", "--offline", "leave one out");
 	MIGRATE_REFUSED(ARGS("web", "--max-downtime", "0ms"),
 			"--max-downtime 0ms", "10ms");
 	MIGRATE_REFUSED(ARGS("web", "--max-downtime", "10"), "unit");

@@ -562,11 +562,13 @@ START_TEST(migrate_takes_qemus_uris_and_our_limits)
 	ck_assert_int_eq(fake->migrated.on_timeout, SOURCE_TIMEOUT_PAUSE);
 	ck_assert(fake->migrated.offline);
 	ck_assert(fake->migrated.verify);
+	ck_assert(!fake->migrated.dry_run);
 	/* For that migration only. */
 	ck_assert_uint_eq(fake->params.max_downtime_ns, 10 * NS_PER_MS);
 	call_ok(peer, "{\"execute\":\"migrate\",\"arguments\":{\"uri\":"
-		      "\"unix:/tmp/x\"}}");
+		      "\"unix:/tmp/x\",\"x-godwit-dry-run\":true}}");
 	ck_assert_int_eq(fake->migrated.to.kind, ADDRESS_UNIX);
+	ck_assert(fake->migrated.dry_run);
 	ck_assert_uint_eq(fake->migrated.max_downtime_ns, 10 * NS_PER_MS);
 	ONE_PEER_GOES(fake, peer);
 }
@@ -608,6 +610,11 @@ START_TEST(migrate_refuses_what_it_can_not_do)
 		"{\"execute\":\"migrate\",\"arguments\":{\"uri\":"
 		"\"tcp:127.0.0.1:1\",\"x-godwit-on-timeout\":\"die\"}}",
 		"cancel or pause");
+	refused(peer,
+		"{\"execute\":\"migrate\",\"arguments\":{\"uri\":"
+		"\"tcp:127.0.0.1:1\",\"x-godwit-dry-run\":true,"
+		"\"x-godwit-offline\":true}}",
+		"x-godwit-offline");
 	ck_assert_uint_eq(fake->migrations, 0);
 	ONE_PEER_GOES(fake, peer);
 }
@@ -711,6 +718,19 @@ START_TEST(query_migrate_has_qemus_shape)
 	ck_assert_int_eq(int_at(ram, "page-size"), 4096);
 	ck_assert_int_eq(int_at(ram, "dirty-sync-count"), 2);
 	ck_assert_uint_eq(json_array_size(json_object_get(ret, "rounds")), 2);
+	ck_assert(!json_object_get(ret, "forecast"));
+	json_decref(ret);
+	fake->report.status = STATUS_REHEARSED;
+	fake->report.forecast = (struct report_forecast){
+		.converges = true, .rounds = 7, .downtime_ns = 1234567
+	};
+	ret = call(peer, "{\"execute\":\"query-migrate\"}");
+	ck_assert_str_eq(text_at(ret, "status"), "rehearsed");
+	ram = json_object_get(ret, "forecast");
+	ck_assert_int_eq(int_at(ram, "rounds"), 7);
+	ck_assert(json_is_true(json_object_get(ram, "converges")));
+	ck_assert_double_eq(
+		json_real_value(json_object_get(ram, "downtime_ms")), 1.235);
 	json_decref(ret);
 	ONE_PEER_GOES(fake, peer);
 }

@@ -237,6 +237,20 @@ class Valid(unittest.TestCase):
             source, _ = verify(a_move()[:i] + [("ABORT", reason(1, "user"))])
             self.assertEqual(source.outcome, "aborted: user")
 
+    def test_a_dry_run_ends_between_rehearsal_and_pause(self):
+        first, last = at("STATE_END") + 1, at("PAUSED")
+        names = [record[0] for record in a_move()]
+        for i in range(1, at("COMMIT") + 1):
+            records = a_move()[:i] + [("ABORT", reason(3, "dry"))]
+            inside = names[first:i].count("ROUND") > \
+                names[first:i].count("ROUND_END")
+            if first <= i <= last and not inside:
+                source, _ = verify(records)
+                self.assertEqual(source.outcome, "aborted: dry")
+            else:
+                with self.assertRaises(tool.Fault):
+                    verify(records)
+
     def test_ping_may_come_anywhere_before_the_last_state_end(self):
         end = at("STATE_END", 1)
         for i in range(1, end + 1):

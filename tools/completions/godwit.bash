@@ -68,7 +68,7 @@ _godwit()
 		migrate)
 			words="--to --max-downtime --abort-after --bandwidth
 				--timeout --on-timeout --offline --verify
-				--json --help"
+				--dry-run --json --help"
 			;;
 		set) words="max-downtime bandwidth --help" ;;
 		resolve) words="--resume --discard --help" ;;

@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: MIT
+"""Dry runs between processes: what a move would cost, and nothing moved."""
+
+from lib import check, equal, test
+from test_moves import PHASES, check_ms, check_report, finish, moved_by
+
+
+def check_forecast(report, converges):
+    """All of what --dry-run --json adds."""
+    forecast = report["forecast"]
+    equal(sorted(forecast), [
+        "bandwidth_bytes_per_s", "converges", "dirty_pages_per_s",
+        "downtime_ms", "max_downtime_ms", "phases", "reason", "rounds",
+        "throttle_percent", "total_ms"], "fields of a forecast")
+    equal(forecast["converges"], converges, f"converges: {forecast}")
+    equal(list(forecast["phases"]), list(PHASES), "phases")
+    for name in ("total_ms", "downtime_ms", "max_downtime_ms"):
+        check_ms(forecast[name], name)
+    check(forecast["rounds"] >= 2, "rounds")
+    check(forecast["bandwidth_bytes_per_s"] > 0, "bandwidth")
+    pause = sum(forecast["phases"][name] for name in PHASES[4:])
+    check(abs(pause - forecast["downtime_ms"]) < 0.01, "phases don't add up")
+    equal(report["downtime_ms"], 0.0, "the guest's pause")
+
+
+@test
+def a_dry_run_leaves_the_guest_and_a_once_listener_that_takes_it_then(world):
+    a, b = world.hosts()
+    listener = b.listen("--once")
+    vm = a.run("heartbeat")
+    vm.out.wait(r"\.")
+    client = a.qmp()
+    result = a.migrate(listener.address, "--dry-run", "--json")
+    check_forecast(check_report(result.out, "rehearsed"), True)
+    said = a.migrate(listener.address, "--dry-run").out
+    check(said.startswith("bird was not moved, and runs on here. A move would "
+                          "take about "), said)
+    check("\n  phases, ms: hello " in said, said)
+    vm.out.wait_more(20)
+    now = client.execute("query-migrate")
+    equal(now["status"], "rehearsed", "query-migrate")
+    check("forecast" in now, "query-migrate has no forecast")
+    check("migration: rehearsed" in a.command("status", "bird").out, "status")
+    check(listener.running(), "the listener has ended")
+    listener.err.wait("the source called it off: it was no more than a dry run")
+    # Nobody ever stopped it.
+    check("STOP" not in [event["event"] for event in client.events],
+          "the guest was stopped")
+    a.migrate(listener.address)
+    moved_by(vm)
+    finish(listener, vm)
+
+
+@test
+def a_dry_run_with_a_threshold_that_can_not_be_kept_ends_with_5(world):
+    a, b = world.hosts()
+    listener = b.listen()
+    vm = a.run("dirty", "mib=8")
+    vm.out.wait("ready")
+    limits = ["--dry-run", "--max-downtime", "1us"]
+    said = a.migrate(listener.address, *limits, status=5).out
+    check("would not keep to the 0.001 ms allowed" in said, said)
+    result = a.migrate(listener.address, *limits, "--json", status=5)
+    check_forecast(check_report(result.out, "rehearsed"), False)
+    a.wait_running()
+
+
+@test
+def a_dry_run_that_fails_or_is_cancelled_ends_like_a_move(world):
+    a, b = world.hosts()
+    listener = b.listen("--once")
+    vm = a.run("heartbeat")
+    vm.out.wait(r"\.")
+    relay = world.relay(listener.address, faults=True)
+    gate = relay.hold("ROUND_ACK")
+    move = a.start_migrate(relay.address, "--dry-run")
+    gate.wait()
+    a.command("cancel", "bird")
+    move.expect_exit(1)
+    gate.release()
+    # That was an attempt: --once has seen it.
+    listener.expect_exit(1)
+    result = a.migrate("tcp:127.0.0.1:1", "--dry-run", status=1)
+    check("not moved: " in result.err, result.err)
+    vm.out.wait_more(20)
+
+
+@test
+def a_listener_tells_its_clients_of_a_dry_run(world):
+    a, b = world.hosts()
+    listener = b.listen("--name", "nest")
+    vm = a.run("heartbeat")
+    vm.out.wait(r"\.")
+    client = b.qmp("nest")
+    a.migrate(listener.address, "--dry-run")
+    client.event("MIGRATION", status="active")
+    client.event("MIGRATION", status="rehearsed")
