@@ -155,10 +155,8 @@ static void note_paused_by(struct instance *inst, const char *text)
 	}
 }
 
-static void on_crash(struct instance *inst, const char *text)
+static void on_crash(struct instance *inst, const char *text, bool pause)
 {
-	bool pause = inst->options->pause_on_panic;
-
 	log_error("the guest crashed: %s%s", text,
 		  pause ? "; it is paused, as --on-panic says" : "");
 	control_event(
@@ -205,7 +203,10 @@ static void on_vm_event(void *opaque, enum vm_event event, uint8_t status,
 		instance_finish(inst, END_EXIT, "guest-shutdown");
 		break;
 	case VM_EVENT_CRASHED:
-		on_crash(inst, text);
+		on_crash(inst, text, false);
+		break;
+	case VM_EVENT_PANICKED:
+		on_crash(inst, text, true);
 		break;
 	case VM_EVENT_FAILED:
 		log_error("the guest can't go on: %s", text);

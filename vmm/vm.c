@@ -185,9 +185,10 @@ uint64_t vm_hold(struct vm *vm, enum vm_hold why)
 	return clock_ns() - start;
 }
 
-static void note_stopped_by(struct vm *vm, const char *text)
+static void note_stopped(struct vm *vm, uint32_t why, const char *text)
 {
 	pthread_mutex_lock(&vm->note_lock);
+	vm->stopped_for = why;
 	snprintf(vm->stopped_by, sizeof(vm->stopped_by), "%s", text);
 	pthread_mutex_unlock(&vm->note_lock);
 }
@@ -196,7 +197,7 @@ void vm_release(struct vm *vm, enum vm_hold why)
 {
 	pthread_mutex_lock(&vm->lock);
 	if (why == VM_HOLD_USER)
-		note_stopped_by(vm, "");
+		note_stopped(vm, 0, "");
 	release_locked(vm, why);
 	pthread_mutex_unlock(&vm->lock);
 }
@@ -314,22 +315,20 @@ static void end(struct vm *vm, enum vm_event event, uint8_t status,
 }
 
 /* As the user's `pause` does, and so that the user's `resume` ends it. */
-static void stop_for_device(struct vm *vm, const char *text)
+static void stop_for(struct vm *vm, uint32_t why, const char *text)
 {
-	note_stopped_by(vm, text);
-	tell(vm, VM_EVENT_IO_ERROR, 0, text);
+	note_stopped(vm, why, text);
+	tell(vm, why == VM_WANTS_STOP ? VM_EVENT_IO_ERROR : VM_EVENT_PANICKED,
+	     0, text);
 	hold_locked(vm, VM_HOLD_USER);
 }
 
-/* The same; what happens at resume is the guest's affair. */
 static void crash(struct vm *vm, const char *text)
 {
-	if (!vm->host.pause_on_crash) {
+	if (vm->host.pause_on_crash)
+		stop_for(vm, VM_WANTS_PANICKED, text);
+	else
 		end(vm, VM_EVENT_CRASHED, 0, text);
-		return;
-	}
-	tell(vm, VM_EVENT_CRASHED, 0, text);
-	hold_locked(vm, VM_HOLD_USER);
 }
 
 /* Act on what the guest wants, unless a migration has it in its hands. */
@@ -354,8 +353,10 @@ static void act(struct vm *vm)
 		reset(vm);
 	else if (wanted.what & VM_WANTS_CRASHED)
 		crash(vm, wanted.text);
+	else if (wanted.what & VM_WANTS_PANICKED)
+		stop_for(vm, VM_WANTS_PANICKED, wanted.text);
 	else if (wanted.what & VM_WANTS_STOP)
-		stop_for_device(vm, wanted.text);
+		stop_for(vm, VM_WANTS_STOP, wanted.text);
 out:
 	pthread_mutex_unlock(&vm->lock);
 }

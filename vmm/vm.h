@@ -42,7 +42,8 @@ enum vm_event {
 	VM_EVENT_RESET,
 	VM_EVENT_POWEROFF, /* the guest switched itself off */
 	VM_EVENT_EXIT,	   /* --debug-exit; @status is the guest's byte */
-	VM_EVENT_CRASHED,  /* triple fault; @text */
+	VM_EVENT_CRASHED,  /* triple fault or panic, and has ended; @text */
+	VM_EVENT_PANICKED, /* the same, but STOP follows, as with IO_ERROR */
 	VM_EVENT_FAILED,   /* KVM can't go on; @text */
 };
 

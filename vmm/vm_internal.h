@@ -19,13 +19,14 @@ enum vm_wants {
 	VM_WANTS_CRASHED = 1 << 3,
 	VM_WANTS_FAILED = 1 << 4,
 	VM_WANTS_STOP = 1 << 5,
-	VM_WANTS_ALL = (1 << 6) - 1,
+	VM_WANTS_PANICKED = 1 << 6, /* CRASHED, and paused for it */
+	VM_WANTS_ALL = (1 << 7) - 1,
 };
 
 struct vm_wanted {
 	uint32_t what;	     /* enum vm_wants */
 	uint8_t exit_status; /* for EXIT */
-	char text[160];	     /* for CRASHED, FAILED and STOP */
+	char text[160];	     /* for CRASHED, FAILED, STOP and PANICKED */
 };
 
 /* An event on its way to the loop's thread. */
@@ -57,7 +58,8 @@ struct vm {
 
 	pthread_mutex_t note_lock; /* the rest; innermost */
 	struct vm_wanted wanted;
-	char stopped_by[160]; /* a device, and why; "" when none */
+	uint32_t stopped_for; /* STOP or PANICKED; 0 when neither */
+	char stopped_by[160]; /* a device, and why */
 	unsigned int ntold;
 	struct vm_told told[16];
 	int wake_fd; /* eventfd: the loop's thread has something to do */

@@ -84,8 +84,8 @@ static void run_snapshot(struct vm *vm, struct run_state *run)
 	pthread_mutex_lock(&vm->note_lock);
 	run->wanted = vm->wanted;
 	/* Who stopped it does so again over there, and its user is told. */
-	if (vm->stopped_by[0] && !run->wanted.text[0]) {
-		run->wanted.what |= VM_WANTS_STOP;
+	if (vm->stopped_for && !run->wanted.text[0]) {
+		run->wanted.what |= vm->stopped_for;
 		strcpy(run->wanted.text, vm->stopped_by);
 	}
 	pthread_mutex_unlock(&vm->note_lock);
