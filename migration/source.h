@@ -21,6 +21,9 @@ enum source_on_timeout {
 	SOURCE_TIMEOUT_PAUSE,  /* finish as a stop-and-copy */
 };
 
+/* Bytes a second. With less, not even an idle guest's state gets anywhere. */
+#define SOURCE_BANDWIDTH_MIN (64 * KIB)
+
 struct source_params {
 	struct address to; /* resolved */
 	uint64_t max_downtime_ns;

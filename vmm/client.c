@@ -4,15 +4,19 @@
  */
 #include <errno.h>
 #include <poll.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include "vmm/client.h"
+#include "vmm/log.h"
 #include "vmm/rundir.h"
 
 #define PATIENCE (10 * NS_PER_S)
+/* After this a terminal is told what takes so long. */
+#define TELL_AFTER (1 * NS_PER_S)
 
 /* ---- lines ---- */
 
@@ -70,6 +74,17 @@ static bool tell_event(struct client *client, json_t *message)
 	return true;
 }
 
+static int no_answer(const struct client *client, struct error *err)
+{
+	if (!client->pid)
+		return error_set(err, -ETIMEDOUT,
+				 "the VM's process does not answer");
+	return error_set(err, -ETIMEDOUT,
+			 "the VM's process, %d, does not answer; see what it "
+			 "is doing, or end it with `kill -KILL %d`",
+			 client->pid, client->pid);
+}
+
 static int wait_readable(struct client *client, uint64_t deadline_ns,
 			 struct error *err)
 {
@@ -78,17 +93,31 @@ static int wait_readable(struct client *client, uint64_t deadline_ns,
 	int n;
 
 	if (now >= deadline_ns)
-		return error_set(err, -ETIMEDOUT,
-				 "the VM's process does not answer");
+		return no_answer(client, err);
 	do {
 		n = poll(&fd, 1, (int)((deadline_ns - now) / NS_PER_MS) + 1);
 	} while (n < 0 && errno == EINTR);
 	if (n < 0)
 		return error_set(err, -errno, "poll: %s", strerror(errno));
-	if (n == 0)
-		return error_set(err, -ETIMEDOUT,
-				 "the VM's process does not answer");
-	return 0;
+	return n ? 0 : no_answer(client, err);
+}
+
+/* The same, but who looks on is not left in the dark. */
+static int wait_patiently(struct client *client, uint64_t deadline_ns,
+			  struct error *err)
+{
+	uint64_t tell_ns = clock_ns() + TELL_AFTER;
+	int rc;
+
+	if (client->told || tell_ns >= deadline_ns || !isatty(STDERR_FILENO))
+		return wait_readable(client, deadline_ns, err);
+	rc = wait_readable(client, tell_ns, err);
+	if (rc != -ETIMEDOUT)
+		return rc;
+	client->told = true;
+	log_warn("%s: waiting for its process, %d, to answer", client->name,
+		 client->pid);
+	return wait_readable(client, deadline_ns, err);
 }
 
 /* The next message that is no event; events on the way are told. */
@@ -105,7 +134,7 @@ static json_t *next_answer(struct client *client, struct error *err)
 		json_decref(message);
 		if (message || rc)
 			continue;
-		rc = wait_readable(client, deadline, err);
+		rc = wait_patiently(client, deadline, err);
 		if (!rc)
 			rc = fill(client, err);
 	}
@@ -252,6 +281,17 @@ static int connect_to(const char *name, struct error *err)
 	return fd;
 }
 
+/* Who listens there; the kernel knows even of one that is stopped. */
+static pid_t peer_pid(int fd)
+{
+	struct ucred cred = { 0 };
+	socklen_t len = sizeof(cred);
+
+	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &len))
+		return 0;
+	return cred.pid;
+}
+
 int client_open(const char *name, struct client *ret, struct error *err)
 {
 	return client_open_within(name, PATIENCE, ret, err);
@@ -263,9 +303,11 @@ int client_open_within(const char *name, uint64_t patience_ns,
 	json_t *message;
 
 	*ret = (struct client){ .patience_ns = patience_ns };
+	snprintf(ret->name, sizeof(ret->name), "%s", name);
 	ret->fd = connect_to(name, err);
 	if (ret->fd < 0)
 		return ret->fd;
+	ret->pid = peer_pid(ret->fd);
 	ret->in = malloc(CLIENT_LINE_MAX);
 	if (!ret->in) {
 		client_close(ret);

@@ -8,13 +8,17 @@
 
 #include <jansson.h>
 
-#include "vmm/error.h"
+#include "vmm/machine.h"
 
 /* Answers are larger than requests: a report has many rounds. */
 #define CLIENT_LINE_MAX (1 * MIB)
 
 struct client {
 	int fd;
+	pid_t pid; /* of the VM's process, also after client_close(); 0: unknown
+		    */
+	char name[MACHINE_NAME_MAX];
+	bool told; /* a terminal knows what is being waited for */
 	size_t len;
 	char *in; /* CLIENT_LINE_MAX bytes */
 	/* Called for each event that comes; may be NULL. */

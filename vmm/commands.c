@@ -16,8 +16,12 @@
 #include "vmm/progress.h"
 #include "vmm/rundir.h"
 
-/* A VM that is in order answers in no time; one that hangs holds up others. */
-#define LIST_PATIENCE (1 * NS_PER_S)
+/* How long `list` waits for all VMs together, and then still for each. */
+#define LIST_PATIENCE (10 * NS_PER_S)
+#define LIST_LEAST    (1 * NS_PER_S)
+
+/* How long a move may take to be over once it is called off. */
+#define CANCEL_PATIENCE (10 * NS_PER_S)
 
 #define JSON_OUT (JSON_INDENT(2) | JSON_REAL_PRECISION(12))
 
@@ -79,27 +83,65 @@ static int kill_vm(const char *name)
 	return rc ? failed(name, &err) : EXIT_SUCCESS;
 }
 
+/* "": there was none. */
+static bool is_over(const char *status)
+{
+	static const char *const over[] = { "", "completed", "failed",
+					    "cancelled", "rehearsed" };
+
+	for (size_t i = 0; i < ARRAY_SIZE(over); i++) {
+		if (!strcmp(status, over[i]))
+			return true;
+	}
+	return false;
+}
+
+static void note_end(void *opaque, const char *name, json_t *data)
+{
+	bool *ended = opaque;
+
+	if (!strcmp(name, "MIGRATION") && is_over(text_of(data, "status")))
+		*ended = true;
+}
+
+/* Until another may begin. */
+static void await_end(struct client *client, const bool *ended)
+{
+	uint64_t deadline = clock_ns() + CANCEL_PATIENCE;
+	struct error err;
+	int rc = 0;
+
+	while (!rc && !*ended && clock_ns() < deadline)
+		rc = client_wait(client,
+				 (int)((deadline - clock_ns()) / NS_PER_MS) + 1,
+				 -1, &err);
+	if (!rc && !*ended)
+		log_warn("%s: it is called off, but not over yet; see `godwit "
+			 "status %s`",
+			 client->name, client->name);
+}
+
 /* QMP's own word for it is content when there is nothing to call off. */
 static int cancel_move(const char *name)
 {
-	static const char *const over[] = { "", "completed", "failed",
-					    "cancelled" };
+	json_t *migration, *answer = NULL;
+	bool ended = false;
 	struct client client;
 	struct error err;
-	json_t *migration, *answer = NULL;
-	bool moves = true;
 
 	if (client_open(name, &client, &err))
 		return failed(name, &err);
+	client.on_event = note_end;
+	client.opaque = &ended;
 	migration = client_call(&client, "query-migrate", NULL, &err);
-	for (size_t i = 0; migration && i < ARRAY_SIZE(over); i++)
-		moves &= strcmp(text_of(migration, "status"), over[i]) != 0;
-	if (!moves)
+	if (migration && is_over(text_of(migration, "status")))
 		(void)error_set(&err, -ENOENT,
 				"no migration is under way; there is nothing "
 				"to cancel");
 	else if (migration)
 		answer = client_call(&client, "migrate_cancel", NULL, &err);
+	if (answer)
+		await_end(&client, &ended);
 	json_decref(migration);
 	json_decref(answer);
 	client_close(&client);
@@ -134,10 +176,24 @@ int command_simple(const char *command, const char *name)
 	return EXIT_SUCCESS;
 }
 
+/* What is in force now. */
+static void print_limits(const char *name, json_t *limits)
+{
+	long long bandwidth = number_of(limits, "max-bandwidth");
+
+	printf("%s: max-downtime %.3f ms, bandwidth ", name,
+	       (double)number_of(limits, "x-godwit-downtime-limit-us") / 1e3);
+	if (bandwidth)
+		printf("%.1f MiB/s\n", (double)bandwidth / (double)MIB);
+	else
+		printf("not limited\n");
+}
+
 int command_set(const struct set_options *options)
 {
+	struct client client;
 	struct error err;
-	json_t *arguments, *answer;
+	json_t *arguments, *answer, *limits = NULL;
 
 	/* Rounded up: what was asked for is not to become "none". */
 	if (options->parameter == SET_MAX_DOWNTIME)
@@ -147,11 +203,21 @@ int command_set(const struct set_options *options)
 	else
 		arguments = json_pack("{s:I}", "max-bandwidth",
 				      (json_int_t)options->value);
-	answer = ask(options->name, "migrate-set-parameters", arguments, &err);
-	if (!answer)
+	if (client_open(options->name, &client, &err)) {
+		json_decref(arguments);
 		return failed(options->name, &err);
+	}
+	answer =
+		client_call(&client, "migrate-set-parameters", arguments, &err);
+	if (answer)
+		limits = client_call(&client, "query-migrate-parameters", NULL,
+				     &err);
+	if (limits)
+		print_limits(options->name, limits);
 	json_decref(answer);
-	return EXIT_SUCCESS;
+	json_decref(limits);
+	client_close(&client);
+	return limits ? EXIT_SUCCESS : failed(options->name, &err);
 }
 
 int command_show(const struct name_options *options)
@@ -197,6 +263,17 @@ static void print_migration(const char *name, json_t *migration)
 	printf("\n");
 }
 
+static void print_machine(const char *name, json_t *info)
+{
+	printf("%s: %s\n  process %lld", name, text_of(info, "status"),
+	       number_of(info, "pid"));
+	if (number_of(info, "cpus"))
+		printf(", %lld vCPUs, %lld MiB\n", number_of(info, "cpus"),
+		       number_of(info, "memory") / (long long)MIB);
+	else
+		printf(", no guest has come yet\n");
+}
+
 int command_status(const struct name_options *options)
 {
 	struct client client;
@@ -214,10 +291,7 @@ int command_status(const struct name_options *options)
 		json_object_set(info, "migration", migration);
 		print_json(info);
 	} else if (migration) {
-		printf("%s: %s\n  process %lld, %lld vCPUs, %lld MiB\n",
-		       options->name, text_of(info, "status"),
-		       number_of(info, "pid"), number_of(info, "cpus"),
-		       number_of(info, "memory") / (long long)MIB);
+		print_machine(options->name, info);
 		if (text_of(info, "reason")[0])
 			printf("  because %s\n", text_of(info, "reason"));
 		print_migration(options->name, migration);
@@ -230,16 +304,18 @@ int command_status(const struct name_options *options)
 
 struct listing {
 	json_t *vms;
+	uint64_t deadline_ns;
 };
 
 static void list_one(void *opaque, const char *name)
 {
 	struct listing *listing = opaque;
+	uint64_t patience = MAX(time_left(listing->deadline_ns), LIST_LEAST);
 	struct client client;
 	struct error err;
 	json_t *info = NULL;
 
-	if (!client_open_within(name, LIST_PATIENCE, &client, &err)) {
+	if (!client_open_within(name, patience, &client, &err)) {
 		info = client_call(&client, "x-godwit-info", NULL, &err);
 		client_close(&client);
 	}
@@ -247,6 +323,8 @@ static void list_one(void *opaque, const char *name)
 	if (!info)
 		info = json_pack("{s:s,s:s}", "status", "no answer", "error",
 				 err.text);
+	if (client.pid)
+		json_object_set_new(info, "pid", json_integer(client.pid));
 	/* By the name that finds it. */
 	json_object_set_new(info, "name", json_string(name));
 	json_array_append_new(listing->vms, info);
@@ -261,20 +339,21 @@ static void print_list(json_t *vms)
 	       "VCPUS", "MEMORY");
 	json_array_foreach(vms, i, vm)
 	{
-		if (!number_of(vm, "pid"))
-			printf("%-20s %-15s %s\n", text_of(vm, "name"),
-			       text_of(vm, "status"), text_of(vm, "error"));
-		else
-			printf("%-20s %-15s %8lld %5lld %6lld MiB\n",
-			       text_of(vm, "name"), text_of(vm, "status"),
-			       number_of(vm, "pid"), number_of(vm, "cpus"),
+		printf("%-20s %-15s ", text_of(vm, "name"),
+		       text_of(vm, "status"));
+		if (number_of(vm, "pid"))
+			printf("%8lld ", number_of(vm, "pid"));
+		if (number_of(vm, "cpus"))
+			printf("%5lld %6lld MiB", number_of(vm, "cpus"),
 			       number_of(vm, "memory") / (long long)MIB);
+		printf("%s\n", text_of(vm, "error"));
 	}
 }
 
 int command_list(const struct name_options *options)
 {
-	struct listing listing = { .vms = json_array() };
+	struct listing listing = { .vms = json_array(),
+				   .deadline_ns = clock_ns() + LIST_PATIENCE };
 	struct rundir dir;
 	struct error err;
 	json_t *object;
@@ -324,6 +403,25 @@ static void print_what_to_check(const char *name)
 		"A guest that runs on both sides damages what it shares with "
 		"the world.\n",
 		name, name, name);
+}
+
+/* Who has decided is told once more what that is right for. */
+static void print_what_it_means(const char *name, bool resume)
+{
+	if (resume)
+		fprintf(stderr,
+			"%s will run here again. That is right only where its "
+			"process at the target is gone\nor says that it "
+			"destroyed the guest, and the log there does not say "
+			"that the guest of\nthis session runs there from now "
+			"on; else it runs twice.\n",
+			name);
+	else
+		fprintf(stderr,
+			"%s will end here. That is right only where the log at "
+			"the target says that the guest\nof this session runs "
+			"there from now on, or is lost; else the guest is.\n",
+			name);
 }
 
 /*
@@ -395,11 +493,12 @@ int command_resolve(const struct name_options *options)
 
 	if (check_uncertain(options->name, &err))
 		return failed(options->name, &err);
-	print_what_to_check(options->name);
-	if (options->resume == options->discard) {
+	if (!options->resume && !options->discard) {
+		print_what_to_check(options->name);
 		log_error("resolve: give --resume or --discard");
 		return EXIT_USAGE;
 	}
+	print_what_it_means(options->name, options->resume);
 	if (options->resume && check_disks(options->name, &err)) {
 		log_error("%s: %s; end that one first, or --discard",
 			  options->name, err.text);

@@ -29,7 +29,9 @@ struct mover {
 	struct source *job;
 	unsigned int nstatuses;
 	enum report_status statuses[STATUSES_MAX];
-	uint32_t passes; /* rounds that have begun */
+	enum report_status last; /* how it ended; told when it is over */
+	bool over;		 /* and the thread has parked; not told yet */
+	uint32_t passes;	 /* rounds that have begun */
 	int rc;
 	struct error err;
 };
@@ -64,11 +66,23 @@ static void deliver_statuses(void *opaque)
 	deliver_passes(mover, passes);
 }
 
+/*
+ * Whoever hears of the end may begin anew at once: the thread is free by then.
+ */
 static void deliver_end(void *opaque)
 {
 	struct mover *mover = opaque;
+	bool over;
 
+	pthread_mutex_lock(&mover->lock);
+	over = mover->over;
+	mover->over = false;
+	pthread_mutex_unlock(&mover->lock);
+	if (!over)
+		return;
+	deliver_statuses(mover);
 	mover->busy = false;
+	mover->env.on_status(mover->env.opaque, mover->last);
 	mover->env.on_end(mover->env.opaque, mover->rc, mover->err.text);
 }
 
@@ -79,7 +93,9 @@ static void note_status(void *opaque, enum report_status status)
 	struct mover *mover = opaque;
 
 	pthread_mutex_lock(&mover->lock);
-	if (mover->nstatuses < STATUSES_MAX)
+	if (report_status_ended(status))
+		mover->last = status;
+	else if (mover->nstatuses < STATUSES_MAX)
 		mover->statuses[mover->nstatuses++] = status;
 	pthread_mutex_unlock(&mover->lock);
 	loop_post(mover->env.loop, deliver_statuses, mover);
@@ -116,6 +132,10 @@ static void *move(void *arg)
 	while ((job = wait_for_job(mover))) {
 		mover->err.text[0] = '\0';
 		mover->rc = source_run(job, &mover->err);
+		pthread_mutex_lock(&mover->lock);
+		mover->over = true;
+		pthread_cond_broadcast(&mover->wake);
+		pthread_mutex_unlock(&mover->lock);
 		loop_post(mover->env.loop, deliver_end, mover);
 	}
 	return NULL;
@@ -167,6 +187,25 @@ void mover_forget(struct mover *mover)
 	mover->source = NULL;
 }
 
+/*
+ * The report says already that the last move did not come about: its thread has
+ * no more to do than to park. Who has read that is not to be told "busy".
+ */
+static void finish_last(struct mover *mover)
+{
+	struct report report;
+
+	if (!mover->busy || !mover_report(mover, &report) ||
+	    !report_status_ended(report.status) ||
+	    report.status == STATUS_COMPLETED)
+		return;
+	pthread_mutex_lock(&mover->lock);
+	while (!mover->over)
+		pthread_cond_wait(&mover->wake, &mover->lock);
+	pthread_mutex_unlock(&mover->lock);
+	deliver_end(mover);
+}
+
 int mover_start(struct mover *mover, struct vm *vm,
 		const struct source_params *params, struct error *err)
 {
@@ -179,6 +218,7 @@ int mover_start(struct mover *mover, struct vm *vm,
 	struct source *source;
 	int rc;
 
+	finish_last(mover);
 	if (mover->busy)
 		return error_set(err, -EBUSY,
 				 "a migration is under way already");

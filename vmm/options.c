@@ -565,10 +565,23 @@ static int migrate_abort_after(void *opts, const char *value, struct error *err)
 	return take_downtime(value, &MIGRATE(opts)->params.abort_after_ns, err);
 }
 
+static int take_bandwidth(const char *value, uint64_t *ret, struct error *err)
+{
+	int rc = units_rate(value, ret, err);
+
+	if (!rc && *ret && *ret < SOURCE_BANDWIDTH_MIN)
+		return option_refuse(err,
+				     "with so few bytes a second nothing gets "
+				     "anywhere; give at least %lluK, like "
+				     "500M, or 0 for no limit",
+				     SOURCE_BANDWIDTH_MIN / KIB);
+	return rc;
+}
+
 static int migrate_bandwidth(void *opts, const char *value, struct error *err)
 {
 	MIGRATE(opts)->has_bandwidth = true;
-	return units_rate(value, &MIGRATE(opts)->params.bandwidth, err);
+	return take_bandwidth(value, &MIGRATE(opts)->params.bandwidth, err);
 }
 
 static int migrate_timeout(void *opts, const char *value, struct error *err)
@@ -684,7 +697,7 @@ static int set_word(void *opts, unsigned int index, const char *text,
 	if (set->parameter == SET_MAX_DOWNTIME)
 		rc = take_downtime(text, &set->value, err);
 	else
-		rc = units_rate(text, &set->value, err);
+		rc = take_bandwidth(text, &set->value, err);
 	if (rc)
 		error_prefix(err, "%s %.100s",
 			     set->parameter == SET_MAX_DOWNTIME ? "max-downtime"
@@ -776,6 +789,7 @@ int options_name(const char *command, char *const argv[],
 {
 	static const char *const words[] = { "NAME", NULL };
 	struct option_walk walk = { .words = words, .word = name_word };
+	int rc;
 
 	*ret = (struct name_options){ 0 };
 	if (!strcmp(command, "list"))
@@ -787,5 +801,9 @@ int options_name(const char *command, char *const argv[],
 		walk.specs = resolve_specs;
 		walk.nspecs = ARRAY_SIZE(resolve_specs);
 	}
-	return option_walk(&walk, argv, ret, err);
+	rc = option_walk(&walk, argv, ret, err);
+	if (!rc && ret->resume && ret->discard)
+		return option_refuse(err, "--resume and --discard contradict "
+					  "each other; give one of them");
+	return rc;
 }

@@ -225,6 +225,24 @@ static int take_on_timeout(struct qmp_call *call, struct source_params *params,
 	return 0;
 }
 
+/* None, or enough to get anywhere; else the unit was forgotten. */
+static int get_bandwidth(struct qmp_call *call, const char *name, uint64_t *ret,
+			 struct error *err)
+{
+	uint64_t bandwidth = *ret;
+	int rc = get_count(call, name, 1, &bandwidth, err);
+
+	if (!rc && bandwidth && bandwidth < SOURCE_BANDWIDTH_MIN)
+		return error_set(err, -ERANGE,
+				 "Parameter '%s': %llu bytes a second move "
+				 "nothing; give at least %llu, or 0 for no "
+				 "limit",
+				 name, (unsigned long long)bandwidth,
+				 SOURCE_BANDWIDTH_MIN);
+	*ret = bandwidth;
+	return rc;
+}
+
 /* Numbers and flags; the address comes last, because it may take a fd. */
 static int take_limits(struct qmp_call *call, struct source_params *params,
 		       struct error *err)
@@ -239,8 +257,8 @@ static int take_limits(struct qmp_call *call, struct source_params *params,
 		rc = get_count(call, "x-godwit-abort-after-us", NS_PER_US,
 			       &params->abort_after_ns, err);
 	if (!rc)
-		rc = get_count(call, "x-godwit-bandwidth", 1,
-			       &params->bandwidth, err);
+		rc = get_bandwidth(call, "x-godwit-bandwidth",
+				   &params->bandwidth, err);
 	if (!rc)
 		rc = get_count(call, "x-godwit-timeout-us", NS_PER_US,
 			       &params->timeout_ns, err);
@@ -307,7 +325,7 @@ json_t *qmp_migrate_set_parameters(struct qmp_call *call, struct error *err)
 	if (get_count(call, "downtime-limit", NS_PER_MS, &downtime, err) ||
 	    get_count(call, "x-godwit-downtime-limit-us", NS_PER_US, &downtime,
 		      err) ||
-	    get_count(call, "max-bandwidth", 1, &bandwidth, err))
+	    get_bandwidth(call, "max-bandwidth", &bandwidth, err))
 		return NULL;
 	if (!downtime) {
 		(void)error_set(err, -EINVAL,

@@ -112,10 +112,13 @@ def a_target_that_dies_with_commit_leaves_it_to_the_operator(world):
     move.gate.close()
     move.expect_uncertain()
     result = move.a.command("resolve", "bird", status=2)
+    check("Before you decide" in result.err, result.err)
     check("--resume or --discard" in result.err, result.err)
     # Its log does not say that it took the guest.
     equal(move.listener.err.text(), "", "the target's log")
-    move.a.command("resolve", "bird", "--resume")
+    said = move.a.command("resolve", "bird", "--resume").err
+    check("bird will run here again. That is right only" in said, said)
+    check("Before you decide" not in said, said)
     move.expect_kept()
 
 

@@ -11,7 +11,7 @@ import subprocess
 import stream
 
 from lib import BUILD, GODWIT, check, equal, test, wait_until
-from test_moves import finish
+from test_moves import finish, on_terminal
 
 # ---- sandbox ----
 
@@ -298,14 +298,22 @@ def a_guest_that_panicked_can_be_kept_and_looked_at(world):
     client.execute("system_reset")
     client.execute("cont")
     client.event("GUEST_PANICKED", action="pause")
-    # It moves like any that is paused, and what it does then is told there.
-    listener = b.listen("--on-panic", "pause")
+    # It stays what it is in a move, whatever is said there of those to come.
+    listener = b.listen()
     a.migrate(listener.address)
     vm.expect_exit(0)
-    b.command("reset", "bird")
-    b.command("resume", "bird")
     listener.err.wait("the guest crashed: its kernel panicked; it is paused")
-    b.command("kill", "bird")
+    wait_until(lambda: b.status()["status"] == "guest-panicked", "its status")
+    equal(b.status()["reason"], "its kernel panicked", "its reason")
+    back = a.listen("--on-panic", "pause")
+    b.migrate(back.address)
+    listener.expect_exit(0)
+    wait_until(lambda: a.status()["status"] == "guest-panicked", "and back")
+    a.command("reset", "bird")
+    a.command("resume", "bird")
+    back.err.wait("(?s)it is paused.*the guest crashed: its kernel panicked; "
+                  "it is paused")
+    a.command("kill", "bird")
 
 
 @test
@@ -402,6 +410,29 @@ def a_vm_that_does_not_answer_is_marked_in_the_list_and_hides_no_other(world):
     check(re.search("^b-well +running ", out, re.M), out)
     result = host.command("status", "a-hung", status=1)
     check("does not answer" in result.err, result.err)
+
+
+@test
+def who_waits_for_a_vm_on_a_terminal_is_told_for_whom(world):
+    host = world.host("a")
+    vm = host.run("heartbeat")
+    vm.out.wait(r"\.")
+    vm.stop()
+    waiting = [on_terminal(world, 80, command, *name)
+               for command, *name in (("status", "bird"), ("list",))]
+    for _, shown in waiting:
+        shown.wait(f"bird: waiting for its process, {vm.pid}, to answer")
+    vm.cont()
+    for process, _ in waiting:
+        equal(process.wait(), 0, "its status")
+
+
+@test
+def a_listener_without_a_guest_has_no_vcpus(world):
+    world.host("b").listen("--name", "nest")
+    out = world.hosts()[1].command("status", "nest").out
+    check(re.search(r"^nest: inmigrate\n  process \d+, no guest has come yet$",
+                    out, re.M), out)
 
 
 @test

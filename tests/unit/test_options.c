@@ -748,6 +748,22 @@ START_TEST(migrate_takes_everything_it_has)
 }
 END_TEST
 
+START_TEST(resolve_takes_one_decision)
+{
+	struct name_options n;
+	struct error err;
+
+	ck_assert_int_eq(
+		options_name("resolve", ARGS("web", "--resume"), &n, &err), 0);
+	ck_assert(n.resume && !n.discard);
+	ck_assert_int_eq(options_name("resolve",
+				      ARGS("web", "--resume", "--discard"), &n,
+				      &err),
+			 -EINVAL);
+	ck_assert_ptr_nonnull(strstr(err.text, "contradict each other"));
+}
+END_TEST
+
 START_TEST(migrate_refuses_what_can_not_be_meant)
 {
 	MIGRATE_REFUSED(ARGS("--to", "tcp:h:1"), "NAME", "missing");
@@ -759,6 +775,8 @@ START_TEST(migrate_refuses_what_can_not_be_meant)
 	MIGRATE_REFUSED(ARGS("web", "--max-downtime", "10"), "unit");
 	MIGRATE_REFUSED(ARGS("web", "--on-timeout", "die"), "--on-timeout die",
 			"cancel or pause");
+	MIGRATE_REFUSED(ARGS("web", "--bandwidth", "1"), "--bandwidth 1", "64K",
+			"500M", "0 for no limit");
 	MIGRATE_REFUSED(ARGS("web", "--bandwidth", "fast"), "--bandwidth fast",
 			"500M");
 	MIGRATE_REFUSED(ARGS("../x", "--to", "tcp:h:1"), "'../x'");
@@ -779,6 +797,7 @@ START_TEST(set_takes_one_of_two_limits)
 	ck_assert_int_eq(set.parameter, SET_BANDWIDTH);
 	SET_REFUSED(ARGS("web"), "max-downtime|bandwidth", "missing");
 	SET_REFUSED(ARGS("web", "bandwidth"), "VALUE", "missing");
+	SET_REFUSED(ARGS("web", "bandwidth", "500"), "bandwidth 500", "64K");
 	SET_REFUSED(ARGS("web", "speed", "3"), "'speed'", "bandwidth");
 	SET_REFUSED(ARGS("web", "max-downtime", "0s"), "max-downtime 0s");
 }
@@ -842,7 +861,7 @@ UNIT_SUITE("options", a_size_has_a_unit_and_may_have_a_fraction,
 	   help_is_found_among_mistakes_to_its_right,
 	   listen_takes_everything_it_has,
 	   listen_refuses_bad_addresses_and_networks,
-	   migrate_takes_everything_it_has,
+	   migrate_takes_everything_it_has, resolve_takes_one_decision,
 	   migrate_refuses_what_can_not_be_meant, set_takes_one_of_two_limits,
 	   commands_that_take_a_name_take_little_else,
 	   the_nearest_word_is_found_and_no_far_one)

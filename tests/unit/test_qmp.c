@@ -548,7 +548,7 @@ START_TEST(migrate_takes_qemus_uris_and_our_limits)
 		      "\"tcp:[::1]:4444\",\"detach\":true,"
 		      "\"x-godwit-max-downtime-us\":1500,"
 		      "\"x-godwit-abort-after-us\":2000000,"
-		      "\"x-godwit-bandwidth\":1000,\"x-godwit-timeout-us\":5,"
+		      "\"x-godwit-bandwidth\":100000,\"x-godwit-timeout-us\":5,"
 		      "\"x-godwit-on-timeout\":\"pause\","
 		      "\"x-godwit-offline\":true,"
 		      "\"x-godwit-verify\":true}}");
@@ -557,7 +557,7 @@ START_TEST(migrate_takes_qemus_uris_and_our_limits)
 	ck_assert_uint_eq(ntohs(fake->migrated.to.in6.sin6_port), 4444);
 	ck_assert_uint_eq(fake->migrated.max_downtime_ns, 1500 * NS_PER_US);
 	ck_assert_uint_eq(fake->migrated.abort_after_ns, 2 * NS_PER_S);
-	ck_assert_uint_eq(fake->migrated.bandwidth, 1000);
+	ck_assert_uint_eq(fake->migrated.bandwidth, 100000);
 	ck_assert_uint_eq(fake->migrated.timeout_ns, 5 * NS_PER_US);
 	ck_assert_int_eq(fake->migrated.on_timeout, SOURCE_TIMEOUT_PAUSE);
 	ck_assert(fake->migrated.offline);
@@ -601,6 +601,10 @@ START_TEST(migrate_refuses_what_it_can_not_do)
 		"{\"execute\":\"migrate\",\"arguments\":{\"uri\":"
 		"\"tcp:127.0.0.1:1\",\"x-godwit-bandwidth\":-1}}",
 		"out of range");
+	refused(peer,
+		"{\"execute\":\"migrate\",\"arguments\":{\"uri\":"
+		"\"tcp:127.0.0.1:1\",\"x-godwit-bandwidth\":1}}",
+		"at least 65536");
 	refused(peer,
 		"{\"execute\":\"migrate\",\"arguments\":{\"uri\":"
 		"\"tcp:127.0.0.1:1\",\"x-godwit-timeout-us\":"
