@@ -229,7 +229,7 @@ static int open_in_roots(struct disks *disks, const char *id, const char *name,
 			rc = fd;
 		if (fd >= 0)
 			snprintf(path, sizeof(path), "%s/%s",
-				 disks->options->roots[i], name);
+				 disks->root_paths[i], name);
 	}
 	if (rc < 0)
 		return no_such_file(disks, id, name, rc, err);
@@ -383,6 +383,8 @@ static int open_root(struct disks *disks, uint32_t at, struct error *err)
 
 	disks->roots[at] = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
 	if (disks->roots[at] >= 0)
+		disks->root_paths[at] = realpath(path, NULL);
+	if (disks->root_paths[at])
 		return 0;
 	return error_set(err, -errno, "--disk-root %s: %s", path,
 			 strerror(errno));
@@ -431,8 +433,10 @@ void disks_free(struct disks *disks)
 		return;
 	for (size_t i = 0; i < ARRAY_SIZE(disks->named); i++)
 		disk_close(disks->named[i]);
-	for (size_t i = 0; i < ARRAY_SIZE(disks->roots); i++)
+	for (size_t i = 0; i < ARRAY_SIZE(disks->roots); i++) {
 		close_fd(&disks->roots[i]);
+		free(disks->root_paths[i]);
+	}
 	free(disks->lock_dir);
 	free(disks);
 }

@@ -31,6 +31,7 @@ struct disks {
 	char *lock_dir; /* the whole path; NULL: none */
 	struct disk *named[MACHINE_DEVICES_MAX]; /* by place in options */
 	int roots[DISK_ROOTS_MAX];
+	char *root_paths[DISK_ROOTS_MAX]; /* whole ones, for who is told */
 	uint8_t boot_id[SIPHASH_SIZE];
 	bool has_boot_id;
 

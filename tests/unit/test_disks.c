@@ -185,6 +185,23 @@ START_TEST(a_name_is_looked_up_below_the_roots)
 }
 END_TEST
 
+START_TEST(what_was_found_below_a_root_is_told_by_its_whole_path)
+{
+	struct rig *rig = setup();
+	struct disks_info info;
+
+	ck_assert_int_eq(chdir(rig->dir), 0);
+	rig->options.nroots = 1;
+	rig->options.roots[0] = ".";
+	listen_for(rig);
+	given(rig, "disk.img");
+	ck_assert(disks_look(rig->disks, "disk0", &info));
+	ck_assert_str_eq(info.path, rig->image);
+	ck_assert_int_eq(chdir("/"), 0);
+	teardown(rig);
+}
+END_TEST
+
 START_TEST(no_name_leads_out_of_a_root)
 {
 	struct rig *rig = setup();
@@ -588,9 +605,10 @@ END_TEST
 
 UNIT_SUITE("disks", a_listener_gives_the_disk_that_its_command_line_names,
 	   a_disk_that_no_command_line_names_is_refused_with_the_remedy,
-	   a_name_is_looked_up_below_the_roots, no_name_leads_out_of_a_root,
-	   a_link_on_the_command_line_is_followed, a_copy_is_not_the_disk,
-	   a_disk_of_another_session_is_refused,
+	   a_name_is_looked_up_below_the_roots,
+	   what_was_found_below_a_root_is_told_by_its_whole_path,
+	   no_name_leads_out_of_a_root, a_link_on_the_command_line_is_followed,
+	   a_copy_is_not_the_disk, a_disk_of_another_session_is_refused,
 	   a_disk_that_has_grown_is_refused_with_both_sizes,
 	   an_attempt_leaves_nothing_locked,
 	   a_disk_that_can_only_be_read_is_given_to_who_only_reads,
