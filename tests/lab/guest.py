@@ -21,7 +21,8 @@ WORK_S = 240
 FSCK_S = 120
 
 RANDOM = re.compile("random [0-9a-f]{32}")
-Move = collections.namedtuple("Move", "total_ms downtime_ms silence_ms")
+Move = collections.namedtuple("Move", "total_ms downtime_ms verify_ms "
+                              "silence_ms")
 
 
 class Guest:
@@ -159,7 +160,7 @@ class Guest:
             silence = (self._silence_ns / 1e6 if source.vmm is target.vmm
                        else None)
             self.moves.append(Move(report.total_ms, report.downtime_ms,
-                                   silence))
+                                   report.verify_ms, silence))
             progress(number + 1)
 
     @staticmethod

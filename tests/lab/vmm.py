@@ -25,6 +25,9 @@ PAUSE_LIMIT_MS = 300
 # A busy emulator must not be what ends a pause, nor what keeps from one: godwit
 # measures what it costs and would rather not move; QEMU does not ask.
 ABORT_AFTER_S = 120
+# Memory and state are compared in the first of so many moves of a VMM: where
+# all is emulated that takes seconds.
+VERIFY_EACH = 5
 # Of godwit's log, once a target has taken a guest, and when it has not.
 TAKEN = b" runs here from now on"
 NOT_TAKEN = b"no guest came: "
@@ -50,9 +53,10 @@ Spec = collections.namedtuple("Spec", "series cpus disk address hvc",
 # A disk in a host: its path there; past the host's cache; where locks go.
 Disk = collections.namedtuple("Disk", "path direct lock_dir",
                               defaults=(False, None))
-Report = collections.namedtuple("Report", "total_ms downtime_ms")
-# A move of godwit's under way: the command, and what captures it, or None.
-Attempt = collections.namedtuple("Attempt", "command capture")
+Report = collections.namedtuple("Report", "total_ms downtime_ms verify_ms")
+# A move of godwit's under way: the command, what captures it, or None, and
+# whether memory and state are compared.
+Attempt = collections.namedtuple("Attempt", "command capture verify")
 
 
 def guest_files(spec):
@@ -224,7 +228,7 @@ class Qemu:
         while not result.get("total-time"):
             result = qmp.command("query-migrate")
         qmp.command("quit")
-        return MOVED, Report(result["total-time"], result["downtime"])
+        return MOVED, Report(result["total-time"], result["downtime"], None)
 
     @staticmethod
     def took(target):
@@ -272,6 +276,7 @@ class Godwit:
         self.captures = []
         self.model = None       # of the guest's processor
         self._numbers = itertools.count(1)
+        self._verified = itertools.cycle([True] + [False] * (VERIFY_EACH - 1))
         # Source and target have one each (card.py).
         self._taps = itertools.cycle(("card0", "card1"))
 
@@ -340,6 +345,7 @@ class Godwit:
     def begin(self, source, target, captured=False):
         """Starts to move a guest; what outcome() wants."""
         address, capture = target.address, None
+        verify = ["--verify"] if next(self._verified) else []
         if captured:
             capture = Capture(self.host, address.removeprefix("tcp:"))
             self.captures.append(capture)
@@ -348,8 +354,8 @@ class Godwit:
             [self.program, "migrate", source.name, "--to", address,
              "--max-downtime", f"{PAUSE_LIMIT_MS}ms",
              "--on-timeout", "pause", "--abort-after", f"{ABORT_AFTER_S}s",
-             "--json"], "godwit migrate")
-        return Attempt(command, capture)
+             *verify, "--json"], "godwit migrate")
+        return Attempt(command, capture, bool(verify))
 
     def outcome(self, attempt):
         """Waits for the end of a move: (what became of it, Report or words)."""
@@ -360,7 +366,11 @@ class Godwit:
             attempt.capture.finish()
         if status == 0:
             result = json.loads(command.output())
-            return MOVED, Report(result["total_ms"], result["downtime_ms"])
+            verified = result["phases"]["verify"] or None
+            if attempt.verify and not verified:
+                raise LabError("a move was not verified")
+            return MOVED, Report(result["total_ms"], result["downtime_ms"],
+                                 verified)
         if status in (1, 4):
             return (STAYED if status == 1 else UNCERTAIN,
                     words.decode(errors="replace").strip())
