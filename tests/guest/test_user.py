@@ -13,7 +13,7 @@ from lib import BUILD, DEADLINE, Skipped, check, equal, test, wait_until
 from test_moves import moved_by
 from test_net import MAC, wire
 
-PORT = 2222
+PORT = 20222
 LEASED = "address 10.0.2.15 gateway 10.0.2.2 dns 10.0.2.3 leased"
 
 
