@@ -254,6 +254,19 @@ int memory_find_touched(const struct memory *mem, int pagemap_fd,
 	return rc;
 }
 
+void memory_discard(struct memory *mem, uint64_t gpa, uint64_t len)
+{
+	uint64_t first = align_up(gpa, GUEST_PAGE_SIZE);
+	uint64_t end = (gpa + len) & ~(GUEST_PAGE_SIZE - 1);
+
+	if (!memory_hva(mem, gpa, len) || first >= end)
+		return;
+	/* Refused for memory that is locked, which stays as it is then. */
+	if (!madvise(memory_hva(mem, first, end - first), end - first,
+		     MADV_DONTNEED))
+		memory_mark_dirty(mem, first, end - first);
+}
+
 void memory_zero(struct memory *mem)
 {
 	for (unsigned int i = 0; i < mem->nregions; i++) {

@@ -145,6 +145,15 @@ int __must_check memory_find_touched(const struct memory *mem, int pagemap_fd,
 				     uint64_t *touched);
 
 /**
+ * memory_discard() - give the whole pages of a range back to the host: they
+ * read as zero from now on, and take no memory until somebody writes to them.
+ * They are marked dirty. Any thread.
+ *
+ * What of the range is not all RAM stays as it is.
+ */
+void memory_discard(struct memory *mem, uint64_t gpa, uint64_t len);
+
+/**
  * memory_zero() - make all guest memory zero and give it back to the host;
  * for a reset. Every page is marked dirty.
  */

@@ -156,6 +156,36 @@ START_TEST(both_ways_find_the_same_pages)
 }
 END_TEST
 
+START_TEST(what_is_discarded_is_zero_marked_and_takes_no_memory)
+{
+	struct memory *mem = make(64 * MIB);
+	int pagemap = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+	uint64_t *touched = malloc(mem->npages / 8);
+	uint8_t *at = memory_hva(mem, 0, 16 * GUEST_PAGE_SIZE);
+
+	memset(at, 7, 16 * GUEST_PAGE_SIZE);
+	memory_discard(mem, 4 * GUEST_PAGE_SIZE - 1, 3 * GUEST_PAGE_SIZE + 1);
+	ck_assert_uint_eq(mem->dirty[0], 0x7ULL << 4);
+	ck_assert(!memory_find_touched(mem, pagemap, touched));
+	ck_assert_uint_eq(touched[0] & 0xffff, 0xff8f);
+	ck_assert_uint_eq(at[4 * GUEST_PAGE_SIZE - 1], 7);
+	ck_assert_uint_eq(at[4 * GUEST_PAGE_SIZE], 0);
+	ck_assert_uint_eq(at[7 * GUEST_PAGE_SIZE], 7);
+	/* Less than a page, and what is no memory, or only in part. */
+	memory_discard(mem, 8 * GUEST_PAGE_SIZE + 1, GUEST_PAGE_SIZE);
+	memory_discard(mem, 64 * MIB, GUEST_PAGE_SIZE);
+	memory_discard(mem, 0, 64 * MIB + 1);
+	memory_discard(mem, 0, UINT64_MAX);
+	memory_discard(mem, UINT64_MAX - 1, 3 * GUEST_PAGE_SIZE);
+	ck_assert_uint_eq(mem->dirty[0], 0x7ULL << 4);
+	ck_assert_uint_eq(at[0], 7);
+	ck_assert_uint_eq(at[8 * GUEST_PAGE_SIZE], 7);
+	free(touched);
+	close(pagemap);
+	memory_free(mem);
+}
+END_TEST
+
 START_TEST(not_knowing_what_was_touched_is_an_error)
 {
 	struct memory *mem = make(MEMORY_MIN);
@@ -171,4 +201,5 @@ UNIT_SUITE("memory", sizes_that_cannot_be_are_refused,
 	   memory_beyond_the_hole_continues_at_4_gib,
 	   a_write_marks_exactly_the_pages_it_reaches,
 	   what_was_never_touched_is_known, both_ways_find_the_same_pages,
+	   what_is_discarded_is_zero_marked_and_takes_no_memory,
 	   not_knowing_what_was_touched_is_an_error)
