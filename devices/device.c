@@ -12,6 +12,7 @@
 #include "devices/power.h"
 #include "devices/rtc.h"
 #include "devices/serial.h"
+#include "devices/virtio/balloon.h"
 #include "devices/virtio/blk.h"
 #include "devices/virtio/console.h"
 #include "devices/virtio/net.h"
@@ -26,6 +27,7 @@ static const struct device_type device_types[] = {
 	{ &blk_ops, blk_create },
 	{ &net_ops, net_create },
 	{ &console_ops, console_create },
+	{ &balloon_ops, balloon_create },
 	{ &debug_exit_ops, debug_exit_create },
 };
 

@@ -27,6 +27,7 @@
 struct bus;
 struct disk;
 struct doorbell;
+struct hints;
 struct irq;
 struct line;
 struct loop;
@@ -75,6 +76,8 @@ struct device_hooks {
 	void (*request_crash)(void *opaque, const char *text);
 	/* Stop, as the user's `pause` does; @text says why. */
 	void (*request_stop)(void *opaque, const char *text);
+	/* The guest has more memory than before, or less. */
+	void (*tell_balloon)(void *opaque);
 };
 
 #define DEVICE_HOST_SIZE 16
@@ -173,6 +176,7 @@ struct device_env {
 	struct doorbell *doorbell;
 	struct loop *loop;
 	struct memory *memory;
+	struct hints *hints; /* of pages that the guest does not need */
 	const struct sandbox *sandbox;		/* of threads; NULL for none */
 	const struct device_backends *backends; /* NULL: none can be had */
 	const struct device_taps *taps;		/* likewise */

@@ -9,8 +9,8 @@
 GUEST_OUT := build/guests
 GUEST_OBJ := $(GUEST_OUT)/obj
 
-GUEST_NAMES := hello echo heartbeat dirty smp timer sync blk net inet msix crash \
-	console
+GUEST_NAMES := hello echo heartbeat dirty smp timer sync blk net inet balloon \
+	msix crash console
 
 GUEST_LIB := $(patsubst %,$(GUEST_OBJ)/lib/%.o,boot trap_entry trap mem acpi \
 	smp clock lapic pci virtio start cmdline print serial string)

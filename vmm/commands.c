@@ -189,12 +189,27 @@ static void print_limits(const char *name, json_t *limits)
 		printf("not limited\n");
 }
 
+static int set_memory(const struct set_options *options)
+{
+	struct error err;
+	json_t *answer = ask(
+		options->name, "balloon",
+		json_pack("{s:I}", "value", (json_int_t)options->value), &err);
+
+	if (!answer)
+		return failed(options->name, &err);
+	json_decref(answer);
+	return EXIT_SUCCESS;
+}
+
 int command_set(const struct set_options *options)
 {
 	struct client client;
 	struct error err;
 	json_t *arguments, *answer, *limits = NULL;
 
+	if (options->parameter == SET_MEMORY)
+		return set_memory(options);
 	/* Rounded up: what was asked for is not to become "none". */
 	if (options->parameter == SET_MAX_DOWNTIME)
 		arguments = json_pack(
@@ -274,6 +289,23 @@ static void print_machine(const char *name, json_t *info)
 		printf(", no guest has come yet\n");
 }
 
+/* Nothing, unless somebody has asked the guest for memory. */
+static void print_balloon(json_t *info)
+{
+	long long all = number_of(info, "memory");
+	long long actual = number_of(info, "actual-memory");
+	long long wanted = number_of(info, "wanted-memory");
+
+	if (!json_object_get(info, "actual-memory") ||
+	    (actual == all && wanted == all))
+		return;
+	printf("  the guest has %lld MiB of it", actual / (long long)MIB);
+	if (wanted != actual)
+		printf(", and is asked to have %lld MiB",
+		       wanted / (long long)MIB);
+	printf("\n");
+}
+
 int command_status(const struct name_options *options)
 {
 	struct client client;
@@ -292,6 +324,7 @@ int command_status(const struct name_options *options)
 		print_json(info);
 	} else if (migration) {
 		print_machine(options->name, info);
+		print_balloon(info);
 		if (text_of(info, "reason")[0])
 			printf("  because %s\n", text_of(info, "reason"));
 		print_migration(options->name, migration);

@@ -28,6 +28,9 @@ static const struct help helps[] = {
 	  "  --memory SIZE        like 512M or 4G (256M)\n"
 	  "  --rng on|off         the guest gets random bytes from the host "
 	  "(on)\n"
+	  "  --balloon on|off     the host gets memory back that the guest "
+	  "does not need\n"
+	  "                       (on)\n"
 	  "  --serial WHERE       the serial port: stdio, unix:PATH (one "
 	  "client at "
 	  "a time),\n"
@@ -173,11 +176,16 @@ static const struct help helps[] = {
 	  "failed, and the guest runs on here; 2 usage; 4 uncertain, see "
 	  "`godwit help\n"
 	  "resolve`; 5 --dry-run: would not keep within it.\n" },
-	{ "set", "change a limit of migrations, also of one under way",
-	  "NAME max-downtime|bandwidth VALUE",
+	{ "set", "change a limit of migrations, or a guest's memory",
+	  "NAME max-downtime|bandwidth|memory VALUE",
 	  "  max-downtime TIME    like 10ms\n"
 	  "  bandwidth RATE       bytes a second, like 500M; 0 for no "
-	  "limit\n" },
+	  "limit\n"
+	  "  memory SIZE          what the guest keeps of its memory, like "
+	  "512M; it gives\n"
+	  "                       the rest back when it can\n"
+	  "\n"
+	  "Limits hold for a migration that is under way, too.\n" },
 	{ "console", "show a console of a VM here, too", "NAME [DEVICE]",
 	  "DEVICE is serial0, console0, …: the first virtio console when none "
 	  "is named, or\n"

@@ -19,6 +19,7 @@
 
 #include "vmm/instance.h"
 #include "vmm/log.h"
+#include "vmm/vm_balloon.h"
 
 #define EXIT_CRASHED	   3
 #define EXIT_MOVED_DEBUG   124
@@ -170,6 +171,16 @@ static void on_crash(struct instance *inst, const char *text, bool pause)
 	}
 }
 
+static void tell_balloon(struct instance *inst)
+{
+	struct balloon_info info;
+
+	if (inst->vm && vm_balloon_look(inst->vm, &info))
+		control_event(
+			inst->control, "BALLOON_CHANGE",
+			json_pack("{s:I}", "actual", (json_int_t)info.actual));
+}
+
 static void on_vm_event(void *opaque, enum vm_event event, uint8_t status,
 			const char *text)
 {
@@ -191,6 +202,9 @@ static void on_vm_event(void *opaque, enum vm_event event, uint8_t status,
 		inst->panicked = false;
 		note_paused_by(inst, "");
 		control_event(inst->control, "RESUME", NULL);
+		break;
+	case VM_EVENT_BALLOON:
+		tell_balloon(inst);
 		break;
 	case VM_EVENT_RESET:
 		control_event(inst->control, "RESET", reset_data(inst));

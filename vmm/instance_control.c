@@ -11,6 +11,7 @@
 
 #include "arch/cpu.h"
 #include "vmm/instance.h"
+#include "vmm/vm_balloon.h"
 
 /* ---- looking ---- */
 
@@ -103,6 +104,13 @@ static bool disk(void *opaque, uint32_t index, struct qmp_disk *ret)
 	return false;
 }
 
+static bool balloon(void *opaque, struct balloon_info *ret)
+{
+	struct instance *inst = opaque;
+
+	return inst->vm && vm_balloon_look(inst->vm, ret);
+}
+
 static bool report(void *opaque, struct report *ret)
 {
 	struct instance *inst = opaque;
@@ -158,6 +166,14 @@ static int cont(void *opaque, struct error *err)
 	vm_release(inst->vm, VM_HOLD_USER);
 	vm_tell_events(inst->vm);
 	return 0;
+}
+
+static int set_balloon(void *opaque, uint64_t bytes, struct error *err)
+{
+	struct instance *inst = opaque;
+	int rc = need_certainty(inst, err);
+
+	return rc ? rc : vm_balloon_set(inst->vm, bytes, err);
 }
 
 static int powerdown(void *opaque, struct error *err)
@@ -502,6 +518,8 @@ static void put_line(const struct instance *inst, FILE *to)
 	put_nets(inst, to);
 	if (!machine_find_type(machine, "virtio-rng"))
 		put_option(to, "--rng", "off");
+	if (!machine_find_type(machine, "virtio-balloon"))
+		put_option(to, "--balloon", "off");
 	if (inst->options->pause_on_panic)
 		put_option(to, "--on-panic", "pause");
 	put_consoles(inst, to);
@@ -555,6 +573,8 @@ const struct qmp_backend instance_backend = {
 	.find_console = find_console,
 	.resize_console = resize_console,
 	.watch_console = watch_console,
+	.balloon = balloon,
+	.set_balloon = set_balloon,
 	.show = show,
 	.cpu = cpu,
 };

@@ -17,6 +17,8 @@ static const struct device_config always[] = {
 	{ .type = "pci", .id = "pci0" },
 	/* A vector for its queue, one for its configuration. */
 	{ .type = "virtio-rng", .id = "rng0", .vectors = 2 },
+	/* Likewise, with five queues. */
+	{ .type = "virtio-balloon", .id = "balloon0", .vectors = 6 },
 };
 
 void machine_init(struct machine *machine)

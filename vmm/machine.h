@@ -26,8 +26,7 @@ struct machine {
 
 /**
  * machine_init() - a machine with the devices that are always there (serial0,
- * rtc0, power0, pci0,
- * rng0), without CPU model.
+ * rtc0, power0, pci0, rng0, balloon0), without CPU model.
  */
 void machine_init(struct machine *machine);
 

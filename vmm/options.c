@@ -123,8 +123,8 @@ static uint32_t room_for_devices(const struct run_options *options)
 	struct machine machine;
 
 	machine_init(&machine);
-	return MACHINE_DEVICES_MAX - machine.ndevices + !options->rng -
-	       options->debug_exit;
+	return MACHINE_DEVICES_MAX - machine.ndevices + !options->rng +
+	       !options->balloon - options->debug_exit;
 }
 
 static int too_many_devices(const struct run_options *options,
@@ -262,12 +262,22 @@ static int run_memory(void *opts, const char *value, struct error *err)
 	return 0;
 }
 
-static int run_rng(void *opts, const char *value, struct error *err)
+static int take_switch(const char *value, bool *ret, struct error *err)
 {
-	RUN(opts)->rng = !strcmp(value, "on");
-	if (RUN(opts)->rng || !strcmp(value, "off"))
+	*ret = !strcmp(value, "on");
+	if (*ret || !strcmp(value, "off"))
 		return 0;
 	return option_refuse(err, "give on or off");
+}
+
+static int run_rng(void *opts, const char *value, struct error *err)
+{
+	return take_switch(value, &RUN(opts)->rng, err);
+}
+
+static int run_balloon(void *opts, const char *value, struct error *err)
+{
+	return take_switch(value, &RUN(opts)->balloon, err);
 }
 
 static int run_debug_exit(void *opts, const char *value __maybe_unused,
@@ -378,6 +388,7 @@ static const struct option_spec run_specs[] = {
 	VALUE("--cpu", run_cpu),
 	VALUE("--memory", run_memory),
 	VALUE("--rng", run_rng),
+	VALUE("--balloon", run_balloon),
 	VALUE("--serial", process_serial),
 	REPEATED("--console", process_console),
 	VALUE("--name", process_name),
@@ -389,7 +400,6 @@ static const struct option_spec run_specs[] = {
 	VALUE("--migrate-to", run_migrate_to),
 	FLAG("--no-sandbox", process_no_sandbox),
 	VERBOSE(process_verbose),
-	ABSENT("--balloon", "; leave it out"),
 };
 
 static const char *const no_words[] = { NULL };
@@ -410,6 +420,7 @@ int options_run(char *const argv[], struct run_options *ret, struct error *err)
 		.cpu = "host",
 		.memory = 256 * MIB,
 		.rng = true,
+		.balloon = true,
 	};
 	rc = option_walk(&walk, argv, ret, err);
 	if (!rc && !ret->kernel)
@@ -674,6 +685,40 @@ int options_migrate(char *const argv[], struct migrate_options *ret,
 	return rc;
 }
 
+static int take_kept_memory(const char *value, uint64_t *ret, struct error *err)
+{
+	int rc = units_size(value, ret, err);
+
+	if (!rc && !*ret)
+		return option_refuse(err, "no guest can do without memory; "
+					  "give a size like 512M");
+	return rc;
+}
+
+static const struct {
+	const char *name;
+	int (*take)(const char *text, uint64_t *ret, struct error *err);
+} set_parameters[] = {
+	[SET_MAX_DOWNTIME] = { "max-downtime", take_downtime },
+	[SET_BANDWIDTH] = { "bandwidth", take_bandwidth },
+	[SET_MEMORY] = { "memory", take_kept_memory },
+};
+
+static int set_parameter_word(struct set_options *set, const char *text,
+			      struct error *err)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(set_parameters); i++) {
+		if (strcmp(text, set_parameters[i].name) != 0)
+			continue;
+		set->parameter = (enum set_parameter)i;
+		return 0;
+	}
+	return option_refuse(err,
+			     "'%.40s': can't be set; give max-downtime, "
+			     "bandwidth or memory",
+			     text);
+}
+
 static int set_word(void *opts, unsigned int index, const char *text,
 		    struct error *err)
 {
@@ -682,33 +727,19 @@ static int set_word(void *opts, unsigned int index, const char *text,
 
 	if (index == 0)
 		return take_name(text, &set->name, err);
-	if (index == 1) {
-		if (!strcmp(text, "max-downtime"))
-			set->parameter = SET_MAX_DOWNTIME;
-		else if (!strcmp(text, "bandwidth"))
-			set->parameter = SET_BANDWIDTH;
-		else
-			return option_refuse(err,
-					     "'%.40s': can't be set; give "
-					     "max-downtime or bandwidth",
-					     text);
-		return 0;
-	}
-	if (set->parameter == SET_MAX_DOWNTIME)
-		rc = take_downtime(text, &set->value, err);
-	else
-		rc = take_bandwidth(text, &set->value, err);
+	if (index == 1)
+		return set_parameter_word(set, text, err);
+	rc = set_parameters[set->parameter].take(text, &set->value, err);
 	if (rc)
 		error_prefix(err, "%s %.100s",
-			     set->parameter == SET_MAX_DOWNTIME ? "max-downtime"
-								: "bandwidth",
-			     text);
+			     set_parameters[set->parameter].name, text);
 	return rc;
 }
 
 int options_set(char *const argv[], struct set_options *ret, struct error *err)
 {
-	static const char *const words[] = { "NAME", "max-downtime|bandwidth",
+	static const char *const words[] = { "NAME",
+					     "max-downtime|bandwidth|memory",
 					     "VALUE", NULL };
 	static const struct option_walk walk = {
 		.words = words,

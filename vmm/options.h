@@ -105,6 +105,7 @@ struct run_options {
 	const char *cpu; /* arch/cpu.h */
 	uint64_t memory; /* bytes */
 	bool rng;
+	bool balloon;
 	bool debug_exit;
 	bool migrates; /* --migrate-to */
 	struct address migrate_to;
@@ -133,6 +134,7 @@ struct migrate_options {
 enum set_parameter {
 	SET_MAX_DOWNTIME, /* nanoseconds */
 	SET_BANDWIDTH,	  /* bytes a second, 0: no cap */
+	SET_MEMORY,	  /* bytes that the guest is to keep */
 };
 
 struct set_options {

@@ -15,6 +15,7 @@
 #include <jansson.h>
 
 #include "migration/source.h"
+#include "vmm/balloon.h"
 
 #define QMP_LINE_MAX (64 * KIB)
 #define QMP_FDS_MAX  4
@@ -71,6 +72,11 @@ struct qmp_backend {
 	void (*set_bandwidth)(void *opaque, uint64_t bytes_per_s);
 	/* Of the migration that runs or ran last; false when there was none. */
 	bool (*report)(void *opaque, struct report *ret);
+
+	/* Of the guest's balloon; false when it has none. */
+	bool (*balloon)(void *opaque, struct balloon_info *ret);
+	/* Have the guest keep @bytes of its memory. */
+	int (*set_balloon)(void *opaque, uint64_t bytes, struct error *err);
 
 	/* The @index-th of the guest's disks; false: there are no more. */
 	bool (*disk)(void *opaque, uint32_t index, struct qmp_disk *ret);

@@ -8,6 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "vmm/qmp_balloon.h"
 #include "vmm/qmp_console.h"
 #include "vmm/qmp_migrate.h"
 
@@ -71,14 +72,17 @@ static json_t *query_all(struct qmp_call *call,
 			 struct error *err __maybe_unused)
 {
 	struct qmp_info info;
+	json_t *all;
 
 	call->backend->info(call->opaque, &info);
-	return json_pack("{s:s,s:s,s:s,s:s,s:b,s:i,s:I,s:I}", "name", info.name,
-			 "status", info.uncertain ? "uncertain" : info.status,
-			 "reason", info.reason, "session", info.session,
-			 "running", info.running, "pid", getpid(), "cpus",
-			 (json_int_t)info.cpus, "memory",
-			 (json_int_t)info.memory);
+	all = json_pack("{s:s,s:s,s:s,s:s,s:b,s:i,s:I,s:I}", "name", info.name,
+			"status", info.uncertain ? "uncertain" : info.status,
+			"reason", info.reason, "session", info.session,
+			"running", info.running, "pid", getpid(), "cpus",
+			(json_int_t)info.cpus, "memory",
+			(json_int_t)info.memory);
+	qmp_add_balloon(call, all);
+	return all;
 }
 
 /* BlockDeviceInfo; what can't be had is what QEMU says when it is off. */
@@ -177,6 +181,9 @@ const struct qmp_command qmp_commands[] = {
 	{ "query-commands", query_commands, { NULL }, false },
 	{ "query-name", query_name, { NULL }, false },
 	{ "query-status", query_status, { NULL }, false },
+	{ "balloon", qmp_balloon, { "value" }, false },
+	{ "query-balloon", qmp_query_balloon, { NULL }, false },
+	{ "qom-get", qmp_qom_get, { "path", "property" }, false },
 	{ "query-block", query_block, { NULL }, false },
 	{ "stop", stop, { NULL }, false },
 	{ "cont", cont, { NULL }, false },

@@ -95,6 +95,8 @@ static int describe_machine(struct run *run, const char *name,
 	strcpy(machine->cmdline, options->cmdline);
 	if (!options->rng)
 		machine_remove_device(machine, "rng0");
+	if (!options->balloon)
+		machine_remove_device(machine, "balloon0");
 	rc = disks_add_devices(run->inst.disks, machine, err);
 	if (!rc)
 		rc = taps_add_devices(run->inst.taps, machine, err);

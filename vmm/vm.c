@@ -39,8 +39,9 @@ static void tell(struct vm *vm, enum vm_event event, uint8_t status,
 {
 	unsigned int room = ARRAY_SIZE(vm->told);
 
-	/* Stops and resumes may be many; they never crowd out an end. */
-	if (event == VM_EVENT_STOP || event == VM_EVENT_RESUME)
+	/* Some may be many; they never crowd out an end. */
+	if (event == VM_EVENT_STOP || event == VM_EVENT_RESUME ||
+	    event == VM_EVENT_BALLOON)
 		room /= 2;
 	pthread_mutex_lock(&vm->note_lock);
 	if (vm->ntold < room) {
@@ -101,12 +102,18 @@ static void hook_stop(void *opaque, const char *text)
 	want(opaque, VM_WANTS_STOP, 0, text);
 }
 
+static void hook_balloon(void *opaque)
+{
+	tell(opaque, VM_EVENT_BALLOON, 0, "");
+}
+
 static const struct device_hooks hooks = {
 	.request_poweroff = hook_poweroff,
 	.request_reset = hook_reset,
 	.request_exit = hook_exit,
 	.request_crash = hook_crash,
 	.request_stop = hook_stop,
+	.tell_balloon = hook_balloon,
 };
 
 static void on_vcpu_exit(void *opaque, uint32_t index, enum vcpu_exit why,
@@ -456,6 +463,7 @@ static int create_devices(struct vm *vm, struct error *err)
 		.doorbell = &vm->doorbell,
 		.loop = vm->host.loop,
 		.memory = vm->mem,
+		.hints = vm->hints,
 		.sandbox = vm->host.sandbox,
 		.backends = vm->host.backends,
 		.taps = vm->host.taps,
@@ -539,6 +547,8 @@ static int create_kvm_vm(struct vm *vm, struct spares *spares,
 	vm->doorbell.vm_fd = vm->fd;
 	rc = memory_create(vm->machine.memory_size, true, &vm->mem, err);
 	if (!rc)
+		rc = hints_create(vm->mem, &vm->hints, err);
+	if (!rc)
 		rc = memory_attach(vm->mem, vm->fd, false, err);
 	return rc;
 }
@@ -612,6 +622,7 @@ void vm_free(struct vm *vm)
 	pci_bus_free(vm->pci);
 	close_fd(&vm->wake_fd);
 	close_fd(&vm->fd);
+	hints_free(vm->hints);
 	memory_free(vm->mem);
 	close_fd(&vm->image.kernel_fd);
 	close_fd(&vm->image.initrd_fd);

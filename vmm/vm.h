@@ -39,6 +39,7 @@ enum vm_event {
 	/* A device can't go on: STOP follows, as if the user had said so;
 	 * @text. */
 	VM_EVENT_IO_ERROR,
+	VM_EVENT_BALLOON, /* the guest has more or less memory; vm_balloon.h */
 	VM_EVENT_RESET,
 	VM_EVENT_POWEROFF, /* the guest switched itself off */
 	VM_EVENT_EXIT,	   /* --debug-exit; @status is the guest's byte */

@@ -9,6 +9,7 @@
 
 #include "vmm/crew.h"
 #include "vmm/doorbell.h"
+#include "vmm/hints.h"
 #include "vmm/vm.h"
 
 /* What the guest has asked for and nobody has done yet; travels with it. */
@@ -41,6 +42,7 @@ struct vm {
 	struct vm_host host;
 	int fd;
 	struct memory *mem;
+	struct hints *hints;
 	struct bus pio;
 	struct bus mmio;
 	struct irq irq;

@@ -92,6 +92,19 @@ static int resize_console(void *opaque, const char *device, uint16_t columns,
 	return act(opaque, err);
 }
 
+static bool balloon(void *opaque, struct balloon_info *ret)
+{
+	(void)opaque;
+	memset(ret, 0, sizeof(*ret));
+	return true;
+}
+
+static int set_balloon(void *opaque, uint64_t bytes, struct error *err)
+{
+	(void)bytes;
+	return act(opaque, err);
+}
+
 static char *show(void *opaque, bool *ret_came_along)
 {
 	(void)opaque;
@@ -118,6 +131,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		.disk = disk,
 		.find_console = find_console,
 		.resize_console = resize_console,
+		.balloon = balloon,
+		.set_balloon = set_balloon,
 		.show = show,
 	};
 	struct source_params own = source_params_default;

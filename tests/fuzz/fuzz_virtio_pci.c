@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
 /*
  * Whatever a guest may do to virtio devices through configuration space, BARs
- * and memory: a bus with an entropy device and one that lets go of its queues
- * when it likes. Nothing may crash, and each state that is reached must be one
- * that check() accepts, after which the machine goes on from it.
+ * and memory: a bus with an entropy device, a balloon, and one that lets go of
+ * its queues when it likes. Nothing may crash, and each state that is reached
+ * must be one that check() accepts, after which the machine goes on from it.
  *
  * An input is a series of struct step. Interrupts and doorbells go nowhere (the
  * functions of vmm/irq.h and vmm/doorbell.h are replaced at link time).
@@ -16,9 +16,11 @@
 #include <unistd.h>
 
 #include "arch/x86_64/layout.h"
+#include "devices/virtio/balloon.h"
 #include "devices/virtio/rng.h"
 #include "vmm/bus.h"
 #include "vmm/doorbell.h"
+#include "vmm/hints.h"
 #include "vmm/irq.h"
 #include "vmm/log.h"
 #include "vmm/loop.h"
@@ -26,6 +28,8 @@
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 #define RINGS	   0x10000
+#define RINGS_SIZE 0x2000
+#define DEVICES	   3
 #define TOY_QUEUES 2
 #define STEPS_MAX  256
 
@@ -41,6 +45,7 @@ enum {
 	STEP_MOVE,
 	STEP_RESET,
 	STEP_READY,
+	STEP_BALLOON,
 	STEPS,
 };
 
@@ -60,7 +65,14 @@ struct toy {
 	uint8_t config[8];
 };
 
-struct machine_of_two {
+/* rng, toy, balloon: slots 1 to 3 */
+enum {
+	RNG,
+	TOY,
+	BALLOON
+};
+
+struct machine {
 	struct bus pio;
 	struct bus mmio;
 	struct irq irq;
@@ -70,7 +82,8 @@ struct machine_of_two {
 	struct memory *mem;
 	struct device_env env;
 	struct device *host;
-	struct device *devices[2]; /* rng, toy: slots 1 and 2 */
+	struct device *devices[DEVICES];
+	struct hints *hints;
 	struct toy *toy;
 };
 
@@ -245,7 +258,13 @@ static void toy_serve(struct toy *toy, unsigned int index)
 
 /* ---- the machine ---- */
 
-static struct toy *make_toy(struct machine_of_two *m)
+static void tell_balloon(void *opaque)
+{
+}
+
+static const struct device_hooks hooks = { .tell_balloon = tell_balloon };
+
+static struct toy *make_toy(struct machine *m)
 {
 	const struct device_config config = { .id = "toy0" };
 	const struct virtio_params params = {
@@ -262,17 +281,19 @@ static struct toy *make_toy(struct machine_of_two *m)
 	return toy;
 }
 
-static void make_machine(struct machine_of_two *m)
+static void make_machine(struct machine *m)
 {
 	const struct device_config host = { .id = "pci0" };
 	const struct device_config rng = { .id = "rng0", .vectors = 2 };
+	const struct device_config balloon = { .id = "balloon0", .vectors = 6 };
 	struct error err;
 
 	bus_init(&m->pio, "port");
 	bus_init(&m->mmio, "mmio");
 	demand(!loop_create(&m->loop, &err) &&
 		       !pci_bus_create(&m->irq, &m->pci, &err) &&
-		       !memory_create(MEMORY_MIN, false, &m->mem, &err),
+		       !memory_create(MEMORY_MIN, false, &m->mem, &err) &&
+		       !hints_create(m->mem, &m->hints, &err),
 	       "machine");
 	m->env = (struct device_env){
 		.pio = &m->pio,
@@ -282,21 +303,26 @@ static void make_machine(struct machine_of_two *m)
 		.doorbell = &m->doorbell,
 		.loop = m->loop,
 		.memory = m->mem,
+		.hints = m->hints,
+		.hooks = &hooks,
 	};
 	demand(!pci_host_create(&m->env, &host, &m->host, &err) &&
-		       !rng_create(&m->env, &rng, &m->devices[0], &err),
+		       !rng_create(&m->env, &rng, &m->devices[RNG], &err),
 	       "devices");
 	m->toy = make_toy(m);
-	m->devices[1] = &m->toy->virtio.dev;
+	m->devices[TOY] = &m->toy->virtio.dev;
+	demand(!balloon_create(&m->env, &balloon, &m->devices[BALLOON], &err),
+	       "balloon");
 }
 
-static void free_machine(struct machine_of_two *m)
+static void free_machine(struct machine *m)
 {
-	m->devices[0]->ops->free(m->devices[0]);
-	m->devices[1]->ops->free(m->devices[1]);
+	for (int i = 0; i < DEVICES; i++)
+		m->devices[i]->ops->free(m->devices[i]);
 	m->host->ops->free(m->host);
 	pci_bus_free(m->pci);
 	loop_free(m->loop);
+	hints_free(m->hints);
 	memory_free(m->mem);
 }
 
@@ -306,7 +332,7 @@ static void on_marker(void *opaque, uint32_t events)
 }
 
 /* Let the loop serve what is ready. */
-static void turn_loop(struct machine_of_two *m)
+static void turn_loop(struct machine *m)
 {
 	int fd = eventfd(1, EFD_CLOEXEC);
 	struct loop_fd *marker;
@@ -321,34 +347,34 @@ static void turn_loop(struct machine_of_two *m)
 	close(fd);
 }
 
-/* Both devices, by way of bytes, into themselves. */
-static void pause_all(struct machine_of_two *m)
+/* All devices, by way of bytes, into themselves. */
+static void pause_all(struct machine *m)
 {
 	m->toy->holds = false;
 	toy_let_go(m->toy);
-	for (int i = 0; i < 2; i++)
+	for (int i = 0; i < DEVICES; i++)
 		m->devices[i]->ops->pause(m->devices[i]);
 }
 
-static void resume_all(struct machine_of_two *m)
+static void resume_all(struct machine *m)
 {
-	for (int i = 0; i < 2; i++)
+	for (int i = 0; i < DEVICES; i++)
 		m->devices[i]->ops->resume(m->devices[i]);
 }
 
-static void move(struct machine_of_two *m)
+static void move(struct machine *m)
 {
-	static struct virtio_state state;
+	/* The largest, and all of them are as large as they say. */
+	static struct balloon_state state;
 	struct error err;
 
-	static_assert(sizeof(struct rng_state) == sizeof(state),
-		      "one for both");
 	pause_all(m);
-	for (int i = 0; i < 2; i++) {
+	for (int i = 0; i < DEVICES; i++) {
 		const struct device_ops *ops = m->devices[i]->ops;
 		struct buffer bytes = { 0 };
 		struct codec c;
 
+		demand(ops->state_size <= sizeof(state), "room for the state");
 		ops->snapshot(m->devices[i], &state);
 		codec_init_save(&c, &bytes, ops->version);
 		ops->visit(&c, &state);
@@ -372,19 +398,20 @@ static uint64_t config_gpa(unsigned int device, unsigned int offset)
 	return LAYOUT_PCI_ECAM + (device + 1) * 0x8000ULL + offset;
 }
 
-static uint64_t bar_gpa(struct machine_of_two *m, const struct step *step,
+static uint64_t bar_gpa(struct machine *m, const struct step *step,
 			unsigned int offset)
 {
-	unsigned int bar = step->device / 2 % 2;
+	unsigned int bar = step->device / DEVICES % 2;
 	uint32_t gpa = 0;
 
-	bus_read(&m->mmio, config_gpa(step->device % 2, PCI_BAR0 + 4 * bar),
-		 &gpa, 4);
+	bus_read(&m->mmio,
+		 config_gpa(step->device % DEVICES, PCI_BAR0 + 4 * bar), &gpa,
+		 4);
 	return gpa + offset % 0x4000;
 }
 
-static void put(struct machine_of_two *m, unsigned int device,
-		unsigned int offset, uint64_t value, unsigned int size)
+static void put(struct machine *m, unsigned int device, unsigned int offset,
+		uint64_t value, unsigned int size)
 {
 	const struct step at = { .device = (uint8_t)device };
 
@@ -392,8 +419,11 @@ static void put(struct machine_of_two *m, unsigned int device,
 }
 
 /* What a driver does that works, so that inputs needn't find it out. */
-static void ready(struct machine_of_two *m, unsigned int device)
+static void ready(struct machine *m, unsigned int device)
 {
+	static const unsigned int queues[] = { 1, TOY_QUEUES, 5 };
+	/* Of the balloon all but poison, which inputs may find. */
+	static const uint32_t features[] = { 0, 0, 0x2a };
 	uint16_t command = PCI_COMMAND_MEMORY;
 
 	bus_write(&m->mmio, config_gpa(device, PCI_COMMAND), &command, 2);
@@ -401,9 +431,9 @@ static void ready(struct machine_of_two *m, unsigned int device)
 	put(m, device, 0x08, 1, 4);
 	put(m, device, 0x0c, 0x101, 4);
 	put(m, device, 0x08, 0, 4);
-	put(m, device, 0x0c, 0x30000000, 4);
+	put(m, device, 0x0c, 0x30000000 | features[device], 4);
 	put(m, device, 0x14, VIRTIO_FEATURES_OK, 1);
-	for (unsigned int i = 0; i < (device ? TOY_QUEUES : 1U); i++) {
+	for (unsigned int i = 0; i < queues[device]; i++) {
 		put(m, device, 0x16, i, 2);
 		put(m, device, 0x18, 4, 2);
 		put(m, device, 0x20, RINGS + i * 0x400, 8);
@@ -414,11 +444,43 @@ static void ready(struct machine_of_two *m, unsigned int device)
 	put(m, device, 0x14, VIRTIO_FEATURES_OK | VIRTIO_DRIVER_OK, 1);
 }
 
-static void take(struct machine_of_two *m, const struct step *step)
+static void forget_hint(void *opaque, uint64_t word, uint64_t bits)
+{
+	struct machine *m = opaque;
+
+	demand(bits && word < m->mem->npages / 64, "hint");
+}
+
+/* What users and migrations want of it. */
+static void ask_balloon(struct machine *m, unsigned int at)
+{
+	struct device *balloon = m->devices[BALLOON];
+	struct balloon_info info;
+
+	switch (at % 4) {
+	case 0:
+		balloon_set(balloon, (uint64_t)at << 9);
+		break;
+	case 1:
+		balloon_look(balloon, &info);
+		demand(info.actual <= m->mem->size, "actual");
+		break;
+	case 2:
+		hints_open(m->hints);
+		balloon_ask_hints(balloon);
+		break;
+	default:
+		hints_take(m->hints, forget_hint, m);
+		balloon_end_hints(balloon);
+		hints_close(m->hints);
+	}
+}
+
+static void take(struct machine *m, const struct step *step)
 {
 	unsigned int at = (unsigned int)(step->at[0] | step->at[1] << 8);
 	unsigned int size = 1U << step->size_shift % 4;
-	unsigned int device = step->device % 2;
+	unsigned int device = step->device % DEVICES;
 	uint8_t value[8];
 
 	memcpy(value, step->value, sizeof(value));
@@ -437,7 +499,8 @@ static void take(struct machine_of_two *m, const struct step *step)
 		bus_read(&m->mmio, bar_gpa(m, step, at), value, size);
 		break;
 	case STEP_MEMORY:
-		(void)!memory_write(m->mem, RINGS + at % 0x1000, value, size);
+		(void)!memory_write(m->mem, RINGS + at % RINGS_SIZE, value,
+				    size);
 		break;
 	case STEP_TURN:
 		turn_loop(m);
@@ -448,6 +511,9 @@ static void take(struct machine_of_two *m, const struct step *step)
 	case STEP_HOLD:
 		m->toy->holds = at & 1;
 		toy_let_go(m->toy);
+		break;
+	case STEP_BALLOON:
+		ask_balloon(m, at);
 		break;
 	case STEP_MOVE:
 		move(m);
@@ -465,7 +531,7 @@ static void take(struct machine_of_two *m, const struct step *step)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-	struct machine_of_two m = { 0 };
+	struct machine m = { 0 };
 	struct step step;
 
 	log_set_level(LOG_ERROR);

@@ -53,6 +53,7 @@ struct device_rig {
 	uint8_t exit_status;
 	unsigned int crashes;
 	_Atomic unsigned int stops;
+	unsigned int balloons; /* times that a balloon was told of */
 };
 
 void irq_set_line(struct irq *irq, uint32_t gsi, bool level)
@@ -109,6 +110,11 @@ static int rig_open_line(void *opaque, const char *id __maybe_unused,
 	return 0;
 }
 
+static void rig_balloon(void *opaque)
+{
+	((struct device_rig *)opaque)->balloons++;
+}
+
 static struct device_rig *rig_new(void)
 {
 	struct device_rig *rig = calloc(1, sizeof(*rig));
@@ -126,6 +132,7 @@ static struct device_rig *rig_new(void)
 		.request_exit = rig_exit,
 		.request_crash = rig_crash,
 		.request_stop = rig_stop,
+		.tell_balloon = rig_balloon,
 	};
 	rig->lines = (struct device_lines){
 		.open_line = rig_open_line,

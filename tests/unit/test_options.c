@@ -125,10 +125,10 @@ START_TEST(run_takes_everything_it_has)
 	ck_assert_int_eq(
 		options_run(ARGS("--kernel", "vmlinux", "--initrd=rd",
 				 "--cmdline", "a b", "--cpus", "4", "--memory",
-				 "1G", "--rng", "off", "--serial", "null",
-				 "--console", "unix:s", "--console=file:f",
-				 "--name", "web", "--debug-exit",
-				 "--migrate-to",
+				 "1G", "--rng", "off", "--balloon", "off",
+				 "--serial", "null", "--console", "unix:s",
+				 "--console=file:f", "--name", "web",
+				 "--debug-exit", "--migrate-to",
 				 "tcp:h:5,max-downtime=3ms,after=0.5",
 				 "--no-sandbox", "-vv"),
 			    &run, &err),
@@ -139,6 +139,7 @@ START_TEST(run_takes_everything_it_has)
 	ck_assert_uint_eq(run.cpus, 4);
 	ck_assert_uint_eq(run.memory, GIB);
 	ck_assert(!run.rng);
+	ck_assert(!run.balloon);
 	ck_assert_int_eq(run.process.serial.kind, CONSOLE_NULL);
 	ck_assert_uint_eq(run.process.consoles.count, 2);
 	ck_assert_int_eq(run.process.consoles.consoles[0].kind, CONSOLE_UNIX);
@@ -165,6 +166,7 @@ START_TEST(run_has_defaults)
 	ck_assert_uint_eq(run.cpus, 1);
 	ck_assert_uint_eq(run.memory, 256 * MIB);
 	ck_assert(run.rng);
+	ck_assert(run.balloon);
 	ck_assert_int_eq(run.process.serial.kind, CONSOLE_STDIO);
 	ck_assert_uint_eq(run.process.consoles.count, 0);
 	ck_assert_ptr_null(run.process.name);
@@ -205,6 +207,7 @@ START_TEST(run_refuses_values_that_make_no_machine)
 		    "not in this version");
 	RUN_REFUSED(ARGS("--memory", "1G,x"), ",x", "unknown");
 	RUN_REFUSED(ARGS("--rng", "yes"), "--rng yes", "on or off");
+	RUN_REFUSED(ARGS("--balloon", "yes"), "--balloon yes", "on or off");
 	RUN_REFUSED(ARGS("--console", "tty"), "--console tty", "stdio");
 	RUN_REFUSED(ARGS("--console", "unix:"), "--console unix:", "empty");
 	RUN_REFUSED(ARGS("--serial", "tty"), "--serial tty", "stdio");
@@ -332,8 +335,6 @@ END_TEST
 
 START_TEST(what_comes_later_is_refused_as_such)
 {
-	RUN_REFUSED(ARGS("--balloon", "on"), "--balloon",
-		    "not in this version");
 	LISTEN_REFUSED(ARGS("--tls", "d"), "--tls", "not in this version",
 		       "--allow");
 }
@@ -437,26 +438,28 @@ static int run_with_disks(size_t n, const char *word, const char *value,
 
 START_TEST(a_VM_has_so_many_disks)
 {
-	static const size_t too_many[] = { 28, 32, 33, 50 };
+	static const size_t too_many[] = { 27, 32, 33, 50 };
 	struct error err;
 
-	ck_assert_int_eq(run_with_disks(27, NULL, NULL, &err), 0);
+	ck_assert_int_eq(run_with_disks(26, NULL, NULL, &err), 0);
 	for (size_t i = 0; i < ARRAY_SIZE(too_many); i++) {
 		ck_assert_int_eq(run_with_disks(too_many[i], NULL, NULL, &err),
 				 -EINVAL);
-		NAMES(&err, "at most 32 devices", "5 of this one",
-		      "all but 27");
+		NAMES(&err, "at most 32 devices", "6 of this one",
+		      "all but 26");
 	}
-	ck_assert_int_eq(run_with_disks(28, "--rng", "off", &err), 0);
-	ck_assert_int_eq(run_with_disks(29, "--rng", "off", &err), -EINVAL);
-	NAMES(&err, "all but 28");
-	ck_assert_int_eq(run_with_disks(26, "--net", "tap=t", &err), 0);
-	ck_assert_int_eq(run_with_disks(27, "--net", "tap=t", &err), -EINVAL);
-	NAMES(&err, "--disk, --net and --console", "all but 27");
-	ck_assert_int_eq(run_with_disks(26, "--debug-exit", NULL, &err), 0);
-	ck_assert_int_eq(run_with_disks(27, "--debug-exit", NULL, &err),
+	ck_assert_int_eq(run_with_disks(27, "--rng", "off", &err), 0);
+	ck_assert_int_eq(run_with_disks(28, "--rng", "off", &err), -EINVAL);
+	NAMES(&err, "all but 27");
+	ck_assert_int_eq(run_with_disks(27, "--balloon", "off", &err), 0);
+	ck_assert_int_eq(run_with_disks(28, "--balloon", "off", &err), -EINVAL);
+	ck_assert_int_eq(run_with_disks(25, "--net", "tap=t", &err), 0);
+	ck_assert_int_eq(run_with_disks(26, "--net", "tap=t", &err), -EINVAL);
+	NAMES(&err, "--disk, --net and --console", "all but 26");
+	ck_assert_int_eq(run_with_disks(25, "--debug-exit", NULL, &err), 0);
+	ck_assert_int_eq(run_with_disks(26, "--debug-exit", NULL, &err),
 			 -EINVAL);
-	NAMES(&err, "all but 26");
+	NAMES(&err, "all but 25");
 }
 END_TEST
 
@@ -795,7 +798,13 @@ START_TEST(set_takes_one_of_two_limits)
 	ck_assert_int_eq(options_set(ARGS("web", "bandwidth", "0"), &set, &err),
 			 0);
 	ck_assert_int_eq(set.parameter, SET_BANDWIDTH);
-	SET_REFUSED(ARGS("web"), "max-downtime|bandwidth", "missing");
+	ck_assert_int_eq(options_set(ARGS("web", "memory", "512M"), &set, &err),
+			 0);
+	ck_assert_int_eq(set.parameter, SET_MEMORY);
+	ck_assert_uint_eq(set.value, 512 * MIB);
+	SET_REFUSED(ARGS("web", "memory", "0"), "memory 0", "like 512M");
+	SET_REFUSED(ARGS("web", "memory", "much"), "memory much");
+	SET_REFUSED(ARGS("web"), "max-downtime|bandwidth|memory", "missing");
 	SET_REFUSED(ARGS("web", "bandwidth"), "VALUE", "missing");
 	SET_REFUSED(ARGS("web", "bandwidth", "500"), "bandwidth 500", "64K");
 	SET_REFUSED(ARGS("web", "speed", "3"), "'speed'", "bandwidth");

@@ -34,6 +34,7 @@ struct fake {
 	uint64_t from;
 	uint16_t columns;
 	uint16_t rows;
+	uint64_t kept;	    /* of its memory; 0: there is no balloon */
 	const char *refuse; /* every action fails with this text */
 };
 
@@ -126,6 +127,26 @@ static bool fake_report(void *opaque, struct report *ret)
 	return fake->has_report;
 }
 
+static bool fake_balloon(void *opaque, struct balloon_info *ret)
+{
+	struct fake *fake = opaque;
+
+	*ret = (struct balloon_info){ .actual = GIB,
+				      .wanted = fake->kept,
+				      .told_s = 99 };
+	for (unsigned int i = 0; i < BALLOON_STATS; i++)
+		ret->stats[i] = i == BALLOON_FREE ? 12345 : BALLOON_UNKNOWN;
+	return fake->kept;
+}
+
+static int fake_set_balloon(void *opaque, uint64_t bytes, struct error *err)
+{
+	struct fake *fake = opaque;
+
+	fake->kept = bytes;
+	return act(fake, err);
+}
+
 static bool fake_disk(void *opaque __maybe_unused, uint32_t index,
 		      struct qmp_disk *ret)
 {
@@ -203,6 +224,8 @@ static const struct qmp_backend backend = {
 	.find_console = fake_find_console,
 	.resize_console = fake_resize_console,
 	.watch_console = fake_watch_console,
+	.balloon = fake_balloon,
+	.set_balloon = fake_set_balloon,
 	.show = fake_show,
 	.cpu = fake_cpu,
 };
@@ -510,6 +533,69 @@ START_TEST(the_vm_is_shown_in_qemus_shapes)
 	ret = call(peer, "{\"execute\":\"x-godwit-cpu\"}");
 	ck_assert_str_eq(text_at(ret, "facts"), "vendor: GenuineIntel\n");
 	json_decref(ret);
+	ONE_PEER_GOES(fake, peer);
+}
+END_TEST
+
+START_TEST(a_balloon_is_set_and_shown_in_qemus_shapes)
+{
+	static const char get[] = "{\"execute\":\"qom-get\",\"arguments\":"
+				  "{\"path\":\"/machine/peripheral/"
+				  "balloon0\",\"property\":"
+				  "\"guest-stats\"}}";
+	json_t *ret, *stats;
+
+	ONE_PEER(fake, peer);
+	refused(peer, "{\"execute\":\"query-balloon\"}", "No balloon");
+	refused(peer, get, "No balloon");
+	ret = call(peer, "{\"execute\":\"x-godwit-info\"}");
+	ck_assert_ptr_null(json_object_get(ret, "actual-memory"));
+	json_decref(ret);
+	call_ok(peer, "{\"execute\":\"balloon\",\"arguments\":"
+		      "{\"value\":536870912}}");
+	ck_assert_uint_eq(fake->kept, 512 * MIB);
+	ret = call(peer, "{\"execute\":\"query-balloon\"}");
+	ck_assert_int_eq(int_at(ret, "actual"), GIB);
+	json_decref(ret);
+	ret = call(peer, get);
+	ck_assert_int_eq(int_at(ret, "last-update"), 99);
+	stats = json_object_get(ret, "stats");
+	ck_assert_int_eq(int_at(stats, "stat-free-memory"), 12345);
+	ck_assert_int_eq(int_at(stats, "stat-htlb-pgfail"), -1);
+	json_decref(ret);
+	ret = call(peer, "{\"execute\":\"x-godwit-info\"}");
+	ck_assert_int_eq(int_at(ret, "wanted-memory"), 512 * MIB);
+	json_decref(ret);
+	ONE_PEER_GOES(fake, peer);
+}
+END_TEST
+
+START_TEST(what_no_balloon_can_do_is_refused)
+{
+	static const char *const sizes[] = { "0", "-1", "\"1G\"", "null",
+					     "1.5" };
+	char line[128];
+
+	ONE_PEER(fake, peer);
+	for (size_t i = 0; i < ARRAY_SIZE(sizes); i++) {
+		snprintf(line, sizeof(line),
+			 "{\"execute\":\"balloon\",\"arguments\":"
+			 "{\"value\":%s}}",
+			 sizes[i]);
+		refused(peer, line, "expects a size");
+	}
+	refused(peer, "{\"execute\":\"balloon\"}", "expects a size");
+	ck_assert_uint_eq(fake->kept, 0);
+	refused(peer,
+		"{\"execute\":\"qom-get\",\"arguments\":"
+		"{\"path\":\"/machine\",\"property\":\"type\"}}",
+		"has no type");
+	refused(peer, "{\"execute\":\"qom-get\"}", "are strings");
+	fake->refuse = "handed over";
+	refused(peer,
+		"{\"execute\":\"balloon\",\"arguments\":"
+		"{\"value\":536870912}}",
+		fake->refuse);
 	ONE_PEER_GOES(fake, peer);
 }
 END_TEST
@@ -1153,6 +1239,8 @@ UNIT_SUITE("qmp", nothing_is_done_before_negotiation,
 	   an_id_comes_back_with_answers_and_errors,
 	   mistakes_are_named_and_the_connection_goes_on,
 	   the_vm_is_shown_in_qemus_shapes,
+	   a_balloon_is_set_and_shown_in_qemus_shapes,
+	   what_no_balloon_can_do_is_refused,
 	   a_refusal_of_the_vm_is_told_in_its_words, quit_is_answered,
 	   migrate_takes_qemus_uris_and_our_limits,
 	   migrate_refuses_what_it_can_not_do,

@@ -16,6 +16,7 @@
 #include "devices/power.h"
 #include "devices/rtc.h"
 #include "devices/serial.h"
+#include "devices/virtio/balloon.h"
 #include "devices/virtio/blk.h"
 #include "devices/virtio/console.h"
 #include "devices/virtio/net.h"
@@ -81,6 +82,7 @@ static const struct hole {
 	PADDING("pci", pci_host_state, reset_control, pci),
 	PCI_PADDING("pci", pci_host_state, pci),
 	VIRTIO_PADDING("virtio-rng", rng_state, virtio),
+	VIRTIO_PADDING("virtio-balloon", balloon_state, virtio),
 	VIRTIO_PADDING("virtio-blk", blk_state, virtio),
 	VIRTIO_PADDING("virtio-net", net_state, virtio),
 	VIRTIO_PADDING("virtio-console", console_state, virtio),

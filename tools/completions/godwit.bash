@@ -40,7 +40,7 @@ _godwit()
 		return
 		;;
 	--guest) words=$(_godwit_names) ;;
-	--rng) words="on off" ;;
+	--rng | --balloon) words="on off" ;;
 	--net) [[ $command == run ]] && words="tap= user" ;;
 	--on-panic) words="exit pause" ;;
 	--on-timeout) words="cancel pause" ;;
@@ -54,7 +54,8 @@ _godwit()
 		case $command in
 		run)
 			words="--kernel --initrd --cmdline --cpus --cpu --memory
-				--disk --lock-dir --net --rng --serial --console --name
+				--disk --lock-dir --net --rng --balloon
+				--serial --console --name
 				--debug-exit --on-panic --migrate-to
 				--no-sandbox --verbose
 				--help"
@@ -70,7 +71,7 @@ _godwit()
 				--timeout --on-timeout --offline --verify
 				--dry-run --json --help"
 			;;
-		set) words="max-downtime bandwidth --help" ;;
+		set) words="max-downtime bandwidth memory --help" ;;
 		resolve) words="--resume --discard --help" ;;
 		status | list) words="--json --help" ;;
 		cpu)
