@@ -234,6 +234,12 @@ void digest_begin(struct digest *d)
 	memset(d->touched, 0xff, d->mem->npages / 64 * sizeof(*d->touched));
 }
 
+void digest_leave_out(struct digest *d, const uint64_t *pages)
+{
+	for (uint64_t i = 0; i < d->mem->npages / 64; i++)
+		d->touched[i] &= ~pages[i];
+}
+
 uint32_t digest_chunks(const struct digest *d)
 {
 	return (uint32_t)div_round_up(d->mem->npages, CHUNK_PAGES);

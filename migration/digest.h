@@ -42,6 +42,13 @@ void digest_free(struct digest *digest);
 void digest_begin(struct digest *digest);
 
 /**
+ * digest_leave_out() - after digest_begin(): take pages for zero, whatever is
+ * in them.
+ * @pages: a bit a page index.
+ */
+void digest_leave_out(struct digest *digest, const uint64_t *pages);
+
+/**
  * digest_chunks() - how many chunks memory has.
  */
 uint32_t digest_chunks(const struct digest *digest);

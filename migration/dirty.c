@@ -35,7 +35,9 @@ struct dirty {
 	uint64_t nwords;
 	uint64_t npending;
 	uint64_t *pending;
-	uint64_t *log; /* what KVM says, before it is merged */
+	uint64_t nleft_out;
+	uint64_t *left_out; /* hinted to be free, and never sent */
+	uint64_t *log;	    /* what KVM says, before it is merged */
 };
 
 int dirty_create(struct memory *mem, int vm_fd, struct dirty **ret,
@@ -50,7 +52,8 @@ int dirty_create(struct memory *mem, int vm_fd, struct dirty **ret,
 	dirty->nwords = mem->npages / 64;
 	dirty->pending = calloc(dirty->nwords, sizeof(uint64_t));
 	dirty->log = calloc(dirty->nwords, sizeof(uint64_t));
-	if (!dirty->pending || !dirty->log)
+	dirty->left_out = calloc(dirty->nwords, sizeof(uint64_t));
+	if (!dirty->pending || !dirty->log || !dirty->left_out)
 		goto no_memory;
 	*ret = dirty;
 	return 0;
@@ -66,6 +69,7 @@ void dirty_free(struct dirty *dirty)
 		return;
 	free(dirty->pending);
 	free(dirty->log);
+	free(dirty->left_out);
 	free(dirty);
 }
 
@@ -112,6 +116,8 @@ int dirty_start(struct dirty *dirty, int pagemap_fd, struct error *err)
 	/* Older writes are in what is read from now on. */
 	for (uint64_t i = 0; i < dirty->nwords; i++)
 		atomic_store(&dirty->mem->dirty[i], 0);
+	memset(dirty->left_out, 0, dirty->nwords * sizeof(uint64_t));
+	dirty->nleft_out = 0;
 	find_touched(dirty, pagemap_fd);
 	return 0;
 }
@@ -145,6 +151,19 @@ static int get_log(struct dirty *dirty, struct error *err)
 	return 0;
 }
 
+static uint64_t count(uint64_t bits)
+{
+	return (uint64_t)__builtin_popcountll(bits);
+}
+
+/* What was left out has been written to, and is like any other page now. */
+static void take_in(struct dirty *dirty, uint64_t word, uint64_t bits)
+{
+	bits &= dirty->left_out[word];
+	dirty->left_out[word] &= ~bits;
+	dirty->nleft_out -= count(bits);
+}
+
 int dirty_sync(struct dirty *dirty, bool last, struct error *err)
 {
 	_Atomic uint64_t *own = dirty->mem->dirty;
@@ -163,9 +182,37 @@ int dirty_sync(struct dirty *dirty, bool last, struct error *err)
 		if (!found)
 			continue;
 		dirty->pending[i] |= found;
-		dirty->npending += (uint64_t)__builtin_popcountll(found);
+		dirty->npending += count(found);
+		take_in(dirty, i, found);
 	}
 	return 0;
+}
+
+/* A word is before the end of what was cleared, or behind it: both are whole.
+ */
+static void leave_out(void *opaque, uint64_t word, uint64_t bits)
+{
+	struct dirty *dirty = opaque;
+
+	if (word * 64 < dirty->cleared)
+		return;
+	bits &= dirty->pending[word];
+	dirty->pending[word] &= ~bits;
+	dirty->npending -= count(bits);
+	dirty->left_out[word] |= bits;
+	dirty->nleft_out += count(bits);
+}
+
+void dirty_heed_hints(struct dirty *dirty, struct hints *hints)
+{
+	hints_take(hints, leave_out, dirty);
+}
+
+uint64_t dirty_left_out(const struct dirty *dirty, const uint64_t **ret_pages)
+{
+	if (ret_pages)
+		*ret_pages = dirty->left_out;
+	return dirty->nleft_out;
 }
 
 uint64_t dirty_pending(const struct dirty *dirty)

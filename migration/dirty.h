@@ -9,11 +9,20 @@
  * read. A page written after that is found by the next sync. So nothing is
  * ever lost, and at most it is sent twice.
  *
+ * A page that the guest has hinted to be free (vmm/hints.h) leaves the third
+ * place without being sent: it is left out, until it is found to be written to.
+ * A hint stands for what the page held when the guest was asked, after
+ * tracking had begun. So it is good as long as nothing that was found since
+ * then has been forgotten, which dirty_take() makes KVM do, in a stretch ahead
+ * of the sender: behind the end of that stretch hints are heeded, before it
+ * they come too late. And none is heeded after a sync.
+ *
  * Threads: one; the VM may run.
  */
 #ifndef GODWIT_DIRTY_H
 #define GODWIT_DIRTY_H
 
+#include "vmm/hints.h"
 #include "vmm/memory.h"
 
 struct dirty;
@@ -63,6 +72,22 @@ uint64_t dirty_pending(const struct dirty *dirty);
  * a memory region.
  */
 uint64_t dirty_next(const struct dirty *dirty, uint64_t *index, uint64_t max);
+
+/**
+ * dirty_heed_hints() - leave out pages that @hints say are free, which were
+ * never sent. @hints were opened after dirty_start(), and are closed before
+ * the first dirty_sync().
+ */
+void dirty_heed_hints(struct dirty *dirty, struct hints *hints);
+
+/**
+ * dirty_left_out() - pages that were left out and not written to since, as far
+ * as is known: at the target they are zero and untouched.
+ * @ret_pages: a bit a page index; NULL: never mind.
+ *
+ * Return: how many.
+ */
+uint64_t dirty_left_out(const struct dirty *dirty, const uint64_t **ret_pages);
 
 /**
  * dirty_take() - @npages from page @index on, which are pending, are about to

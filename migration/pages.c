@@ -211,7 +211,8 @@ static int send_run(struct page_sender *sender, uint64_t index, uint64_t npages,
 }
 
 int page_sender_send(struct page_sender *sender, struct dirty *dirty,
-		     uint64_t patience_ns, pages_pace_fn *pace, void *opaque,
+		     struct hints *hints, uint64_t patience_ns,
+		     pages_pace_fn *pace, void *opaque,
 		     struct page_counts *counts, struct error *err)
 {
 	uint64_t index = 0;
@@ -226,6 +227,8 @@ int page_sender_send(struct page_sender *sender, struct dirty *dirty,
 	sender->zero.nruns = sender->zero.npages = 0;
 	sender->enough = false;
 	while (!rc && !sender->enough) {
+		if (hints)
+			dirty_heed_hints(dirty, hints);
 		npages = dirty_next(dirty, &index, WIRE_PAGES_PER_BATCH);
 		if (!npages)
 			break;

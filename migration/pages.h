@@ -47,13 +47,14 @@ void page_sender_free(struct page_sender *sender);
 /**
  * page_sender_send() - send every page that is pending in @dirty, or until
  * @pace has enough.
+ * @hints: pages that need not be sent, see dirty_heed_hints(); NULL: none.
  * @deadline_ns: for each record: how long from now it may take.
  * @counts: added to.
  */
 int __must_check page_sender_send(struct page_sender *sender,
-				  struct dirty *dirty, uint64_t patience_ns,
-				  pages_pace_fn *pace, void *opaque,
-				  struct page_counts *counts,
+				  struct dirty *dirty, struct hints *hints,
+				  uint64_t patience_ns, pages_pace_fn *pace,
+				  void *opaque, struct page_counts *counts,
 				  struct error *err);
 
 struct page_receiver;

@@ -31,6 +31,7 @@
 
 struct precopy {
 	struct source *s;
+	bool hinted; /* by the guest, in this round */
 	uint64_t round_start_ns;
 	/* by the cap */
 	double debt;	  /* bytes that were sent too early */
@@ -200,7 +201,12 @@ static int acknowledged(struct source *s, uint32_t number, struct error *err)
 	return rc;
 }
 
-/* Send what is pending, and wait until the target has it. */
+/*
+ * Send what is pending, and wait until the target has it.
+ *
+ * What the guest hints to be free need not be sent. It is asked as round 0
+ * begins, and answers while that goes on, or doesn't: nobody waits.
+ */
 static int send_round(struct precopy *p, uint32_t number,
 		      struct page_counts *counts, struct error *err)
 {
@@ -213,9 +219,12 @@ static int send_round(struct precopy *p, uint32_t number,
 	rc = stream_send_struct(s->stream, WIRE_ROUND, wire_round_visit, &round,
 				source_patience(s), err);
 	if (!rc)
-		rc = page_sender_send(s->sender, s->dirty,
-				      time_left(source_patience(s)), pace, p,
-				      counts, err);
+		rc = page_sender_send(
+			s->sender, s->dirty, p->hinted ? vm_hints(s->vm) : NULL,
+			time_left(source_patience(s)), pace, p, counts, err);
+	/* Before the next sync: from then on a hint may be too old. */
+	vm_hints_end(s->vm);
+	p->hinted = false;
 	end.pages = counts->pages + counts->zero_pages;
 	if (!rc)
 		rc = stream_send_struct(s->stream, WIRE_ROUND_END,
@@ -257,6 +266,7 @@ static void note_round(const struct precopy *p,
 	report->nrounds++;
 	report->pages += counts->pages;
 	report->zero_pages += counts->zero_pages;
+	report->hinted_pages = dirty_left_out(s->dirty, NULL);
 	report->bytes = s->stream->bytes_sent;
 	report->remaining_pages = round.dirty_pages;
 	report->bandwidth = pacing_bandwidth(&s->pacing);
@@ -350,6 +360,7 @@ static void begin(struct precopy *p, struct source *s)
 			       .seen_ns = clock_ns(),
 			       .seen_bytes = s->stream->bytes_sent };
 	blame_init(&s->blame, vm_vcpu_count(s->vm));
+	p->hinted = vm_hints_begin(s->vm);
 }
 
 /* What was decided on to be done before the next round. */

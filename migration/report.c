@@ -115,14 +115,15 @@ static json_t *throttled_json(const struct report *report)
 json_t *report_json(const struct report *report)
 {
 	json_t *json = json_pack(
-		"{s:s,s:s,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o}",
+		"{s:s,s:s,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o}",
 		"status", status_names[report->status], "session",
 		report->session, "total_ms", json_ms(report->total_ns),
 		"downtime_ms", json_ms(report->downtime_ns),
 		"predicted_downtime_ms", json_ms(report->predicted_ns),
 		"phases", phases_json(report->phase_ns), "rounds",
 		rounds_json(report), "pages", json_count(report->pages),
-		"zero_pages", json_count(report->zero_pages), "bytes",
+		"zero_pages", json_count(report->zero_pages), "hinted_pages",
+		json_count(report->hinted_pages), "bytes",
 		json_count(report->bytes), "bandwidth_bytes_per_s",
 		json_count(report->bandwidth), "throttled_vcpus",
 		throttled_json(report), "closed_connections",
@@ -211,6 +212,11 @@ void report_print(const struct report *report, FILE *to)
 		(unsigned long long)report->pages,
 		(unsigned long long)report->zero_pages, mib(report->bytes),
 		report->nrounds, mib(report->bandwidth));
+	if (report->hinted_pages)
+		fprintf(to,
+			"  not sent           %llu pages that the guest said "
+			"are free\n",
+			(unsigned long long)report->hinted_pages);
 	print_throttled(report, to);
 	if (report->closed_connections)
 		fprintf(to,

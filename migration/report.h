@@ -94,6 +94,7 @@ struct report {
 	uint64_t remaining_pages;
 	uint64_t pages;
 	uint64_t zero_pages;
+	uint64_t hinted_pages; /* free in the guest, and never sent */
 	uint64_t bytes;
 	uint64_t pause_bytes; /* of those, since the pause began */
 	uint64_t sent_per_s;  /* bytes, lately; at the end, of the whole move */

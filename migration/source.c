@@ -341,7 +341,7 @@ static int send_final(struct source *s, struct error *err)
 	rc = stream_send(s->stream, WIRE_PAUSED, NULL, 0, pause_patience(s),
 			 err);
 	if (!rc)
-		rc = page_sender_send(s->sender, s->dirty,
+		rc = page_sender_send(s->sender, s->dirty, NULL,
 				      time_left(pause_patience(s)), final_pace,
 				      s, &counts, err);
 	if (!rc)
@@ -349,6 +349,7 @@ static int send_final(struct source *s, struct error *err)
 	pthread_mutex_lock(&s->lock);
 	s->report.pages += counts.pages;
 	s->report.zero_pages += counts.zero_pages;
+	s->report.hinted_pages = dirty_left_out(s->dirty, NULL);
 	s->report.bytes = s->stream->bytes_sent;
 	s->report.pause_bytes = s->report.bytes - before;
 	s->report.remaining_pages = dirty_pending(s->dirty);

@@ -15,6 +15,7 @@
 #include "migration/pages.h"
 #include "migration/source.h"
 #include "migration/stream.h"
+#include "vmm/vm_balloon.h"
 #include "vmm/vm_state.h"
 
 struct source {

@@ -83,10 +83,14 @@ static int send_state_digest(struct source *s, struct error *err)
 int source_verify(struct source *s, struct error *err)
 {
 	uint64_t start = clock_ns();
+	const uint64_t *left_out;
 	int rc;
 
 	source_enter_phase(s, PHASE_VERIFY);
 	digest_begin(s->digest);
+	/* What the guest says is free was never sent: it is zero there. */
+	(void)dirty_left_out(s->dirty, &left_out);
+	digest_leave_out(s->digest, left_out);
 	rc = send_memory(s, err);
 	if (!rc)
 		rc = send_state_digest(s, err);

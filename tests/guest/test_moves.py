@@ -578,8 +578,8 @@ def check_report(text, status):
     report = json.loads(text)
     equal(report["status"], status, "status")
     fields = {"status", "total_ms", "downtime_ms", "predicted_downtime_ms",
-              "phases", "rounds", "pages", "zero_pages", "bytes",
-              "bandwidth_bytes_per_s", "throttled_vcpus",
+              "phases", "rounds", "pages", "zero_pages", "hinted_pages",
+              "bytes", "bandwidth_bytes_per_s", "throttled_vcpus",
               "closed_connections", "session"}
     missing = fields - set(report)
     check(not missing, f"missing: {missing}")

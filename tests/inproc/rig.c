@@ -43,7 +43,8 @@ static void on_event(void *opaque, enum vm_event event, uint8_t status,
 	struct rig_host *host = opaque;
 
 	if (event == VM_EVENT_STOP || event == VM_EVENT_RESUME ||
-	    event == VM_EVENT_IO_ERROR || event == VM_EVENT_PANICKED)
+	    event == VM_EVENT_IO_ERROR || event == VM_EVENT_PANICKED ||
+	    event == VM_EVENT_BALLOON)
 		return;
 	pthread_mutex_lock(&host->lock);
 	if (event == VM_EVENT_RESET) {

@@ -7,8 +7,10 @@
 #include <sys/mman.h>
 #include <sys/sysinfo.h>
 
+#include "migration/dirty.h"
 #include "tests/inproc/rig.h"
 #include "tests/unit/unit.h"
+#include "vmm/vm_balloon.h"
 
 #define TIMES 10
 /* Where a move takes longer: many vCPUs want the few processors. */
@@ -381,6 +383,166 @@ START_TEST(a_virtio_console_says_each_byte_once_whoever_stalls)
 }
 END_TEST
 
+/* ---- a balloon ---- */
+
+#define POOL (2048 * GUEST_PAGE_SIZE)
+
+/* It inflates, deflates, reports and hints all the while. */
+START_TEST(a_guest_that_gives_memory_back_keeps_the_rest)
+{
+	struct rig_guest guest = { .elf = "balloon", .cmdline = "" };
+	struct rig_host *hosts[2] = { rig_host_new(), rig_host_new() };
+	struct rig_result result;
+	struct balloon_info info;
+	uint64_t all = 16 * MIB;
+	struct error err;
+
+	rig_boot(hosts[0], &guest);
+	rig_expect(hosts[0], "ready\n");
+	for (int i = 0; i < TIMES; i++) {
+		struct rig_host *from = hosts[i % 2];
+		struct rig_host *to = hosts[(i + 1) % 2];
+		uint64_t keep = i % 3 ? all - POOL / 8 : all;
+
+		ck_assert(!vm_balloon_set(from->vm, keep, &err));
+		rig_move(from, to, &rig_move_default, &result);
+		ck_assert_msg(!result.source_rc, "move %d: %s", i,
+			      result.source_error.text);
+		ck_assert(vm_balloon_look(to->vm, &info));
+		ck_assert_uint_eq(info.wanted, keep);
+		do {
+			rig_type(to, "s");
+			rig_expect(to, "stats ");
+			ck_assert(vm_balloon_look(to->vm, &info));
+		} while (info.actual != keep);
+	}
+	rig_type(hosts[TIMES % 2], "q");
+	rig_expect_exit(hosts[TIMES % 2], 0);
+	rig_host_free(hosts[0]);
+	rig_host_free(hosts[1]);
+}
+END_TEST
+
+/* The first round waits until the guest has said what is free. */
+static bool await_hints(struct rig_moving *moving,
+			const struct relay_record *record, void *opaque)
+{
+	bool *waited = opaque;
+
+	if (record->type == WIRE_ROUND && !*waited) {
+		*waited = true;
+		rig_expect(moving->from, "hinted ");
+	}
+	return false;
+}
+
+/*
+ * So that the source hasn't sent it all before the guest can say what is free,
+ * the link is slow. What is left out is verified to be zero at the target.
+ */
+START_TEST(what_is_free_is_not_sent)
+{
+	struct rig_guest guest = { .elf = "balloon",
+				   .cmdline = "pages=8192 free=90 busy=no "
+					      "reports=no",
+				   .memory = 64 * MIB };
+	struct rig_host *a = rig_host_new();
+	struct rig_host *b = rig_host_new();
+	struct rig_move move = rig_move_default;
+	struct rig_result result;
+	bool waited = false;
+
+	rig_boot(a, &guest);
+	rig_expect(a, "ready\n");
+	move.params.bandwidth = 4 * 1000 * 1000;
+	move.on_record = await_hints;
+	move.opaque = &waited;
+	rig_move(a, b, &move, &result);
+	ck_assert_msg(!result.source_rc, "%s", result.source_error.text);
+	ck_assert(waited);
+	ck_assert_uint_gt(result.report.hinted_pages, 4096);
+	rig_type(b, "q");
+	rig_expect_exit(b, 0);
+	rig_host_free(a);
+	rig_host_free(b);
+}
+END_TEST
+
+START_TEST(a_guest_that_is_asked_and_never_answers_moves_as_others_do)
+{
+	struct rig_guest guest = { .elf = "balloon",
+				   .cmdline = "hints=no reports=no" };
+	struct rig_host *a = rig_host_new();
+	struct rig_host *b = rig_host_new();
+	struct rig_result result;
+
+	rig_boot(a, &guest);
+	rig_expect(a, "ready\n");
+	rig_move(a, b, &rig_move_default, &result);
+	ck_assert_msg(!result.source_rc, "%s", result.source_error.text);
+	ck_assert_uint_eq(result.report.hinted_pages, 0);
+	rig_type(b, "q");
+	rig_expect_exit(b, 0);
+	rig_host_free(a);
+	rig_host_free(b);
+}
+END_TEST
+
+static bool is_pending(const struct dirty *dirty, uint64_t index)
+{
+	uint64_t at = index;
+
+	return dirty_next(dirty, &at, 1) == 1 && at == index;
+}
+
+/* A guest that writes to none of these pages; the VMM does. */
+START_TEST(a_hint_is_good_until_the_page_is_written_to_or_forgotten)
+{
+	struct rig_guest guest = { .elf = "heartbeat",
+				   .cmdline = "",
+				   .memory = 64 * MIB };
+	const uint64_t page = 48 * MIB / GUEST_PAGE_SIZE;
+	struct rig_host *host = rig_host_new();
+	const uint64_t *left_out;
+	struct memory *mem;
+	struct dirty *dirty;
+	struct hints *hints;
+	struct error err;
+
+	rig_boot(host, &guest);
+	mem = vm_memory(host->vm);
+	hints = vm_hints(host->vm);
+	ck_assert(!dirty_create(mem, vm_fd(host->vm), &dirty, &err));
+	ck_assert(!dirty_start(dirty, -1, &err));
+	hints_open(hints);
+	hints_add(hints, memory_page_gpa(mem, page), 64 * GUEST_PAGE_SIZE);
+	/* Too late: KVM has forgotten what was written before this. */
+	hints_add(hints, 8 * GUEST_PAGE_SIZE, GUEST_PAGE_SIZE);
+	ck_assert(!dirty_take(dirty, 0, 1, &err));
+	dirty_heed_hints(dirty, hints);
+	hints_close(hints);
+	ck_assert(is_pending(dirty, 8));
+	ck_assert(!is_pending(dirty, page));
+	ck_assert(!is_pending(dirty, page + 63));
+	ck_assert(is_pending(dirty, page + 64));
+	ck_assert_uint_eq(dirty_left_out(dirty, &left_out), 64);
+	ck_assert_uint_eq(left_out[page / 64], UINT64_MAX);
+	ck_assert_uint_eq(dirty_pending(dirty), mem->npages - 65);
+	memory_mark_dirty(mem, memory_page_gpa(mem, page + 1), 1);
+	ck_assert(!dirty_sync(dirty, false, &err));
+	ck_assert(is_pending(dirty, page + 1));
+	ck_assert(!is_pending(dirty, page + 2));
+	ck_assert_uint_eq(dirty_left_out(dirty, NULL), 63);
+	/* The next attempt begins with nothing left out. */
+	dirty_stop(dirty);
+	ck_assert(!dirty_start(dirty, -1, &err));
+	ck_assert_uint_eq(dirty_left_out(dirty, NULL), 0);
+	dirty_stop(dirty);
+	dirty_free(dirty);
+	rig_host_free(host);
+}
+END_TEST
+
 /* ---- above 4 GiB ---- */
 
 static uint64_t resident_pages(const struct memory *mem)
@@ -595,5 +757,9 @@ UNIT_SUITE("guests", two_vcpus_that_count_together_lose_nothing,
 	   a_disk_without_indirect_tables_and_event_indices_moves,
 	   a_disk_with_four_queues_moves, a_disk_of_one_request_at_a_time_moves,
 	   a_capped_source_keeps_to_its_cap_and_shows_that_it_is_alive,
+	   a_guest_that_gives_memory_back_keeps_the_rest,
+	   what_is_free_is_not_sent,
+	   a_guest_that_is_asked_and_never_answers_moves_as_others_do,
+	   a_hint_is_good_until_the_page_is_written_to_or_forgotten,
 	   memory_above_4_GiB_moves_and_stays_sparse,
 	   pages_of_zeroes_are_told_and_take_no_memory)

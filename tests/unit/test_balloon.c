@@ -501,6 +501,7 @@ START_TEST(who_cannot_hint_is_not_asked)
 	common_write(rig->virtio, COMMON_STATUS, 0, 1);
 	start_driver(rig, VIRTIO_BIT(F_HINTS));
 	ck_assert(ask_hints(rig));
+	say_id(rig, config_get(rig, HINT_ID));
 	/* A new driver has heard of no request. */
 	common_write(rig->virtio, COMMON_STATUS, 0, 1);
 	start_driver(rig, VIRTIO_BIT(F_HINTS));
