@@ -150,27 +150,38 @@ static bool filter(const struct cpuid_choice *choice,
 	return any || !leaf->indexed;
 }
 
-/* Register files that no feature uses any more are none to save. */
-static void drop_unused_states(struct builder *b)
+static bool allows(const struct cpuid_choice *choice, uint32_t function,
+		   enum cpuid_reg reg, unsigned int bit)
+{
+	return allowed(choice, cpuid_word_find(function, 0, reg)) >> bit & 1;
+}
+
+/*
+ * Register files of features that were not chosen are none to save. What the
+ * host lacks is no matter: there are some whose processors have registers that
+ * their KVM offers no feature for, and guests use them all the same.
+ */
+static void drop_unused_states(struct builder *b,
+			       const struct cpuid_choice *choice)
 {
 	struct kvm_cpuid_entry2 *head = find(b, 0xd, 0);
 
 	if (!head)
 		return;
-	if (!cpuid_has(b->model, 1, 0, CPUID_ECX, 28)) /* avx */
+	if (!allows(choice, 1, CPUID_ECX, 28)) /* avx */
 		head->eax &= ~(1U << 2);
-	if (!cpuid_has(b->model, 7, 0, CPUID_EBX, 16)) /* avx512f */
+	if (!allows(choice, 7, CPUID_EBX, 16)) /* avx512f */
 		head->eax &= ~(7U << 5);
-	if (!cpuid_has(b->model, 7, 0, CPUID_ECX, 3)) /* pku */
+	if (!allows(choice, 7, CPUID_ECX, 3)) /* pku */
 		head->eax &= ~(1U << 9);
 }
 
 /* Without XSAVE there is nothing to say of it. */
-static void drop_xsave(struct builder *b)
+static void drop_xsave(struct builder *b, const struct cpuid_choice *choice)
 {
 	uint32_t kept = 0;
 
-	if (cpuid_has(b->model, 1, 0, CPUID_ECX, 26))
+	if (allows(choice, 1, CPUID_ECX, 26))
 		return;
 	for (uint32_t i = 0; i < b->model->nentries; i++)
 		if (b->model->entries[i].function != 0xd)
@@ -331,12 +342,6 @@ static bool is_amd(const struct kvm_cpuid_entry2 *leaf0)
 	       leaf0->ebx == 0x6f677948;   /* HygonGenuine */
 }
 
-/* The TSC-deadline timer is KVM's to offer, and not in its table. */
-static bool wants_deadline(const struct cpuid_choice *choice)
-{
-	return allowed(choice, cpuid_word_find(1, 0, CPUID_ECX)) >> 24 & 1;
-}
-
 int cpuid_build(const struct cpuid_table *supported,
 		const struct cpuid_choice *choice, bool tsc_deadline,
 		uint32_t cpus, struct arch_cpu_model *ret, struct error *err)
@@ -366,10 +371,11 @@ int cpuid_build(const struct cpuid_table *supported,
 				 "KVM_GET_SUPPORTED_CPUID: leaves 0 and 1 are "
 				 "missing");
 	b.amd = is_amd(leaf0);
-	drop_unused_states(&b);
+	drop_unused_states(&b, choice);
 	trim_xsave(&b);
-	drop_xsave(&b);
-	set_flags(&b, tsc_deadline && wants_deadline(choice),
+	drop_xsave(&b, choice);
+	/* The TSC-deadline timer is KVM's to offer, and not in its table. */
+	set_flags(&b, tsc_deadline && allows(choice, 1, CPUID_ECX, 24),
 		  choice ? choice->phys_bits : 0);
 	set_caches(&b);
 	rc = set_topology(&b, has_0xb, err);

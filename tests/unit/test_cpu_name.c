@@ -130,6 +130,20 @@ START_TEST(addresses_are_as_wide_as_most_hosts_have)
 }
 END_TEST
 
+START_TEST(a_host_may_have_registers_without_their_feature)
+{
+	struct cpuid_table t;
+	struct error err;
+
+	sample_supported(&t, false);
+	take_away(&t, 1, CPUID_ECX, 1U << 26 | 1U << 28); /* xsave, avx */
+	ck_assert_msg(!build(&t, "host", &err), "%s", err.text);
+	ck_assert_uint_eq(cpuid_xcr0(&model), 0x2e7);
+	ck_assert_msg(!build(&t, "x86-64", &err), "%s", err.text);
+	ck_assert_uint_eq(cpuid_xcr0(&model), 3);
+}
+END_TEST
+
 START_TEST(what_a_host_lacks_is_named)
 {
 	struct cpuid_table t;
@@ -357,8 +371,9 @@ END_TEST
 UNIT_SUITE("cpu names", a_level_has_what_it_asks_for_and_not_the_next_ones,
 	   a_level_keeps_defences_and_what_kvm_provides_unless_exact,
 	   features_are_added_and_taken_away,
-	   addresses_are_as_wide_as_most_hosts_have, what_a_host_lacks_is_named,
-	   names_that_are_none_are_refused,
+	   addresses_are_as_wide_as_most_hosts_have,
+	   a_host_may_have_registers_without_their_feature,
+	   what_a_host_lacks_is_named, names_that_are_none_are_refused,
 	   a_guest_without_what_every_guest_needs_is_refused,
 	   the_name_of_a_model_makes_it_again,
 	   hosts_have_in_common_what_all_have,
