@@ -120,10 +120,10 @@ END_TEST
  * second counts for itself.
  */
 static const struct rig_guest uneven = { .elf = "dirty",
-					 .cmdline = "mib=48 touch=word "
+					 .cmdline = "mib=160 touch=word "
 						    "progress=0 spin=1",
 					 .cpus = 2,
-					 .memory = 96 * MIB };
+					 .memory = 224 * MIB };
 
 static bool is_throttled(struct rig_moving *moving)
 {
@@ -162,8 +162,9 @@ static struct rig_move uneven_move(void)
 {
 	struct rig_move move = rig_move_default;
 
-	move.params.max_downtime_ns = 4 * NS_PER_MS;
-	move.params.bandwidth = 192 * 1000 * 1000;
+	/* More than a pause takes anywhere, and less than all those pages. */
+	move.params.max_downtime_ns = 25 * NS_PER_MS;
+	move.params.bandwidth = 600 * 1000 * 1000;
 	return move;
 }
 
