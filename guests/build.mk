@@ -20,7 +20,7 @@ GUEST_MAIN_sync := $(GUEST_OBJ)/sync/main.o
 GUEST_MAIN_inet := $(GUEST_OBJ)/inet/main.o
 GUEST_MAIN_blk := $(GUEST_OBJ)/blk/main.o
 GUEST_EXTRA_blk := $(patsubst %,$(GUEST_OBJ)/%.o,blk/plan blk/bench block \
-	sector)
+	sector latency)
 GUEST_EXTRA_heartbeat := $(GUEST_OBJ)/heart.o
 GUEST_EXTRA_net := $(GUEST_OBJ)/nic.o
 GUEST_EXTRA_inet := $(GUEST_OBJ)/nic.o $(patsubst %,$(GUEST_OBJ)/inet/%.o, \

@@ -2,18 +2,13 @@
 /*
  * How long random reads of 4 KiB take: each from the moment before it is put
  * into the ring to the moment after it is taken out, by the TSC, in ring 3.
- *
- * Latencies go into a histogram whose buckets are 1/64 of their octave wide,
- * so a quantile is exact to 1.6 % and no run is too long.
  */
 #include "blk/blk.h"
 #include "blk/plan.h"
+#include "latency.h"
 
 #define READ_SIZE    4096U
 #define READ_SECTORS (READ_SIZE / BLOCK_SECTOR)
-#define SUB_BITS     6U
-#define SUB	     (1UL << SUB_BITS)
-#define BUCKETS	     (64 * SUB)
 #define WARM_NS	     (NS_PER_S / 5)
 
 struct read {
@@ -26,43 +21,8 @@ static struct {
 	struct read reads[BLK_DEPTH_MAX];
 	uint64_t places; /* where a read can go */
 	uint64_t random;
-	uint64_t histogram[BUCKETS];
-	uint64_t done, longest; /* ticks */
+	struct latency latency;
 } bench;
-
-static size_t bucket_of(uint64_t ticks)
-{
-	unsigned int top;
-
-	if (ticks < SUB)
-		return ticks;
-	top = 63U - (unsigned int)__builtin_clzl(ticks);
-	return (top - SUB_BITS + 1) * SUB + (ticks >> (top - SUB_BITS)) - SUB;
-}
-
-/* The middle of a bucket. */
-static uint64_t bucket_ticks(size_t bucket)
-{
-	uint64_t shift;
-
-	if (bucket < SUB)
-		return bucket;
-	shift = bucket / SUB - 1;
-	return ((bucket % SUB + SUB) << shift) + (1UL << shift) / 2;
-}
-
-static uint64_t quantile_ns(uint64_t per_thousand)
-{
-	uint64_t rank = bench.done * per_thousand / 1000;
-	uint64_t seen = 0;
-
-	for (size_t i = 0; i < BUCKETS; i++) {
-		seen += bench.histogram[i];
-		if (seen > rank)
-			return clock_tsc_ns(bucket_ticks(i));
-	}
-	return clock_tsc_ns(bench.longest);
-}
 
 static void begin(struct read *read)
 {
@@ -81,10 +41,7 @@ static void end(struct read *read)
 	if (read->request.status != BLOCK_OK)
 		guest_fail(VERDICT_STATUS, "failed sector=%lu status=%u\n",
 			   read->request.sector, read->request.status);
-	bench.histogram[bucket_of(ticks)]++;
-	bench.done++;
-	if (ticks > bench.longest)
-		bench.longest = ticks;
+	latency_add(&bench.latency, ticks);
 }
 
 /* As many reads in flight as there are; returns TSC ticks. */
@@ -95,8 +52,7 @@ static uint64_t run(unsigned int depth, uint64_t ns)
 	struct block_request *r;
 	bool again = true;
 
-	bench.done = bench.longest = 0;
-	memset(bench.histogram, 0, sizeof(bench.histogram));
+	memset(&bench.latency, 0, sizeof(bench.latency));
 	for (unsigned int i = 0; i < depth; i++)
 		begin(&bench.reads[i]);
 	block_kick(bench.disk, 0);
@@ -142,7 +98,9 @@ void blk_bench(struct block *disk, const struct blk_options *options)
 	ticks = run(options->depth, seconds * NS_PER_S);
 	print("bench depth=%u reads=%lu ms=%lu iops=%lu median_ns=%lu "
 	      "p99_ns=%lu max_ns=%lu\n",
-	      options->depth, bench.done, clock_tsc_ns(ticks) / 1000000,
-	      mul_div(bench.done, NS_PER_S, clock_tsc_ns(ticks)),
-	      quantile_ns(500), quantile_ns(990), clock_tsc_ns(bench.longest));
+	      options->depth, bench.latency.done, clock_tsc_ns(ticks) / 1000000,
+	      mul_div(bench.latency.done, NS_PER_S, clock_tsc_ns(ticks)),
+	      latency_quantile_ns(&bench.latency, 500),
+	      latency_quantile_ns(&bench.latency, 990),
+	      clock_tsc_ns(bench.latency.longest));
 }
