@@ -17,12 +17,13 @@ GUEST_LIB := $(patsubst %,$(GUEST_OBJ)/lib/%.o,boot trap_entry trap mem acpi \
 
 # One guest is its own .c file, unless it is listed here, plus its extras.
 GUEST_MAIN_sync := $(GUEST_OBJ)/sync/main.o
+GUEST_MAIN_net := $(GUEST_OBJ)/net/main.o
 GUEST_MAIN_inet := $(GUEST_OBJ)/inet/main.o
 GUEST_MAIN_blk := $(GUEST_OBJ)/blk/main.o
 GUEST_EXTRA_blk := $(patsubst %,$(GUEST_OBJ)/%.o,blk/plan blk/bench block \
 	sector latency)
 GUEST_EXTRA_heartbeat := $(GUEST_OBJ)/heart.o
-GUEST_EXTRA_net := $(GUEST_OBJ)/nic.o
+GUEST_EXTRA_net := $(patsubst %,$(GUEST_OBJ)/%.o,net/bench nic latency)
 GUEST_EXTRA_inet := $(GUEST_OBJ)/nic.o $(patsubst %,$(GUEST_OBJ)/inet/%.o, \
 	ip dhcp tcp)
 GUEST_EXTRA_msix := $(GUEST_OBJ)/prod.o $(GUEST_OBJ)/intx.o

@@ -14,7 +14,10 @@
 
 #define NIC_MERGE   (1UL << 15)
 #define NIC_BUFFERS 256U
-#define NIC_FRAME   2036U /* bytes that a buffer has for it */
+#define NIC_FRAME   2036U  /* bytes that a buffer has for it */
+#define NIC_LARGE   65535U /* likewise for a large one that is sent */
+#define NIC_PARTS   17U	   /* buffers that a large one comes in, at most */
+#define NIC_LARGES  32U	   /* large ones on their way out, at most */
 
 #define NIC_VERDICT_FRAME   21
 #define NIC_VERDICT_COMMAND 22
@@ -23,11 +26,15 @@ struct nic {
 	struct virtio v;
 	uint8_t mac[6];
 	struct virtqueue queues[3];
-	uint8_t *rx; /* NIC_BUFFERS of them */
-	uint8_t *tx; /* likewise, by head */
+	bool large;
+	uint32_t rx_bytes, tx_bytes; /* of a buffer */
+	uint16_t sending;	     /* tx buffers, a power of two */
+	uint8_t *rx;		     /* NIC_BUFFERS of them */
+	uint8_t *tx;
 	uint8_t *command;
 	uint8_t *of[NIC_BUFFERS]; /* a receiving head's buffer */
-	uint8_t *received;	  /* NULL: given back */
+	uint8_t *received[NIC_PARTS];
+	unsigned int nreceived; /* 0: given back */
 };
 
 /**
@@ -36,6 +43,15 @@ struct nic {
  * @size: of its queues, at most NIC_BUFFERS
  */
 void nic_start(struct nic *nic, uint64_t without, uint16_t size);
+
+/**
+ * nic_start_large - likewise, with TSO both ways and the queues as large as
+ * they can be
+ *
+ * What is sent that is longer than an Ethernet frame has to be TCP over IPv4
+ * without options: the device is asked to cut it.
+ */
+void nic_start_large(struct nic *nic);
 
 /**
  * nic_room - can a frame be sent without waiting?
@@ -55,7 +71,8 @@ void nic_send(struct nic *nic, uint32_t len);
 /**
  * nic_receive - the next frame that came, good until the next call
  *
- * Return: NULL: there is none.
+ * Return: NULL: there is none. Of a large one only the first NIC_FRAME bytes
+ * lie in one piece.
  */
 const uint8_t *nic_receive(struct nic *nic, uint32_t *ret_len);
 

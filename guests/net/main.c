@@ -14,20 +14,17 @@
  *   frames=N     end by itself after N; 0 (default): only on 'q'
  *   merge=yes|no MRG_RXBUF
  *   size=N       of a queue, default 256
+ *   bench=no|send measure instead: see net/bench.c
+ *   bytes=N depth=N seconds=N	 of a frame, default 64, to 65535; frames on
+ *		  their way, default 1; for how long, default 3
  * Serial: 'q' ends; 's' prints what has been counted.
  * Verdicts: 20 a frame twice, or out of order; 21 a frame that is none; 22 a
- * command that failed.
+ * command that failed; 23 a frame that was sent in a measurement is lost.
  */
-#include "nic.h"
+#include "net/net.h"
 
-#define VERDICT_ORDER 20
-
-#define FRONT	 14U /* of a frame */
 #define NUMBER	 8U
 #define FRAME_IN (FRONT + NUMBER)
-
-#define TYPE_HIGH 0x88U
-#define TYPE_LOW  0xb5U
 
 #define POLL_NS 1000000UL
 
@@ -124,14 +121,43 @@ static bool attend(void)
 	return c != 'q';
 }
 
+/* Large frames come in many buffers: so many fit into the queue. */
+static unsigned int depth_max(uint32_t bytes)
+{
+	return bytes > NET_PLAIN ? NIC_BUFFERS / NIC_PARTS : NIC_BUFFERS / 2;
+}
+
+static unsigned int measure(const struct net_options *options)
+{
+	if (options->bytes < FRAME_IN || !options->depth ||
+	    options->depth > depth_max(options->bytes))
+		guest_fail(VERDICT_USAGE, "bytes=%u depth=%u: not possible\n",
+			   options->bytes, options->depth);
+	if (options->bytes > NET_PLAIN)
+		nic_start_large(&net.nic);
+	else
+		nic_start(&net.nic, 0, NIC_BUFFERS);
+	net_bench(&net.nic, options);
+	return VERDICT_PASS;
+}
+
 unsigned int guest_main(void)
 {
 	static const char *const yes_no[] = { "yes", "no", NULL };
+	static const char *const benches[] = { "no", "send", NULL };
+	struct net_options options = {
+		.bytes = (uint32_t)option_number("bytes", 64, NIC_LARGE),
+		.depth = (unsigned int)option_number("depth", 1, NIC_BUFFERS),
+		.seconds = option_number("seconds", 3, 1000000),
+	};
+	bool bench = option_choice("bench", benches);
 	uint64_t limit = option_number("frames", 0, UINT64_MAX);
 	uint64_t size = option_number("size", NIC_BUFFERS, NIC_BUFFERS);
 	bool merge = option_choice("merge", yes_no) == 0;
 
 	option_end();
+	if (bench)
+		return measure(&options);
 	nic_start(&net.nic, merge ? 0 : NIC_MERGE, (uint16_t)size);
 	claim();
 	print("ready\n");
