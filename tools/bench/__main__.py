@@ -14,26 +14,30 @@ import signal
 import sys
 
 import calibrate
+import card
 import cells
 import disk
 import goals
 import host
+import network
 import report
 from vmm import Failed, Godwit, Qemu
 from watch import Gone, Observer
 
 DEFAULT_QEMU_MS = 300
 DISK = "disk"
+CARD = "card"
 
 
 def options():
-    names = [cell.name for cell in cells.CELLS] + [DISK]
+    names = [cell.name for cell in cells.CELLS] + [DISK, CARD]
     parser = argparse.ArgumentParser(
         prog="tools/bench", description="Measures moves of tiny guests with "
         "godwit and, in turns, with QEMU.",
         epilog="Cells: " + "; ".join(f"{cell.name}: {cell.title}"
                                      for cell in cells.CELLS) +
-        f"; {DISK}: 4 KiB reads from a disk, no moves")
+        f"; {DISK}: 4 KiB reads from a disk, no moves; {CARD}: frames of a "
+        "network card, no moves")
     parser.add_argument("--moves", type=int, default=10, metavar="N",
                         help="of each VMM in each cell (10)")
     parser.add_argument("--only", action="append", choices=names,
@@ -91,6 +95,12 @@ def disk_progress(place, runner, turn):
               f"run {turn + 1}", end="", file=sys.stderr)
 
 
+def card_progress(runner, work, turn):
+    if sys.stderr.isatty():
+        print(f"\r\033[K{CARD}: {runner.label}, {work.name}: run {turn + 1}",
+              end="", file=sys.stderr)
+
+
 def measure(args, observer, cores, made, figures):
     """Fills figures as it goes, so that an interrupted run has some."""
     figures["socket"] = calibrate.raw_socket()
@@ -99,6 +109,9 @@ def measure(args, observer, cores, made, figures):
     moves = 3 if args.quick else args.moves
     for cell in cells.CELLS:
         if args.only and cell.name not in args.only:
+            continue
+        if cell.card and network.missing():
+            print(f"{cell.name}: skipped: {network.missing()}\n")
             continue
         results = cells.run_cell(cell, made, observer, cores, moves, progress)
         figures["cells"][cell.name] = results
@@ -111,6 +124,8 @@ def measure(args, observer, cores, made, figures):
                               figures["socket"]["populated_mb_s"]), flush=True)
     if not args.only or DISK in args.only:
         measure_disks(made, max(moves // 3, 1), figures)
+    if not args.only or CARD in args.only:
+        measure_cards(made, max(moves // 3, 1), figures)
     if not args.only:
         figures["start"] = calibrate.start_times(made[:2], moves)
         print(report.start_text(figures["start"]))
@@ -128,6 +143,17 @@ def measure_disks(made, runs, figures):
         if sys.stderr.isatty():
             print("\r\033[K", end="", file=sys.stderr)
         print(disk.text(place, runners), flush=True)
+
+
+def measure_cards(made, runs, figures):
+    if network.missing():
+        print(f"{CARD}: skipped: {network.missing()}\n")
+        return
+    runners = card.measure(made[:2], runs, card_progress)
+    figures["card"] = card.figures(runners)
+    if sys.stderr.isatty():
+        print("\r\033[K", end="", file=sys.stderr)
+    print(card.text(runners), flush=True)
 
 
 def run(args):

@@ -3,7 +3,7 @@
 # The demonstration and the benchmark are Python; what must not wait for an
 # interpreter is C.
 
-BENCH_TOOLS := $(BUILD)/bench/observer $(BUILD)/bench/probe $(BUILD)/bench/wire
+BENCH_TOOLS := $(patsubst %,$(BUILD)/bench/%,observer probe wire asker)
 
 .PHONY: demo bench bench-links bench-tools
 demo:

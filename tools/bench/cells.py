@@ -8,15 +8,17 @@ longest gap by TSC, which a move within one host leaves alone).
 """
 
 import collections
+import contextlib
 import time
 
 import host
+from network import Network
 from vmm import Failed
 from watch import Gone
 
 Cell = collections.namedtuple(
-    "Cell", "name title kernel cmdline memory_mib disk cpus",
-    defaults=(False, 1))
+    "Cell", "name title kernel cmdline memory_mib disk cpus card",
+    defaults=(False, 1, False))
 
 DIRTY = "touch=word progress=0 beat_us=100"
 CELLS = [
@@ -25,6 +27,8 @@ CELLS = [
     Cell("idle", "1 GiB, only the heartbeat", "heartbeat", "", 1024),
     Cell("disked", "1 GiB, only the heartbeat, and a disk that nobody uses",
          "heartbeat", "", 1024, True),
+    Cell("carded", "1 GiB, only the heartbeat, and a network card that nobody "
+         "uses", "heartbeat", "", 1024, card=True),
     Cell("slow", "1 GiB, writes 64 MiB over and over at 327 MB/s",
          "dirty", f"mib=64 rate=327 {DIRTY}", 1024),
     Cell("fast", "1 GiB, writes 256 MiB over and over at 2.6 GB/s",
@@ -210,10 +214,33 @@ def speed(before, after):
             max(after["ms"] - before["ms"], 1))
 
 
+@contextlib.contextmanager
+def card_places(cell, contenders):
+    """While in it, guests are where the cell's card has taps."""
+    if not cell.card:
+        yield
+        return
+    before = [contender.places for contender in contenders]
+    with contextlib.ExitStack() as stack:
+        try:
+            for contender in contenders:
+                contender.places = stack.enter_context(Network()).taps
+            yield
+        finally:
+            for contender, places in zip(contenders, before):
+                contender.places = places
+
+
 def run_cell(cell, contenders, observer, cores, moves, tell, kind=Turn):
     """Measures a cell: moves quiet ones each, or half as many again in all."""
     turns = [kind(contender, cell, observer, cores)
              for contender in contenders]
+    with card_places(cell, contenders):
+        take_turns(cell, turns, moves, tell)
+    return {turn.contender.label: result(turn, moves) for turn in turns}
+
+
+def take_turns(cell, turns, moves, tell):
     attempts = moves + (moves + 1) // 2
     try:
         for turn in turns:
@@ -227,7 +254,6 @@ def run_cell(cell, contenders, observer, cores, moves, tell, kind=Turn):
     finally:
         for turn in turns:
             turn.end()
-    return {turn.contender.label: result(turn, moves) for turn in turns}
 
 
 def result(turn, wanted):

@@ -47,8 +47,12 @@ def in_child(namespace=None):
         os.close(fd)
 
 
-Place = collections.namedtuple("Place", "address namespace")
-LOOPBACK = Place("127.0.0.1", None)
+# Where a guest is: the network namespace, and the tap that its card has there.
+Place = collections.namedtuple("Place", "address namespace tap",
+                               defaults=(None,))
+HERE = "127.0.0.1"
+LOOPBACK = Place(HERE, None)
+MAC = "52:54:00:00:00:07"
 
 
 class Guest:
@@ -145,11 +149,11 @@ class Contender:
             self.end(guest)
         shutil.rmtree(self.directory, ignore_errors=True)
 
-    def start_with(self, kernel, cmdline, memory_mib, arguments):
+    def start_with(self, kernel, cmdline, memory_mib, arguments, place=None):
         """Boots a guest on a machine with PCI and what arguments add."""
         guest = self._made(
-            self.command_with(kernel, cmdline, memory_mib) + arguments,
-            self.env)
+            self.command_with(kernel, cmdline, memory_mib) + arguments +
+            self.card(place), self.env, place)
         guest.find_vcpu(self.vcpu, self.cores.vcpu)
         return guest
 
@@ -184,13 +188,18 @@ class Godwit(Contender):
 
     command_with = command
 
+    def card(self, place):
+        """The arguments for the card of a guest that is at a place."""
+        return (["--net", f"tap={place.tap},mac={MAC}"]
+                if place and place.tap else [])
+
     def start(self, kernel, cmdline, memory_mib, disk=False, cpus=1):
         """Boots a guest. Returns it, with its first vCPU pinned."""
         name = self._next()
         disks = ["--disk", self.image()] if disk else []
         guest = self._made(self.command(kernel, cmdline, memory_mib) +
-                           disks + ["--cpus", str(cpus), "--name", name],
-                           self.env)
+                           disks + self.card(self.places[0]) +
+                           ["--cpus", str(cpus), "--name", name], self.env)
         guest.name = name
         guest.disk = disk
         guest.find_vcpu(self.vcpu, self.cores.vcpu)
@@ -201,9 +210,11 @@ class Godwit(Contender):
         name = self._next()
         place = self._opposite(source)
         disks = ["--disk", f"disk0={self.image()}"] if source.disk else []
-        bare = [] if place is LOOPBACK else ["--insecure"]
+        cards = ["--net", f"net0=tap={place.tap}"] if place.tap else []
+        bare = [] if place.address == HERE else ["--insecure"]
         guest = self._made([self.program, "listen", f"tcp:{place.address}:0",
-                            "--name", name] + disks + bare, self.env, place)
+                            "--name", name] + disks + cards + bare, self.env,
+                           place)
         guest.name = name
         guest.disk = source.disk
         guest.port = int(guest.line(""))
@@ -332,11 +343,19 @@ class Qemu(Contender):
         return self.command(kernel, cmdline, memory_mib, "q35") + [
             "-name", "bench,debug-threads=on"]
 
-    def _launch(self, command, place=None):
+    def card(self, place):
+        """The arguments for the card of a guest that is at a place."""
+        if not place or not place.tap:
+            return []
+        return ["-netdev", f"tap,id=n,ifname={place.tap},script=no,"
+                "downscript=no,vhost=off", "-device",
+                f"virtio-net-pci,netdev=n,mac={MAC},disable-legacy=on,romfile="]
+
+    def _launch(self, command, place):
         path = os.path.join(self.directory, self._next())
-        guest = self._made(command + ["-name", "bench,debug-threads=on",
-                                      "-qmp", f"unix:{path},server=on"],
-                           place=place)
+        guest = self._made(command + self.card(place) + [
+            "-name", "bench,debug-threads=on", "-qmp",
+            f"unix:{path},server=on"], place=place)
         guest.find_vcpu(self.vcpu, self.cores.vcpu)
         guest.qmp = self._connect(guest, path)
         guest.started_with = command
@@ -357,18 +376,18 @@ class Qemu(Contender):
                 time.sleep(0.001)
 
     def start(self, kernel, cmdline, memory_mib, disk=False, cpus=1):
-        smp = ["-smp", str(cpus)]
-        if not disk:
-            return self._launch(self.command(kernel, cmdline, memory_mib) +
-                                smp)
-        # The smallest machine has no PCI to put it on without being asked.
-        return self._launch(
-            self.command(kernel, cmdline, memory_mib, "microvm,pcie=on") +
-            smp + [
+        # The smallest machine has no PCI to put one on without being asked.
+        pci = disk or self.places[0].tap
+        command = self.command(kernel, cmdline, memory_mib,
+                               "microvm,pcie=on" if pci else "microvm")
+        command += ["-smp", str(cpus)]
+        if disk:
+            command += [
                 "-object", "iothread,id=io", "-drive",
                 f"if=none,id=d,format=raw,file={self.image()},cache=none",
                 "-device", "virtio-blk-pci,drive=d,iothread=io,"
-                "disable-legacy=on"])
+                "disable-legacy=on"]
+        return self._launch(command, self.places[0])
 
     def receive(self, source):
         base = source.started_with
