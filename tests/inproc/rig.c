@@ -113,6 +113,7 @@ struct rig_host *rig_host_new(void)
 	ck_assert_msg(!kvm_open(&host->kvm, &err), "%s", err.text);
 	ck_assert_msg(!loop_create(&host->loop, &err), "%s", err.text);
 	open_consoles(host);
+	host->tap_fd = -1;
 	ck_assert_int_eq(
 		pthread_create(&host->loop_thread, NULL, run_loop, host->loop),
 		0);
@@ -145,6 +146,22 @@ void rig_discard(struct rig_host *host)
 	host->vm = NULL;
 	disks_free(host->disks);
 	host->disks = NULL;
+	taps_free(host->taps);
+	host->taps = NULL;
+}
+
+static void open_taps(struct rig_host *host, bool listens)
+{
+	struct error err;
+
+	taps_free(host->taps);
+	host->taps = NULL;
+	if (!host->cards.count)
+		return;
+	host->cards.taps[0].fd = fcntl(host->tap_fd, F_DUPFD_CLOEXEC, 0);
+	ck_assert_msg(
+		!taps_open(&host->cards, listens, false, &host->taps, &err),
+		"%s", err.text);
 }
 
 static void open_disks(struct rig_host *host, bool listens)
@@ -165,6 +182,7 @@ struct vm_host rig_vm_host(struct rig_host *host)
 		.kvm = &host->kvm,
 		.loop = host->loop,
 		.backends = host->disks ? disks_backends(host->disks) : NULL,
+		.taps = host->taps ? taps_backends(host->taps) : NULL,
 		.lines = &host->lines,
 		.on_event = on_event,
 		.opaque = host,
@@ -223,6 +241,19 @@ void rig_give_disk(struct rig_host *host, const char *path, uint32_t queues)
 	snprintf(disk->path, sizeof(disk->path), "%s", path);
 }
 
+void rig_give_card(struct rig_host *host, int fd)
+{
+	host->tap_fd = fd;
+	host->cards = (struct taps_options){ .count = 1 };
+	host->cards.taps[0] = (struct tap_options){
+		.id = "net0",
+		.has_mac = true,
+		.mac = RIG_MAC,
+		.queues = 1,
+		.vectors = 3,
+	};
+}
+
 static void create(struct rig_host *host, const struct machine *machine)
 {
 	struct vm_host vm_host = rig_vm_host(host);
@@ -241,6 +272,7 @@ void rig_remake(struct rig_host *host, const struct machine *machine)
 	image.kernel_fd = dup(image.kernel_fd);
 	rig_discard(host);
 	open_disks(host, false);
+	open_taps(host, false);
 	create(host, machine);
 	vm_set_image(host->vm, &image);
 }
@@ -260,8 +292,12 @@ void rig_boot(struct rig_host *host, const struct rig_guest *guest)
 	image.kernel_size = (uint64_t)st.st_size;
 	rig_machine(host, guest, machine);
 	open_disks(host, false);
+	open_taps(host, false);
 	if (host->disks)
 		ck_assert_msg(!disks_add_devices(host->disks, machine, &err),
+			      "%s", err.text);
+	if (host->taps)
+		ck_assert_msg(!taps_add_devices(host->taps, machine, &err),
 			      "%s", err.text);
 	create(host, machine);
 	free(machine);
@@ -584,6 +620,7 @@ static void start_receiving(struct receiving *r, const char *path)
 	ck_assert(!door_create(&params, &r->door, &err));
 	ck_assert(!spares_create(&r->host->kvm, &r->spares, &err));
 	open_disks(r->host, true);
+	open_taps(r->host, true);
 	pthread_mutex_init(&r->lock, NULL);
 	pthread_cond_init(&r->changed, NULL);
 	pthread_mutex_lock(&r->host->lock);

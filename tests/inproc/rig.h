@@ -21,6 +21,7 @@
 #include "migration/target.h"
 #include "tests/inproc/relay.h"
 #include "vmm/disks.h"
+#include "vmm/taps.h"
 #include "vmm/vm.h"
 
 #define RIG_CONSOLE_MAX (1 << 20)
@@ -31,11 +32,14 @@ struct rig_host {
 	pthread_t loop_thread;
 	struct vm *vm; /* NULL: none here */
 	/*
-	 * What its command line says of disks: rig_boot() opens them as `run`
-	 * does, rig_move() as `listen` where the guest is to come.
+	 * What its command line says of disks and taps: rig_boot() opens them
+	 * as `run` does, rig_move() as `listen` where the guest is to come.
 	 */
 	struct disks_options images;
 	struct disks *disks;
+	int tap_fd; /* -1: none */
+	struct taps_options cards;
+	struct taps *taps;
 	struct device_lines lines;
 	struct line *serial;
 	struct line *hvc;
@@ -87,6 +91,16 @@ void rig_image_remove(const char *path);
 /* Where the host has the guest's disk "disk0", from the next boot or move on.
  */
 void rig_give_disk(struct rig_host *host, const char *path, uint32_t queues);
+
+/*
+ * Where the host has the guest's network card "net0", likewise: a socket that
+ * speaks as a tap does, and stays the caller's.
+ */
+#define RIG_MAC                  \
+	{                        \
+		2, 0, 0, 0, 0, 7 \
+	}
+void rig_give_card(struct rig_host *host, int fd);
 
 /*
  * Throw the VM away and make the same machine again, not booted and held as it
