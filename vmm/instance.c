@@ -236,6 +236,7 @@ struct vm_host instance_vm_host(struct instance *inst)
 		.loop = inst->loop,
 		.sandbox = inst->sandbox,
 		.backends = disks_backends(inst->disks),
+		.hugepages = inst->options->hugepages ? &inst->hugepages : NULL,
 		.taps = taps_backends(inst->taps),
 		.lines = consoles_lines(inst->consoles),
 		.pause_on_crash = inst->options->pause_on_panic,
@@ -404,6 +405,7 @@ void instance_init(struct instance *inst)
 		.socket.fd = -1,
 		.params = source_params_default,
 	};
+	hugepages_init(&inst->hugepages);
 }
 
 int instance_open(struct instance *inst, const struct process_options *options,
@@ -423,6 +425,8 @@ int instance_open(struct instance *inst, const struct process_options *options,
 		rc = open_signals(inst, err);
 	if (!rc)
 		rc = kvm_open(&inst->kvm, err);
+	if (!rc && options->hugepages)
+		rc = hugepages_open(&inst->hugepages, err);
 	if (!rc)
 		rc = spares_create(&inst->kvm, &inst->spares, err);
 	if (!rc)
@@ -490,6 +494,7 @@ void instance_close(struct instance *inst, int status)
 	consoles_free(inst->consoles);
 	rundir_close(&inst->dir);
 	spares_free(inst->spares);
+	hugepages_close(&inst->hugepages);
 	kvm_close(&inst->kvm);
 	loop_timer_remove(inst->patience);
 	loop_fd_remove(inst->signal_watch);

@@ -43,7 +43,8 @@ enum instance_end {
 struct instance {
 	const struct process_options *options;
 	struct kvm kvm;
-	struct spares *spares; /* of whoever makes a VM here */
+	struct spares *spares;	    /* of whoever makes a VM here */
+	struct hugepages hugepages; /* open if guest memory is made of them */
 	struct loop *loop;
 	struct sandbox *sandbox; /* NULL with --no-sandbox */
 	int signal_fd;

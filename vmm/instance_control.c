@@ -513,6 +513,8 @@ static void put_line(const struct instance *inst, FILE *to)
 		put_option(to, "--cmdline", machine->cmdline);
 	fprintf(to, " --cpus %u --memory %lluM", machine->cpus,
 		(unsigned long long)(machine->memory_size / MIB));
+	if (inst->options->hugepages)
+		fputs(",hugepages", to);
 	put_cpu(inst, to);
 	put_disks(inst, to);
 	put_nets(inst, to);

@@ -11,8 +11,6 @@
 #include "vmm/memory.h"
 #include "vmm/pagemap.h"
 
-#define HUGE_PAGE (2 * MIB)
-
 /*
  * Reserve address space aligned to a huge page, so that the host can back
  * guest memory with huge pages from its first byte on.
@@ -21,35 +19,65 @@ static void *map_aligned(uint64_t size, bool backed)
 {
 	int prot = PROT_READ | PROT_WRITE;
 	int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
-	uint8_t *raw = mmap(NULL, size + HUGE_PAGE, prot, flags, -1, 0);
+	uint8_t *raw = mmap(NULL, size + HUGE_PAGE_SIZE, prot, flags, -1, 0);
 	uint8_t *base;
 	size_t head;
 
 	if (raw == MAP_FAILED)
 		return NULL;
-	base = (uint8_t *)align_up((uintptr_t)raw, HUGE_PAGE);
+	base = (uint8_t *)align_up((uintptr_t)raw, HUGE_PAGE_SIZE);
 	head = (size_t)(base - raw);
 	if (head)
 		munmap(raw, head);
-	munmap(base + size, HUGE_PAGE - head);
+	munmap(base + size, HUGE_PAGE_SIZE - head);
 	/* Advice only: a host without huge pages runs guests too. */
 	if (backed)
 		(void)madvise(base, size, MADV_HUGEPAGE);
-	(void)madvise(base, size, MADV_DONTFORK);
-	(void)madvise(base, size, MADV_DONTDUMP);
 	return base;
 }
 
+/* Of the host's pool, promised at once: nothing to be had is found out now. */
+static void *map_huge(uint64_t size)
+{
+	void *base = mmap(NULL, size, PROT_READ | PROT_WRITE,
+			  MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB |
+				  (21 << MAP_HUGE_SHIFT), /* 2 MiB */
+			  -1, 0);
+
+	return base == MAP_FAILED ? NULL : base;
+}
+
+static int no_huge_pages(uint64_t size, const struct hugepages *pool,
+			 struct error *err)
+{
+	uint64_t need = size / HUGE_PAGE_SIZE;
+	uint64_t have = hugepages_available(pool);
+
+	return error_set(
+		err, -ENOMEM,
+		"hugepages: %llu MiB take %llu huge pages of 2 MiB, "
+		"and the host has %llu free; add %llu to " HUGE_PAGE_POOL
+		"nr_hugepages, or leave hugepages out",
+		(unsigned long long)(size / MIB), (unsigned long long)need,
+		(unsigned long long)have,
+		(unsigned long long)(need - MIN(have, need)));
+}
+
 static int add_region(struct memory *mem, uint64_t gpa, uint64_t size,
-		      bool backed, struct error *err)
+		      bool backed, const struct hugepages *pool,
+		      struct error *err)
 {
 	struct memory_region *region = &mem->regions[mem->nregions];
 
-	region->hva = map_aligned(size, backed);
+	region->hva = pool ? map_huge(size) : map_aligned(size, backed);
+	if (!region->hva && pool)
+		return -ENOSPC; /* no_huge_pages() says the rest */
 	if (!region->hva)
 		return error_set(
 			err, -ENOMEM, "memory: %llu MiB of address space: %s",
 			(unsigned long long)(size / MIB), strerror(errno));
+	(void)madvise(region->hva, size, MADV_DONTFORK);
+	(void)madvise(region->hva, size, MADV_DONTDUMP);
 	region->gpa = gpa;
 	region->size = size;
 	region->first_page = mem->npages;
@@ -59,8 +87,8 @@ static int add_region(struct memory *mem, uint64_t gpa, uint64_t size,
 	return 0;
 }
 
-int memory_create(uint64_t size, bool backed, struct memory **ret,
-		  struct error *err)
+static int create(uint64_t size, bool backed, const struct hugepages *pool,
+		  struct memory **ret, struct error *err)
 {
 	uint64_t low = MIN(size, ARCH_HOLE_START);
 	struct memory *mem;
@@ -75,9 +103,11 @@ int memory_create(uint64_t size, bool backed, struct memory **ret,
 	mem = calloc(1, sizeof(*mem));
 	if (!mem)
 		return error_set(err, -ENOMEM, "memory: out of memory");
-	rc = add_region(mem, 0, low, backed, err);
+	mem->host_page = pool ? HUGE_PAGE_SIZE : GUEST_PAGE_SIZE;
+	rc = add_region(mem, 0, low, backed, pool, err);
 	if (!rc && size > low)
-		rc = add_region(mem, ARCH_HOLE_END, size - low, backed, err);
+		rc = add_region(mem, ARCH_HOLE_END, size - low, backed, pool,
+				err);
 	if (rc)
 		goto fail;
 	mem->dirty = calloc(mem->npages / 64, sizeof(*mem->dirty));
@@ -93,7 +123,24 @@ int memory_create(uint64_t size, bool backed, struct memory **ret,
 
 fail:
 	memory_free(mem);
-	return rc;
+	return rc == -ENOSPC ? no_huge_pages(size, pool, err) : rc;
+}
+
+int memory_create(uint64_t size, bool backed, struct memory **ret,
+		  struct error *err)
+{
+	return create(size, backed, NULL, ret, err);
+}
+
+int memory_create_huge(uint64_t size, const struct hugepages *pool,
+		       struct memory **ret, struct error *err)
+{
+	if (size % HUGE_PAGE_SIZE)
+		return error_set(err, -EINVAL,
+				 "hugepages: %llu MiB are no whole number of "
+				 "huge pages; give a multiple of 2 MiB",
+				 (unsigned long long)(size / MIB));
+	return create(size, true, pool, ret, err);
 }
 
 void memory_free(struct memory *mem)
@@ -256,8 +303,8 @@ int memory_find_touched(const struct memory *mem, int pagemap_fd,
 
 void memory_discard(struct memory *mem, uint64_t gpa, uint64_t len)
 {
-	uint64_t first = align_up(gpa, GUEST_PAGE_SIZE);
-	uint64_t end = (gpa + len) & ~(GUEST_PAGE_SIZE - 1);
+	uint64_t first = align_up(gpa, mem->host_page);
+	uint64_t end = (gpa + len) & ~(mem->host_page - 1);
 
 	if (!memory_hva(mem, gpa, len) || first >= end)
 		return;

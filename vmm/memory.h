@@ -21,6 +21,7 @@
 
 #include <stdatomic.h>
 
+#include "vmm/hugepages.h"
 #include "vmm/kvm.h"
 
 #define MEMORY_REGIONS_MAX 2
@@ -39,6 +40,7 @@ struct memory_region {
 struct memory {
 	uint64_t size; /* bytes of RAM in all */
 	uint64_t npages;
+	uint64_t host_page; /* bytes that the host gives and takes at once */
 	unsigned int nregions;
 	struct memory_region regions[MEMORY_REGIONS_MAX];
 	_Atomic uint64_t *dirty; /* what the VMM wrote, a bit a page index */
@@ -54,6 +56,17 @@ struct memory {
  */
 int __must_check memory_create(uint64_t size, bool backed, struct memory **ret,
 			       struct error *err);
+
+/**
+ * memory_create_huge() - the same, backed by huge pages of 2 MiB of which the
+ * host has enough free ones in its @pool: they are promised now, so that none
+ * is missing later.
+ *
+ * Return: 0; -EINVAL: @size is no multiple of HUGE_PAGE_SIZE either; -ENOMEM
+ * with @err saying how many are free, and what to do.
+ */
+int __must_check memory_create_huge(uint64_t size, const struct hugepages *pool,
+				    struct memory **ret, struct error *err);
 
 /**
  * memory_free() - unmap all; NULL is fine.
@@ -145,9 +158,9 @@ int __must_check memory_find_touched(const struct memory *mem, int pagemap_fd,
 				     uint64_t *touched);
 
 /**
- * memory_discard() - give the whole pages of a range back to the host: they
- * read as zero from now on, and take no memory until somebody writes to them.
- * They are marked dirty. Any thread.
+ * memory_discard() - give the whole pages of a range back to the host, of the
+ * size that the host has there: they read as zero from now on, and take no
+ * memory until somebody writes to them. They are marked dirty. Any thread.
  *
  * What of the range is not all RAM stays as it is.
  */

@@ -231,25 +231,33 @@ static int run_cpu(void *opts, const char *value, struct error *err)
 	return arch_cpu_name_check(value, err);
 }
 
+/* What follows the size; @text begins with a comma, or is empty. */
+static int take_memory_words(void *opts, const char *text, struct error *err)
+{
+	PROCESS(opts)->hugepages = !strcmp(text, ",hugepages");
+	if (!*text || PROCESS(opts)->hugepages)
+		return 0;
+	if (!strcmp(text, ",shared"))
+		return option_refuse(err, ",shared is not in this version of "
+					  "godwit, which shares no memory with "
+					  "other processes; leave it out");
+	return option_refuse(err,
+			     "'%.40s' is unknown; give a size, like 512M, and "
+			     ",hugepages or nothing",
+			     text);
+}
+
 static int run_memory(void *opts, const char *value, struct error *err)
 {
-	const char *comma = strchr(value, ',');
+	size_t len = strcspn(value, ",");
 	char size[32];
 	uint64_t bytes;
-	int rc;
+	int rc = take_memory_words(opts, value + len, err);
 
-	if (comma &&
-	    (!strcmp(comma, ",hugepages") || !strcmp(comma, ",shared")))
-		return option_refuse(err,
-				     "%s is not in this version of godwit;"
-				     " leave it out",
-				     comma);
-	if (comma)
-		return option_refuse(err,
-				     "'%.40s' is unknown; give a size "
-				     "alone, like 512M",
-				     comma);
-	snprintf(size, sizeof(size), "%s", value);
+	if (rc)
+		return rc;
+	snprintf(size, sizeof(size), "%.*s", (int)MIN(len, sizeof(size)),
+		 value);
 	rc = units_size(size, &bytes, err);
 	if (rc)
 		return rc;
@@ -258,6 +266,9 @@ static int run_memory(void *opts, const char *value, struct error *err)
 				     "give whole megabytes from %lluM to "
 				     "%lluG",
 				     MEMORY_MIN / MIB, MEMORY_MAX / GIB);
+	if (PROCESS(opts)->hugepages && bytes % HUGE_PAGE_SIZE)
+		return option_refuse(err, "huge pages have 2 MiB; give an even "
+					  "number of megabytes");
 	RUN(opts)->memory = bytes;
 	return 0;
 }
@@ -440,6 +451,13 @@ static int listen_paused(void *opts, const char *value __maybe_unused,
 	return 0;
 }
 
+static int listen_hugepages(void *opts, const char *value __maybe_unused,
+			    struct error *err __maybe_unused)
+{
+	PROCESS(opts)->hugepages = true;
+	return 0;
+}
+
 static int listen_once(void *opts, const char *value __maybe_unused,
 		       struct error *err __maybe_unused)
 {
@@ -513,6 +531,7 @@ static const struct option_spec listen_specs[] = {
 	VALUE("--name", process_name),
 	VALUE("--serial", process_serial),
 	REPEATED("--console", process_console),
+	FLAG("--hugepages", listen_hugepages),
 	FLAG("--paused", listen_paused),
 	FLAG("--once", listen_once),
 	REPEATED("--disk", listen_disk),

@@ -92,6 +92,7 @@ struct process_options {
 	struct disks_options disks;
 	struct taps_options taps;
 	bool pause_on_panic;
+	bool hugepages; /* guest memory is made of them */
 	bool sandbox;
 	unsigned int verbosity; /* how many -v */
 };

@@ -545,7 +545,12 @@ static int create_kvm_vm(struct vm *vm, struct spares *spares,
 		return rc;
 	vm->irq.vm_fd = vm->fd;
 	vm->doorbell.vm_fd = vm->fd;
-	rc = memory_create(vm->machine.memory_size, true, &vm->mem, err);
+	if (vm->host.hugepages)
+		rc = memory_create_huge(vm->machine.memory_size,
+					vm->host.hugepages, &vm->mem, err);
+	else
+		rc = memory_create(vm->machine.memory_size, true, &vm->mem,
+				   err);
 	if (!rc)
 		rc = hints_create(vm->mem, &vm->hints, err);
 	if (!rc)

@@ -62,6 +62,8 @@ struct vm_host {
 	const struct device_backends *backends; /* NULL: no disks to be had */
 	const struct device_taps *taps;		/* NULL: no taps */
 	const struct device_lines *lines; /* NULL: nobody at the consoles */
+	/* What guest memory is made of; NULL: what the host sees fit. */
+	const struct hugepages *hugepages;
 	bool pause_on_crash;   /* else a guest that crashes has ended */
 	vm_event_fn *on_event; /* on the loop's thread */
 	void *opaque;

@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: MIT
 """Memory that guests give back: its user, QMP, and what the host sees of it."""
 
+import contextlib
+import fcntl
+import pathlib
 import re
 
-from lib import check, equal, test, wait_until
+from lib import Skipped, check, equal, test, wait_until
 from test_moves import finish, moved_by
 
 MIB = 1 << 20
@@ -103,3 +106,68 @@ def what_no_guest_can_have_is_refused(world):
           (32 * MIB, 16 * MIB), "without a driver a wish is a wish")
     check(not re.search("balloon", a.command("show", "bird").out), "show")
     vm.kill()
+
+
+# ---- huge pages ----
+
+HUGE = pathlib.Path("/sys/kernel/mm/hugepages/hugepages-2048kB")
+POOL_FILE = HUGE / "nr_hugepages"
+
+
+def huge_pages_for_all():
+    """How many nobody has, nor has been promised."""
+    free, promised = (int((HUGE / f"{word}_hugepages").read_text())
+                      for word in ("free", "resv"))
+    return free - promised
+
+
+@contextlib.contextmanager
+def huge_pages(count):
+    """The host has so many meanwhile that are free, and no others are."""
+    if not HUGE.exists():
+        raise Skipped("this host has no huge pages of 2 MiB")
+    with POOL_FILE.open() as pool:
+        # Other runs of this test change the same pool.
+        fcntl.flock(pool, fcntl.LOCK_EX)
+        before = int(pool.read())
+        if huge_pages_for_all():
+            raise Skipped("this host's huge pages are for somebody else")
+        try:
+            POOL_FILE.write_text(str(before + count))
+        except OSError as error:
+            raise Skipped(f"no huge pages can be reserved here: {error}")
+        try:
+            if huge_pages_for_all() != count:
+                raise Skipped("this host has no memory for huge pages")
+            yield
+        finally:
+            POOL_FILE.write_text(str(before))
+
+
+@test
+def each_host_chooses_what_memory_is_made_of(world):
+    a, b = world.hosts()
+    with huge_pages(32):
+        vm = a.run("dirty", "pages=400", "progress=0", memory="64M,hugepages")
+        vm.out.wait("ready")
+        check("--memory 64M,hugepages" in a.command("show", "bird").out,
+              "show")
+        # All of the pool is promised to it.
+        full = b.listen("--once", "--hugepages")
+        said = a.migrate(full.address, status=1).err
+        check("take 32 huge pages of 2 MiB, and the host has" in said, said)
+        full.expect_exit(1)
+        plain = b.listen()
+        report = a.migrate(plain.address, "--json").json()
+        sent = [entry["pages"] for entry in report["rounds"]]
+        # Then what it wrote to, and not all that is in the same huge pages.
+        for again in sent[1:] + [report["pages"] - sum(sent)]:
+            check(again < 512, f"sent again: {again} pages of 4 KiB")
+        moved_by(vm)
+        check("hugepages" not in b.command("show", "bird").out, "show")
+        # And back into huge ones.
+        huge = a.listen("--hugepages")
+        b.migrate(huge.address)
+        moved_by(plain)
+        huge.send(b"q")
+        huge.expect_exit(0)

@@ -5,6 +5,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -197,9 +198,74 @@ START_TEST(not_knowing_what_was_touched_is_an_error)
 }
 END_TEST
 
+static uint64_t huge_pages_here(struct hugepages *pool)
+{
+	struct error err;
+
+	return hugepages_open(pool, &err) ? 0 : hugepages_available(pool);
+}
+
+START_TEST(huge_pages_are_promised_and_given_back_whole)
+{
+	const uint64_t need = MEMORY_MIN / HUGE_PAGE_SIZE;
+	struct hugepages pool;
+	struct memory *mem;
+	struct error err;
+	uint64_t before = huge_pages_here(&pool);
+
+	if (before < need) {
+		printf("SKIPPED: this host has %llu of %llu huge pages free\n",
+		       (unsigned long long)before, (unsigned long long)need);
+		return;
+	}
+	ck_assert(!memory_create_huge(MEMORY_MIN, &pool, &mem, &err));
+	ck_assert_uint_eq(hugepages_available(&pool), before - need);
+	memset(memory_hva(mem, 0, MEMORY_MIN), 7, MEMORY_MIN);
+	memory_discard(mem, HUGE_PAGE_SIZE - 1, HUGE_PAGE_SIZE + 1);
+	/* Of a huge page there is no part to be given back. */
+	memory_discard(mem, 3 * HUGE_PAGE_SIZE, HUGE_PAGE_SIZE - 1);
+	ck_assert_uint_eq(*(uint8_t *)memory_hva(mem, HUGE_PAGE_SIZE, 1), 0);
+	ck_assert_uint_eq(*(uint8_t *)memory_hva(mem, HUGE_PAGE_SIZE - 1, 1),
+			  7);
+	ck_assert_uint_eq(*(uint8_t *)memory_hva(mem, 3 * HUGE_PAGE_SIZE, 1),
+			  7);
+	ck_assert_uint_eq(mem->dirty[3 * HUGE_PAGE_SIZE / GUEST_PAGE_SIZE / 64],
+			  0);
+	memory_free(mem);
+	ck_assert_uint_eq(hugepages_available(&pool), before);
+	hugepages_close(&pool);
+}
+END_TEST
+
+START_TEST(huge_pages_that_are_not_there_are_counted)
+{
+	struct hugepages pool;
+	struct memory *mem;
+	struct error err;
+	uint64_t have = huge_pages_here(&pool);
+	char text[64];
+
+	/* More than any host can have. */
+	ck_assert_int_eq(memory_create_huge(MEMORY_MAX, &pool, &mem, &err),
+			 -ENOMEM);
+	snprintf(text, sizeof(text), "the host has %llu free",
+		 (unsigned long long)have);
+	ck_assert_ptr_nonnull(strstr(err.text, text));
+	snprintf(text, sizeof(text), "add %llu to",
+		 (unsigned long long)(MEMORY_MAX / HUGE_PAGE_SIZE - have));
+	ck_assert_ptr_nonnull(strstr(err.text, text));
+	ck_assert_int_eq(
+		memory_create_huge(MEMORY_MIN + MIB, &pool, &mem, &err),
+		-EINVAL);
+	hugepages_close(&pool);
+}
+END_TEST
+
 UNIT_SUITE("memory", sizes_that_cannot_be_are_refused,
 	   memory_beyond_the_hole_continues_at_4_gib,
 	   a_write_marks_exactly_the_pages_it_reaches,
 	   what_was_never_touched_is_known, both_ways_find_the_same_pages,
 	   what_is_discarded_is_zero_marked_and_takes_no_memory,
+	   huge_pages_are_promised_and_given_back_whole,
+	   huge_pages_that_are_not_there_are_counted,
 	   not_knowing_what_was_touched_is_an_error)

@@ -201,8 +201,9 @@ START_TEST(run_refuses_values_that_make_no_machine)
 	RUN_REFUSED(ARGS("--memory", "8M"), "--memory 8M", "16M");
 	RUN_REFUSED(ARGS("--memory", "2000G"), "--memory 2000G", "1024G");
 	RUN_REFUSED(ARGS("--memory", "20000K"), "--memory 20000K", "whole");
-	RUN_REFUSED(ARGS("--memory", "1G,hugepages"), "hugepages",
-		    "not in this version");
+	RUN_REFUSED(ARGS("--memory", "17M,hugepages"), "17M,hugepages",
+		    "2 MiB");
+	RUN_REFUSED(ARGS("--memory", "1G,hugepages,x"), ",x", "unknown");
 	RUN_REFUSED(ARGS("--memory", "1G,shared"), "shared",
 		    "not in this version");
 	RUN_REFUSED(ARGS("--memory", "1G,x"), ",x", "unknown");

@@ -62,8 +62,8 @@ _godwit()
 			;;
 		listen)
 			words="--name --serial --console --disk --disk-root
-				--lock-dir --net --unsafe --paused --once --allow --insecure
-				--on-panic
+				--lock-dir --net --unsafe --hugepages --paused --once --allow
+				--insecure --on-panic
 				--no-sandbox --verbose --help"
 			;;
 		migrate)
