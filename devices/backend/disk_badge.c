@@ -48,7 +48,7 @@ static int seen(const struct disk *disk, uint64_t at, short type, bool caged,
 	char holder[DISK_HOLDER_MAX] = "which one can't be seen from here";
 
 	if (!caged)
-		disk_holder_find(disk->fd, at, holder, sizeof(holder));
+		(void)disk_holder_find(disk->fd, at, holder, sizeof(holder));
 	return disk_error(
 		disk, err, -EBUSY, "locked by another VM (%s)%s%s; %s", holder,
 		disk->lock_path ? ", otherwise than by "

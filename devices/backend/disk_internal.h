@@ -95,8 +95,10 @@ int __must_check disk_bytes_look(int fd, uint64_t from, uint64_t len,
 /**
  * disk_holder_find() - in words, whose process on this host holds the lock that
  * begins at @at of the file @fd is open on. Looks in /proc: not in the sandbox.
+ *
+ * Return: was one seen?
  */
-void disk_holder_find(int fd, uint64_t at, char *buf, size_t size);
+bool disk_holder_find(int fd, uint64_t at, char *buf, size_t size);
 
 /* ---- badges; see disk_badge.c ---- */
 

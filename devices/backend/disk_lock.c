@@ -103,6 +103,20 @@ static int no_locks(const struct disk *disk, int code, struct error *err)
 			  strerror(-code));
 }
 
+/*
+ * "lock: 1: OFDLCK ADVISORY WRITE -1 MAJOR:MINOR:INODE START END". One file's
+ * locks on neighbouring bytes are one to the kernel.
+ */
+static bool is_lock_on(const char *line, uint64_t inode, uint64_t at)
+{
+	const char *place = strrchr(line, ':');
+	unsigned long long number, start, end = ULLONG_MAX; /* "EOF" */
+
+	return place && strstr(line, "OFDLCK") &&
+	       sscanf(place, ":%llu %llu %llu", &number, &start, &end) >= 2 &&
+	       number == inode && start <= at && at <= end;
+}
+
 /* Does this open file hold a lock on our byte? */
 static bool fdinfo_holds(const char *path, uint64_t inode, uint64_t at)
 {
@@ -112,14 +126,8 @@ static bool fdinfo_holds(const char *path, uint64_t inode, uint64_t at)
 
 	if (!file)
 		return false;
-	/* "lock: 1: OFDLCK ADVISORY WRITE -1 MAJOR:MINOR:INODE START END" */
-	while (!found && fgets(line, sizeof(line), file)) {
-		char *number = strrchr(line, ':');
-
-		found = number && strstr(line, "OFDLCK") &&
-			strtoull(number + 1, &number, 10) == inode &&
-			strtoull(number, NULL, 10) == at;
-	}
+	while (!found && fgets(line, sizeof(line), file))
+		found = is_lock_on(line, inode, at);
 	fclose(file);
 	return found;
 }
@@ -170,7 +178,7 @@ static long find_pid(int fd, uint64_t at)
 	return pid;
 }
 
-void disk_holder_find(int fd, uint64_t at, char *buf, size_t size)
+bool disk_holder_find(int fd, uint64_t at, char *buf, size_t size)
 {
 	long pid = find_pid(fd, at);
 
@@ -180,18 +188,23 @@ void disk_holder_find(int fd, uint64_t at, char *buf, size_t size)
 		snprintf(buf, size,
 			 "which can't be seen: another user's, or on another "
 			 "host");
+	return pid != 0;
 }
 
 /*
  * Of whom the lock is, in words. A reader leaves no line in a lock file: what
- * stands there is of a writer before it.
+ * stands there is of a writer before it. And who had OWNER may have moved away
+ * meanwhile: then it is who has WRITER.
  */
 static void name_holder(const struct disk *disk, uint64_t at, short type,
 			char *buf, size_t size)
 {
-	if (!disk->lock_path || type != F_WRLCK ||
-	    disk_holder_read(disk, buf, size))
-		disk_holder_find(lock_fd(disk), at, buf, size);
+	if (disk->lock_path && type == F_WRLCK &&
+	    !disk_holder_read(disk, buf, size))
+		return;
+	if (!disk_holder_find(lock_fd(disk), at, buf, size))
+		(void)disk_holder_find(lock_fd(disk), DISK_LOCK_WRITER, buf,
+				       size);
 }
 
 static int busy(const struct disk *disk, uint64_t at, struct error *err)

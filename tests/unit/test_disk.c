@@ -343,6 +343,30 @@ START_TEST(a_second_vm_is_refused_and_the_first_one_named)
 }
 END_TEST
 
+/* Neighbouring bytes that one file has locked are one lock to the kernel. */
+START_TEST(the_holder_of_each_byte_is_found)
+{
+	char holder[DISK_HOLDER_MAX], pid[32];
+	struct place place;
+	struct disk *disk;
+
+	place_init(&place, "/var/tmp");
+	disk = open_image(place.image, false);
+	pid_word(pid, sizeof(pid));
+	ck_assert(!disk_holder_find(disk->fd, DISK_LOCK_OWNER, holder,
+				    sizeof(holder)));
+	ck_ok(disk_lock(disk, &ck_err));
+	ck_assert(disk_holder_find(disk->fd, DISK_LOCK_OWNER, holder,
+				   sizeof(holder)));
+	ck_assert_ptr_nonnull(strstr(holder, pid));
+	ck_assert(disk_holder_find(disk->fd, DISK_LOCK_WRITER, holder,
+				   sizeof(holder)));
+	ck_assert_ptr_nonnull(strstr(holder, pid));
+	disk_close(disk);
+	place_fini(&place);
+}
+END_TEST
+
 START_TEST(readers_share_and_keep_writers_out)
 {
 	struct place place;
@@ -1279,7 +1303,8 @@ UNIT_SUITE("disk", opening_says_what_is_wrong_with_a_file,
 	   a_link_is_followed_and_its_end_told, a_size_is_whole_sectors_upwards,
 	   a_dup_of_a_readonly_disk_is_readonly,
 	   a_second_vm_is_refused_and_the_first_one_named,
-	   readers_share_and_keep_writers_out, whoever_is_refused_holds_nothing,
+	   the_holder_of_each_byte_is_found, readers_share_and_keep_writers_out,
+	   whoever_is_refused_holds_nothing,
 	   a_dup_gives_its_locks_back_when_the_file_stays_open,
 	   a_filesystem_without_locks_is_refused,
 	   a_move_passes_the_locks_and_nobody_slips_in,
