@@ -109,12 +109,15 @@ static int no_locks(const struct disk *disk, int code, struct error *err)
  */
 static bool is_lock_on(const char *line, uint64_t inode, uint64_t at)
 {
-	const char *place = strrchr(line, ':');
-	unsigned long long number, start, end = ULLONG_MAX; /* "EOF" */
+	char *place = strrchr(line, ':');
+	uint64_t start;
 
-	return place && strstr(line, "OFDLCK") &&
-	       sscanf(place, ":%llu %llu %llu", &number, &start, &end) >= 2 &&
-	       number == inode && start <= at && at <= end;
+	if (!place || !strstr(line, "OFDLCK") ||
+	    strtoull(place + 1, &place, 10) != inode)
+		return false;
+	start = strtoull(place, &place, 10);
+	return start <= at &&
+	       (strstr(place, "EOF") || at <= strtoull(place, NULL, 10));
 }
 
 /* Does this open file hold a lock on our byte? */
