@@ -205,11 +205,14 @@ def unix_console(world, host):
     path = world.dir / "console.sock"
     vm = host.run("echo", "bytes=6", options=["--serial", f"unix:{path}"])
     wait_until(path.exists, "the console's socket")
+    # What is said before somebody is there is gone, but for the scroll-back.
+    watcher = host.start("console", "bird", stdin=subprocess.DEVNULL)
+    watcher.out.wait("ready")
     peer = world.connect(f"unix:{path}")
-    peer_reads(peer, b"ready\n")
     peer.sock.sendall(b"abcdef")
     peer_reads(peer, b"abcdef\necho: bytes=6\nverdict 0\n")
     vm.expect_exit(0)
+    watcher.wait()
 
 
 def peer_reads(peer, text):

@@ -439,7 +439,10 @@ def a_listener_without_a_guest_has_no_vcpus(world):
 def who_knocks_when_descriptors_are_short_is_let_in_later(world):
     vm = world.host("a").run("heartbeat")
     vm.out.wait(r"\.")
-    listener = world.host("b").listen()
+    b = world.host("b")
+    listener = b.listen("--name", "nest")
+    # Who answers there has begun its work, and is confined for it.
+    b.command("status", "nest")
     expect_confined(listener, "door", "receive")
     for process, address in (
             (listener, listener.address),

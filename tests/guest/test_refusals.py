@@ -176,7 +176,7 @@ BAD = (
     (RUN + ("--memory", "8M"), 2, "--memory 8M.*16M"),
     (RUN + ("--memory", "2T"), 2, "--memory 2T.*1024G"),
     (RUN + ("--memory", "lots"), 2, "--memory lots"),
-    (RUN + ("--memory", "64M,hugepages"), 2, "hugepages"),
+    (RUN + ("--memory", "64M,shared"), 2, "shared"),
     (RUN + ("--name", "a/b"), 2, "name 'a/b'"),
     (RUN + ("--disk", "x.img"), 1, "--disk x.img: No such file"),
     (RUN + ("--disk", "x.img,vectors=33"), 2,
