@@ -90,7 +90,6 @@ static int disks_lock_dir(void *opts, const char *value, struct error *err)
 }
 
 /* The place for one disk more; NULL when there is none. */
-/* NULL: there is no room for another. */
 static struct disk_options *next_disk(void *opts)
 {
 	struct disks_options *disks = &PROCESS(opts)->disks;

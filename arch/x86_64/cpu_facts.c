@@ -158,14 +158,13 @@ static void note_unknown(const char *name, struct facts *ret)
 		sprintf(ret->unknown + have, " %s", name);
 }
 
-static bool read_features(char *words, struct facts *ret)
+static void read_features(char *words, struct facts *ret)
 {
 	char *word;
 
 	while ((word = strsep(&words, " ")))
 		if (*word && !cpu_set_name(&ret->features, word, true))
 			note_unknown(word, ret);
-	return true;
 }
 
 static bool read_vendor(const char *text, struct facts *ret)
@@ -222,7 +221,7 @@ static bool read_line(char *line, struct facts *ret, unsigned int *has)
 		return read_xsave(value, ret);
 	if (!strcmp(line, "features")) {
 		*has |= HAS_FEATURES;
-		return read_features(value, ret);
+		read_features(value, ret);
 	}
 	return true;
 }
@@ -230,11 +229,15 @@ static bool read_line(char *line, struct facts *ret, unsigned int *has)
 static int read_facts(const struct arch_cpu_source *source, struct facts *ret,
 		      struct error *err)
 {
-	char *copy = strdup(source->facts), *rest = copy, *line;
+	size_t len = strlen(source->facts);
+	char *copy, *rest, *line;
 	unsigned int has = 0;
 	bool good = true;
 
 	*ret = (struct facts){ 0 };
+	if (len && source->facts[len - 1] != '\n')
+		return bad_facts(source, "the end is missing", err);
+	copy = rest = strdup(source->facts);
 	if (!copy)
 		return error_set(err, -ENOMEM, "out of memory");
 	while (good && (line = strsep(&rest, "\n")))

@@ -179,8 +179,8 @@ static int parse_level(const char *word, struct name *ret, struct error *err)
 		}
 	}
 	return error_set(err, -EINVAL,
-			 "'%.40s': not a processor; give host, x86-64-v2, "
-			 "x86-64-v3 or x86-64-v4",
+			 "'%.40s': not a processor; give host, x86-64, "
+			 "x86-64-v2, x86-64-v3 or x86-64-v4",
 			 word);
 }
 

@@ -352,6 +352,9 @@ START_TEST(what_are_no_facts_is_refused)
 		"tsc-khz: 99999999999\nfeatures: fpu\n",
 		"vendor: GenuineIntel\nphys-bits: 40\nlinear-bits: 48\n"
 		"tsc-khz: 1\nxsave: 77@0\nfeatures: fpu\n",
+		/* cut in its list of features */
+		"vendor: GenuineIntel\nphys-bits: 40\nlinear-bits: 48\n"
+		"tsc-khz: 1\nfeatures: fpu vm",
 	};
 	char *good = facts_of("host", false), *lines;
 	struct error err;
