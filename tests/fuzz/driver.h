@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The driver's side of a virtio device that is fuzzed: a bus with a bridge and
- * one device, memory with a hole, of which the guest writes a window, and the
- * accesses that a driver makes. Interrupts and doorbells go nowhere (functions
- * that are replaced at link time: include this in one file a program).
+ * The driver's side of virtio devices that are fuzzed: a bus with a bridge and
+ * the devices, memory of which the guest writes a window, and the accesses that
+ * a driver makes. Interrupts and doorbells go nowhere (functions that are
+ * replaced at link time: include this in one file a program).
  */
 #ifndef GODWIT_TESTS_FUZZ_DRIVER_H
 #define GODWIT_TESTS_FUZZ_DRIVER_H
@@ -20,8 +20,10 @@
 #include "vmm/doorbell.h"
 #include "vmm/irq.h"
 
+/* Memory that has a hole, and comes to an end behind it. */
 #define DRIVER_RAM	  (ARCH_HOLE_START + 16 * MIB)
 #define DRIVER_QUEUE_SIZE 16
+#define DRIVER_DEVICES	  3
 
 /* What the guest writes, and what is looked at in the end. */
 #define WINDOW	    0x10000
@@ -30,8 +32,9 @@
 #define AVAIL	    0x400
 #define USED	    0x800
 
-#define DESC_NEXT  1
-#define DESC_WRITE 2
+#define DESC_NEXT     1
+#define DESC_WRITE    2
+#define DESC_INDIRECT 4
 
 typedef int driver_create_fn(const struct device_env *env,
 			     const struct device_config *config,
@@ -48,10 +51,12 @@ struct driver {
 	struct irq irq;
 	struct doorbell doorbell;
 	struct pci_bus *pci;
-	struct device_hooks hooks;
 	struct device_env env;
 	struct device *host;
-	struct device *dev;
+	struct device *devices[DRIVER_DEVICES]; /* from slot 1 on */
+	unsigned int ndevices;
+	unsigned int which; /* of them is spoken to, */
+	struct device *dev; /* and that is this one */
 };
 
 void irq_set_line(struct irq *irq, uint32_t gsi, bool level)
@@ -83,11 +88,11 @@ static void demand(bool truth, const char *what)
 
 /* ---- memory ---- */
 
-static void driver_init(struct driver *d)
+static void driver_init(struct driver *d, uint64_t ram)
 {
 	struct error err;
 
-	demand(!memory_create(DRIVER_RAM, true, &d->mem, &err), "memory");
+	demand(!memory_create(ram, true, &d->mem, &err), "memory");
 	for (unsigned int i = 0; i < d->mem->nregions; i++)
 		madvise(d->mem->regions[i].hva, d->mem->regions[i].size,
 			MADV_NOHUGEPAGE);
@@ -126,9 +131,8 @@ static void driver_inspect_memory(const struct driver *d)
 
 /* ---- the machine ---- */
 
-/* @d->env has what else the device needs. */
-static void driver_make(struct driver *d, driver_create_fn *create,
-			const struct device_config *config)
+/* With a bridge alone; @d->env has what else its devices need. */
+static void driver_make(struct driver *d)
 {
 	const struct device_config host = { .id = "pci0" };
 	struct error err;
@@ -142,15 +146,30 @@ static void driver_make(struct driver *d, driver_create_fn *create,
 	d->env.irq = &d->irq;
 	d->env.doorbell = &d->doorbell;
 	d->env.memory = d->mem;
-	d->env.hooks = &d->hooks;
-	d->env.hooks_opaque = d;
 	demand(!pci_host_create(&d->env, &host, &d->host, &err), "bridge");
-	demand(!create(&d->env, config, &d->dev, &err), err.text);
+	d->ndevices = 0;
+}
+
+static void driver_speak_to(struct driver *d, unsigned int which)
+{
+	d->which = which;
+	d->dev = d->devices[which];
+}
+
+static void driver_add(struct driver *d, driver_create_fn *create,
+		       const struct device_config *config)
+{
+	struct error err = { "" };
+
+	demand(!create(&d->env, config, &d->devices[d->ndevices], &err),
+	       err.text);
+	driver_speak_to(d, d->ndevices++);
 }
 
 static void driver_free(struct driver *d)
 {
-	d->dev->ops->free(d->dev);
+	for (unsigned int i = 0; i < d->ndevices; i++)
+		d->devices[i]->ops->free(d->devices[i]);
 	d->host->ops->free(d->host);
 	pci_bus_free(d->pci);
 }
@@ -189,16 +208,16 @@ static void guest_write(struct driver *d, uint64_t gpa, const void *value,
 	memcpy(memory_hva(d->mem, gpa, size), value, size);
 }
 
-static uint64_t config_gpa(unsigned int offset)
+static uint64_t config_gpa(const struct driver *d, unsigned int offset)
 {
-	return LAYOUT_PCI_ECAM + 0x8000ULL + offset;
+	return LAYOUT_PCI_ECAM + (d->which + 1) * 0x8000ULL + offset;
 }
 
 static uint64_t bar_gpa(struct driver *d, unsigned int bar, unsigned int offset)
 {
 	uint32_t gpa = 0;
 
-	bus_read(&d->mmio, config_gpa(PCI_BAR0 + 4 * (bar % 2)), &gpa, 4);
+	bus_read(&d->mmio, config_gpa(d, PCI_BAR0 + 4 * (bar % 2)), &gpa, 4);
 	return gpa + offset % 0x4000;
 }
 
@@ -219,7 +238,7 @@ static void driver_ready(struct driver *d, uint64_t features,
 {
 	uint16_t command = PCI_COMMAND_MEMORY;
 
-	bus_write(&d->mmio, config_gpa(PCI_COMMAND), &command, 2);
+	bus_write(&d->mmio, config_gpa(d, PCI_COMMAND), &command, 2);
 	put(d, 0x14, 0, 1);
 	put(d, 0x08, 1, 4);
 	put(d, 0x0c, features >> 32, 4);
@@ -237,16 +256,21 @@ static void driver_ready(struct driver *d, uint64_t features,
 	put(d, 0x14, VIRTIO_FEATURES_OK | VIRTIO_DRIVER_OK, 1);
 }
 
-static void put_desc(struct driver *d, unsigned int queue, uint16_t index,
-		     uint64_t addr, uint32_t len, uint16_t flags)
+/* At @gpa, which may be in a table of its own. */
+static void put_desc_at(struct driver *d, uint64_t gpa, uint64_t addr,
+			uint32_t len, uint16_t flags, uint16_t next)
 {
-	uint64_t gpa = RINGS(queue) + 16ULL * index;
-	uint16_t next = (uint16_t)(index + 1);
-
 	guest_write(d, gpa, &addr, 8);
 	guest_write(d, gpa + 8, &len, 4);
 	guest_write(d, gpa + 12, &flags, 2);
 	guest_write(d, gpa + 14, &next, 2);
+}
+
+static void put_desc(struct driver *d, unsigned int queue, uint16_t index,
+		     uint64_t addr, uint32_t len, uint16_t flags)
+{
+	put_desc_at(d, RINGS(queue) + 16ULL * index, addr, len, flags,
+		    (uint16_t)(index + 1));
 }
 
 static void offer(struct driver *d, unsigned int queue, uint16_t head)
@@ -258,6 +282,12 @@ static void offer(struct driver *d, unsigned int queue, uint16_t head)
 	guest_write(d, avail + 4 + 2 * (idx % DRIVER_QUEUE_SIZE), &head, 2);
 	idx++;
 	guest_write(d, avail + 2, &idx, 2);
+}
+
+static uint16_t used_idx(struct driver *d, unsigned int queue)
+{
+	return *(volatile uint16_t *)memory_hva(d->mem, RINGS(queue) + USED + 2,
+						2);
 }
 
 #endif

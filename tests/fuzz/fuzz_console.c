@@ -7,19 +7,17 @@
  * Nothing may crash, hang or grow. What the device wrote into memory is marked
  * dirty, and each state that it is paused in is one that check() accepts.
  *
- * An input: a byte of FLAG_*, then a series of struct step; see driver.h. All
+ * An input: a byte of FLAG_*, then a series of struct step; see steps.h. All
  * on one thread, the loop's: after each step it has its turn.
  */
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
-#include <sys/eventfd.h>
 #include <sys/socket.h>
-#include <unistd.h>
 
 #include "devices/backend/line.h"
 #include "devices/virtio/console.h"
-#include "tests/fuzz/driver.h"
+#include "tests/fuzz/steps.h"
 #include "vmm/log.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -28,9 +26,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 #define FLAG_PLAIN     2 /* the driver accepts next to nothing */
 #define FLAG_NOBODY    4 /* at the end of the line */
 
-#define QUEUES	  2
-#define STEPS_MAX 256
-#define BUFFERS	  0x1a000
+#define QUEUES	2
+#define BUFFERS 0x1a000
 
 static const uint64_t places[] = {
 	BUFFERS,
@@ -48,12 +45,7 @@ static const uint32_t lengths[] = {
 };
 
 enum {
-	STEP_CONFIG_WRITE,
-	STEP_CONFIG_READ,
-	STEP_BAR_WRITE,
-	STEP_BAR_READ,
-	STEP_MEMORY,
-	STEP_SAY,
+	STEP_SAY = STEP_OWN,
 	STEP_HEAR,
 	STEP_NOTIFY,
 	STEP_TYPE,
@@ -65,14 +57,6 @@ enum {
 	STEP_RESET,
 	STEP_READY,
 	STEPS,
-};
-
-struct step {
-	uint8_t what;
-	uint8_t where; /* queue or BAR */
-	uint8_t at[2];
-	uint8_t size_shift;
-	uint8_t value[8];
 };
 
 struct place {
@@ -154,50 +138,14 @@ static bool read_some(int fd)
 	return fd >= 0 && recv(fd, bytes, sizeof(bytes), MSG_DONTWAIT) > 0;
 }
 
-/* ---- the loop ---- */
-
-struct marker {
-	struct loop *loop;
-	unsigned int rounds;
-};
-
-static void on_marker(void *opaque, uint32_t events)
-{
-	struct marker *marker = opaque;
-
-	if (++marker->rounds == 3)
-		loop_stop(marker->loop);
-}
-
-static void turn(struct place *p)
-{
-	struct marker marker = { .loop = p->loop };
-	int fd = eventfd(1, EFD_CLOEXEC);
-	struct loop_fd *source;
-	struct error err;
-
-	demand(!loop_fd_add(p->loop, fd, EPOLLIN, on_marker, &marker, NULL,
-			    &source, &err),
-	       "marker");
-	loop_run(p->loop);
-	loop_fd_remove(source);
-	close(fd);
-}
-
 /* ---- the guest ---- */
 
-static void move(struct place *p, bool reset)
+static void move(struct place *p, enum step_hold how)
 {
 	static struct console_state state;
-	const struct device_ops *ops = p->d.dev->ops;
 
-	pthread_mutex_lock(&p->d.dev->lock);
-	ops->pause(p->d.dev);
-	if (reset)
-		ops->reset(p->d.dev);
-	driver_move_paused(&p->d, &state);
-	ops->resume(p->d.dev);
-	pthread_mutex_unlock(&p->d.dev->lock);
+	step_hold(&p->d, how, &state);
+	step_go_on(&p->d);
 }
 
 static void ready(struct place *p)
@@ -235,26 +183,6 @@ static void offer_chain(struct place *p, unsigned int queue,
 	offer(&p->d, queue, slot);
 }
 
-static void touch(struct place *p, const struct step *step, unsigned int what)
-{
-	unsigned int at = (unsigned int)(step->at[0] | step->at[1] << 8);
-	unsigned int size = 1U << step->size_shift % 4;
-	struct driver *d = &p->d;
-	uint8_t value[8];
-
-	memcpy(value, step->value, sizeof(value));
-	if (what == STEP_CONFIG_WRITE)
-		bus_write(&d->mmio, config_gpa(at % 0x100), value, size);
-	else if (what == STEP_CONFIG_READ)
-		bus_read(&d->mmio, config_gpa(at % 0x100), value, size);
-	else if (what == STEP_BAR_WRITE)
-		bus_write(&d->mmio, bar_gpa(d, step->where, at), value, size);
-	else if (what == STEP_BAR_READ)
-		bus_read(&d->mmio, bar_gpa(d, step->where, at), value, size);
-	else
-		guest_write(d, WINDOW + at, value, size);
-}
-
 /* What those at the console do. */
 static void sit_at(struct place *p, const struct step *step, unsigned int what)
 {
@@ -278,8 +206,9 @@ static void sit_at(struct place *p, const struct step *step, unsigned int what)
 		close_fd(end);
 }
 
-static void take(struct place *p, const struct step *step)
+static void take(void *opaque, const struct step *step)
 {
+	struct place *p = opaque;
 	unsigned int what = step->what % STEPS;
 
 	switch (what) {
@@ -300,16 +229,19 @@ static void take(struct place *p, const struct step *step)
 		sit_at(p, step, what);
 		break;
 	case STEP_MOVE:
+		move(p, HOLD_ONCE);
+		break;
 	case STEP_RESET:
-		move(p, what == STEP_RESET);
+		move(p, HOLD_RESET);
 		break;
 	case STEP_READY:
 		ready(p);
 		break;
 	default:
-		touch(p, step, what);
+		step_touch(&p->d, step, what);
 		break;
 	}
+	step_turn(p->loop);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
@@ -320,28 +252,21 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	};
 	static struct place place;
 	struct place *p = &place;
-	struct step step;
 
 	log_set_level(LOG_ERROR);
 	signal(SIGPIPE, SIG_IGN);
 	if (!p->d.mem)
-		driver_init(&p->d);
+		driver_init(&p->d, DRIVER_RAM);
 	if (!size)
 		return 0;
 	driver_clean(&p->d);
-	p->flags = *data++;
-	size--;
+	p->flags = data[0];
 	make_line(p);
-	driver_make(&p->d, console_create, &config);
-	move(p, false);
-	for (size_t i = 0; i < STEPS_MAX && size >= sizeof(step); i++) {
-		memcpy(&step, data, sizeof(step));
-		take(p, &step);
-		turn(p);
-		data += sizeof(step);
-		size -= sizeof(step);
-	}
-	move(p, false);
+	driver_make(&p->d);
+	driver_add(&p->d, console_create, &config);
+	move(p, HOLD_ONCE);
+	steps_walk(data + 1, size - 1, take, p);
+	move(p, HOLD_ONCE);
 	driver_free(&p->d);
 	line_free(p->line);
 	loop_free(p->loop);
