@@ -44,7 +44,6 @@
 #include <malloc.h>
 #include <netinet/in.h>
 #include <sched.h>
-#include <seccomp.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -60,6 +59,7 @@
 
 #include "vmm/log.h"
 #include "vmm/pagemap.h"
+#include "vmm/rules.h"
 #include "vmm/sandbox.h"
 
 #define LOOP	  (1U << THREAD_LOOP)
@@ -77,27 +77,10 @@
 			 CLONE_THREAD | CLONE_SYSVSEM | CLONE_SETTLS |       \
 			 CLONE_PARENT_SETTID | CLONE_CHILD_CLEARTID))
 
-struct rule {
-	int call;
-	unsigned int kinds;
-	/* With a mask: only when (argument & mask) == value. */
-	unsigned int arg;
-	uint64_t mask;
-	uint64_t value;
-};
-
-#define CALL(name, kinds)                        \
-	{                                        \
-		SCMP_SYS(name), (kinds), 0, 0, 0 \
-	}
-#define PIN(name, kinds, arg, mask, value)                      \
-	{                                                       \
-		SCMP_SYS(name), (kinds), (arg), (mask), (value) \
-	}
-/* The kernel looks at 32 bits of arguments that are ints. */
-#define PIN_INT(name, kinds, arg, value) \
-	PIN(name, kinds, arg, UINT32_MAX, (uint32_t)(value))
-#define IOCTL(request, kinds) PIN_INT(ioctl, kinds, 1, request)
+#define CALL(name, kinds)		   RULE(name, kinds, 0, 0, 0)
+#define PIN(name, kinds, arg, mask, value) RULE(name, kinds, arg, mask, value)
+#define PIN_INT(name, kinds, arg, value)   RULE_INT(name, kinds, arg, value)
+#define IOCTL(request, kinds)		   RULE_INT(ioctl, kinds, 1, request)
 
 static const struct rule rules[] = {
 	/* Memory, never executable. */
@@ -306,27 +289,13 @@ struct sandbox {
 
 /* ---- compiling ---- */
 
-static int add_rule(scmp_filter_ctx ctx, const struct rule *rule)
+/* What a table can't say. */
+static int add_exceptions(scmp_filter_ctx ctx, enum thread_kind kind,
+			  bool opens)
 {
-	if (!rule->mask)
-		return seccomp_rule_add(ctx, SCMP_ACT_ALLOW, rule->call, 0);
-	return seccomp_rule_add(ctx, SCMP_ACT_ALLOW, rule->call, 1,
-				SCMP_CMP(rule->arg, SCMP_CMP_MASKED_EQ,
-					 rule->mask, rule->value));
-}
+	int rc = 0;
 
-static int add_rules(scmp_filter_ctx ctx, enum thread_kind kind, bool opens)
-{
-	/* abort() and kicks signal threads of this process and no other. */
-	struct rule own_threads =
-		PIN_INT(tgkill, ALL, 0, (unsigned int)getpid());
-	int rc = add_rule(ctx, &own_threads);
-
-	for (size_t i = 0; i < ARRAY_SIZE(rules) && !rc; i++) {
-		if (rules[i].kinds & (1U << kind))
-			rc = add_rule(ctx, &rules[i]);
-	}
-	if (!rc && kind == THREAD_MIGRATION && opens)
+	if (kind == THREAD_MIGRATION && opens)
 		rc = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(openat2),
 				      0);
 	/* clone3()'s flags are in memory; clone()'s can be looked at. */
@@ -365,15 +334,12 @@ out:
 
 static int compile(enum thread_kind kind, bool opens, struct sock_fprog *ret)
 {
-	scmp_filter_ctx ctx = seccomp_init(SCMP_ACT_KILL_PROCESS);
-	int rc;
+	scmp_filter_ctx ctx;
+	int rc = rules_compile(rules, ARRAY_SIZE(rules), 1U << kind, &ctx);
 
-	if (!ctx)
-		return -ENOMEM;
-	rc = seccomp_attr_set(ctx, SCMP_FLTATR_ACT_BADARCH,
-			      SCMP_ACT_KILL_PROCESS);
-	if (!rc)
-		rc = add_rules(ctx, kind, opens);
+	if (rc)
+		return rc;
+	rc = add_exceptions(ctx, kind, opens);
 	if (!rc)
 		rc = export_program(ctx, ret);
 	seccomp_release(ctx);

@@ -17,7 +17,6 @@
 #include <grp.h>
 #include <limits.h>
 #include <netinet/in.h>
-#include <seccomp.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -30,6 +29,7 @@
 
 #include "devices/backend/user_internal.h"
 #include "vmm/log.h"
+#include "vmm/rules.h"
 #include "vmm/sandbox.h"
 
 #define RESOLVER "/etc/resolv.conf"
@@ -38,23 +38,9 @@
 /* A connection has two buffers of 128 KiB. */
 #define MEMORY_BYTES (512 * MIB)
 
-/* With a mask: only when (argument & mask) == value. */
-struct rule {
-	int call;
-	unsigned int arg;
-	uint64_t mask;
-	uint64_t value;
-};
-
-#define CALL(name)                      \
-	{                               \
-		SCMP_SYS(name), 0, 0, 0 \
-	}
-#define PIN(name, arg, mask, value)                    \
-	{                                              \
-		SCMP_SYS(name), (arg), (mask), (value) \
-	}
-#define PIN_INT(name, arg, value) PIN(name, arg, UINT32_MAX, (uint32_t)(value))
+#define CALL(name)		    RULE(name, 1, 0, 0, 0)
+#define PIN(name, arg, mask, value) RULE(name, 1, arg, mask, value)
+#define PIN_INT(name, arg, value)   RULE_INT(name, 1, arg, value)
 
 static const struct rule rules[] = {
 	/* Memory, never executable. */
@@ -124,20 +110,10 @@ static const struct rule rules[] = {
 /* libc asks for these, and does without. */
 static const int absent_families[] = { AF_UNIX, AF_NETLINK };
 
-static int add_rules(scmp_filter_ctx ctx)
+static int refuse_families(scmp_filter_ctx ctx)
 {
-	/* abort() */
-	int rc = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(tgkill), 1,
-				  SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t)getpid()));
+	int rc = 0;
 
-	for (size_t i = 0; i < ARRAY_SIZE(rules) && !rc; i++) {
-		const struct rule *rule = &rules[i];
-
-		rc = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, rule->call,
-				      rule->mask ? 1 : 0,
-				      SCMP_CMP(rule->arg, SCMP_CMP_MASKED_EQ,
-					       rule->mask, rule->value));
-	}
 	for (size_t i = 0; i < ARRAY_SIZE(absent_families) && !rc; i++)
 		rc = seccomp_rule_add(
 			ctx, SCMP_ACT_ERRNO(EAFNOSUPPORT), SCMP_SYS(socket), 1,
@@ -147,17 +123,15 @@ static int add_rules(scmp_filter_ctx ctx)
 
 static int filter(struct error *err)
 {
-	scmp_filter_ctx ctx = seccomp_init(SCMP_ACT_KILL_PROCESS);
-	int rc = ctx ? 0 : -ENOMEM;
+	scmp_filter_ctx ctx;
+	int rc = rules_compile(rules, ARRAY_SIZE(rules), 1, &ctx);
 
-	if (!rc)
-		rc = seccomp_attr_set(ctx, SCMP_FLTATR_ACT_BADARCH,
-				      SCMP_ACT_KILL_PROCESS);
-	if (!rc)
-		rc = add_rules(ctx);
-	if (!rc)
-		rc = seccomp_load(ctx);
-	seccomp_release(ctx);
+	if (!rc) {
+		rc = refuse_families(ctx);
+		if (!rc)
+			rc = seccomp_load(ctx);
+		seccomp_release(ctx);
+	}
 	if (!rc)
 		return 0;
 	return error_set(err, rc, "user: its seccomp filter: %s",
