@@ -3,6 +3,8 @@
  * To and fro; see shuttle.h.
  */
 #include <check.h>
+#include <errno.h>
+#include <string.h>
 
 #include "tests/inproc/shuttle.h"
 
@@ -60,4 +62,44 @@ bool shuttle_note_commit(struct rig_moving *moving,
 	(void)moving;
 	*commit = *commit || record->type == WIRE_COMMIT;
 	return false;
+}
+
+bool shuttle_make_trouble(struct rig_moving *moving,
+			  const struct relay_record *record, void *opaque)
+{
+	struct shuttle_trouble *trouble = opaque;
+
+	(void)record;
+	if (trouble->seen++ != trouble->at)
+		return false;
+	trouble->made = true;
+	if (trouble->kind == TROUBLE_GIVE_UP)
+		rig_cancel_target(moving);
+	else if (trouble->kind == TROUBLE_CANCEL)
+		trouble->cancel_rc = source_cancel(moving->source);
+	return trouble->kind == TROUBLE_CUT;
+}
+
+bool shuttle_was_cancelled(const struct shuttle_trouble *trouble,
+			   const struct rig_result *result)
+{
+	if (!trouble->made || trouble->kind != TROUBLE_CANCEL ||
+	    trouble->cancel_rc)
+		return false;
+	ck_assert_msg(result->source_rc == -ECANCELED &&
+			      result->report.status == STATUS_CANCELLED,
+		      "cancelled at record %u: %d, %s", trouble->at,
+		      result->source_rc, result->source_error.text);
+	return true;
+}
+
+void shuttle_refuse(struct shuttle *s, struct rig_move move)
+{
+	struct rig_result result;
+
+	move.refuse = "no room at the inn";
+	shuttle_move(s, &move, &result);
+	ck_assert_int_eq(result.source_rc, -ECONNREFUSED);
+	ck_assert_ptr_nonnull(strstr(result.source_error.text, move.refuse));
+	ck_assert_int_eq(result.report.status, STATUS_FAILED);
 }

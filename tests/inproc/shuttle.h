@@ -36,4 +36,33 @@ void shuttle_end(struct shuttle *s);
 bool shuttle_note_commit(struct rig_moving *moving,
 			 const struct relay_record *record, void *opaque);
 
+enum shuttle_trouble_kind {
+	TROUBLE_CANCEL,	 /* at the source */
+	TROUBLE_GIVE_UP, /* at the target */
+	TROUBLE_CUT,
+};
+
+struct shuttle_trouble {
+	enum shuttle_trouble_kind kind;
+	unsigned int at; /* the how-manieth record of both directions */
+	unsigned int seen;
+	bool made;
+	int cancel_rc; /* what source_cancel() said */
+};
+
+/* An on_record hook whose opaque is a struct shuttle_trouble. */
+bool shuttle_make_trouble(struct rig_moving *moving,
+			  const struct relay_record *record, void *opaque);
+
+/*
+ * Of the source: a cancel that was made and granted is never talked over by
+ * success.
+ * Return: was there one?
+ */
+bool shuttle_was_cancelled(const struct shuttle_trouble *trouble,
+			   const struct rig_result *result);
+
+/* An attempt, to which the target says no, with its reason. */
+void shuttle_refuse(struct shuttle *s, struct rig_move move);
+
 #endif

@@ -19,103 +19,68 @@
 
 /* ---- called off ---- */
 
-struct call_off {
-	unsigned int at; /* the how-manieth record of both directions */
-	unsigned int seen;
-	bool at_target;
-	int cancel_rc;
-	bool called;
-};
-
-static bool call_off(struct rig_moving *moving,
-		     const struct relay_record *record, void *opaque)
-{
-	struct call_off *c = opaque;
-
-	(void)record;
-	if (c->seen++ != c->at)
-		return false;
-	c->called = true;
-	if (c->at_target)
-		rig_cancel_target(moving);
-	else
-		c->cancel_rc = source_cancel(moving->source);
-	return false;
-}
-
 /* Granted is granted, and refused is refused: from COMMIT on. */
-static void expect_called_off(const struct call_off *c,
+static void expect_called_off(const struct shuttle_trouble *trouble,
 			      const struct rig_result *result)
 {
-	if (!c->called)
-		ck_assert_int_eq(result->source_rc, 0);
-	else if (c->at_target)
+	if (shuttle_was_cancelled(trouble, result))
 		return;
-	else if (!c->cancel_rc)
-		ck_assert_msg(result->source_rc == -ECANCELED &&
-				      result->report.status == STATUS_CANCELLED,
-			      "cancelled at record %u: %d, %s", c->at,
-			      result->source_rc, result->source_error.text);
-	else
-		ck_assert_msg(c->cancel_rc == -EPERM && !result->source_rc,
-			      "not cancelled at record %u: %s", c->at,
+	if (!trouble->made)
+		ck_assert_int_eq(result->source_rc, 0);
+	else if (trouble->kind == TROUBLE_CANCEL)
+		ck_assert_msg(trouble->cancel_rc == -EPERM &&
+				      !result->source_rc,
+			      "not cancelled at record %u: %s", trouble->at,
 			      result->source_error.text);
 }
 
-static void call_off_everywhere(bool at_target)
+static void call_off_everywhere(enum shuttle_trouble_kind kind)
 {
 	unsigned int refused = 0;
 	unsigned int stayed = 0;
 	struct shuttle s;
-	bool called = true;
+	bool made = true;
 
 	shuttle_start(&s);
-	for (unsigned int at = 0; called && at < RECORDS_MAX; at++) {
-		struct call_off c = { .at = at, .at_target = at_target };
+	for (unsigned int at = 0; made && at < RECORDS_MAX; at++) {
+		struct shuttle_trouble trouble = { .at = at, .kind = kind };
 		struct rig_move move = rig_move_default;
 		struct rig_result result;
 
-		move.on_record = call_off;
-		move.opaque = &c;
+		move.on_record = shuttle_make_trouble;
+		move.opaque = &trouble;
 		shuttle_move(&s, &move, &result);
-		expect_called_off(&c, &result);
-		called = c.called;
-		refused += c.cancel_rc == -EPERM;
+		expect_called_off(&trouble, &result);
+		made = trouble.made;
+		refused += trouble.cancel_rc == -EPERM;
 		stayed += !!result.source_rc;
 		if (result.source_rc)
 			shuttle_retry(&s);
 	}
-	ck_assert(!called);
+	ck_assert(!made);
 	ck_assert_uint_gt(stayed, 20);
-	ck_assert(at_target || refused);
+	ck_assert(kind == TROUBLE_GIVE_UP || refused);
 	shuttle_end(&s);
 }
 
 START_TEST(the_source_may_cancel_at_any_record_before_COMMIT)
 {
-	call_off_everywhere(false);
+	call_off_everywhere(TROUBLE_CANCEL);
 }
 END_TEST
 
 START_TEST(the_target_may_give_up_at_any_record)
 {
-	call_off_everywhere(true);
+	call_off_everywhere(TROUBLE_GIVE_UP);
 }
 END_TEST
 
 START_TEST(a_target_that_refuses_says_why)
 {
-	struct rig_move move = rig_move_default;
-	struct rig_result result;
 	struct shuttle s;
 
-	move.refuse = "no room at the inn";
 	shuttle_start(&s);
-	shuttle_move(&s, &move, &result);
-	ck_assert_int_eq(result.source_rc, -ECONNREFUSED);
-	ck_assert_ptr_nonnull(
-		strstr(result.source_error.text, "no room at the inn"));
-	ck_assert_int_eq(result.report.status, STATUS_FAILED);
+	shuttle_refuse(&s, rig_move_default);
 	shuttle_retry(&s);
 	shuttle_end(&s);
 }

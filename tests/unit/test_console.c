@@ -423,42 +423,13 @@ START_TEST(console_breaks_on_buffers_of_the_wrong_direction)
 }
 END_TEST
 
-struct turns {
-	struct vring *ring;
-	struct loop *loop;
-	uint16_t most; /* that were served between two looks */
-	uint16_t last;
-};
-
-/* Another source of the loop, which is ready all the time. */
-static void look(void *opaque, uint32_t events __maybe_unused)
-{
-	struct turns *turns = opaque;
-	uint16_t now = vring_used_idx(turns->ring);
-
-	turns->most = (uint16_t)MAX(turns->most, now - turns->last);
-	turns->last = now;
-	if (now == CONSOLE_QUEUE_SIZE)
-		loop_stop(turns->loop);
-}
-
 START_TEST(console_lets_others_have_their_turn)
 {
 	struct driver d = driver_new();
-	struct turns turns = { .ring = &d.tx, .loop = d.rig->base->loop };
-	struct loop_fd *source;
-	struct error err;
-	int fd = eventfd(1, EFD_CLOEXEC);
 
 	for (uint16_t i = 0; i < CONSOLE_QUEUE_SIZE; i++)
 		say_at(&d, i, BUFFERS, 16);
-	ck_assert(!loop_fd_add(d.rig->base->loop, fd, EPOLLIN, look, &turns,
-			       NULL, &source, &err));
-	loop_run(d.rig->base->loop);
-	ck_assert_uint_gt(turns.most, 0);
-	ck_assert_uint_le(turns.most, CONSOLE_QUEUE_SIZE / 2);
-	loop_fd_remove(source);
-	close(fd);
+	expect_turns(d.rig, &d.tx, CONSOLE_QUEUE_SIZE);
 	driver_free(&d);
 }
 END_TEST

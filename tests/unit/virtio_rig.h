@@ -268,4 +268,45 @@ static void __maybe_unused enable_msix(struct virtio_rig *rig, unsigned int n)
 	config_write(rig, cap + 2, MSIX_CONTROL_ENABLE, 2);
 }
 
+/* ---- how much is done at once ---- */
+
+struct virtio_turns {
+	struct vring *ring;
+	struct loop *loop;
+	uint16_t all;
+	uint16_t most; /* that were served between two looks */
+	uint16_t last;
+};
+
+/* Another source of the loop, which is ready all the time. */
+static void virtio_turns_look(void *opaque, uint32_t events __maybe_unused)
+{
+	struct virtio_turns *turns = opaque;
+	uint16_t now = vring_used_idx(turns->ring);
+
+	turns->most = (uint16_t)MAX(turns->most, now - turns->last);
+	turns->last = now;
+	if (now == turns->all)
+		loop_stop(turns->loop);
+}
+
+/* A queue with @all requests in it is served, but not at the cost of others. */
+static void __maybe_unused expect_turns(struct virtio_rig *rig,
+					struct vring *ring, uint16_t all)
+{
+	struct loop *loop = rig->base->loop;
+	struct virtio_turns turns = { .ring = ring, .loop = loop, .all = all };
+	struct loop_fd *source;
+	struct error err;
+	int fd = eventfd(1, EFD_CLOEXEC);
+
+	ck_assert(!loop_fd_add(loop, fd, EPOLLIN, virtio_turns_look, &turns,
+			       NULL, &source, &err));
+	loop_run(loop);
+	ck_assert_uint_gt(turns.most, 0);
+	ck_assert_uint_le(turns.most, all / 2);
+	loop_fd_remove(source);
+	close(fd);
+}
+
 #endif
