@@ -340,12 +340,14 @@ static int send_final(struct source *s, struct error *err)
 	source_enter_phase(s, PHASE_FINAL);
 	rc = stream_send(s->stream, WIRE_PAUSED, NULL, 0, pause_patience(s),
 			 err);
+	s->stream->more = true;
 	if (!rc)
 		rc = page_sender_send(s->sender, s->dirty, NULL,
 				      time_left(pause_patience(s)), final_pace,
 				      s, &counts, err);
 	if (!rc)
 		rc = source_send_sections(s, pause_patience(s), err);
+	s->stream->more = false;
 	pthread_mutex_lock(&s->lock);
 	s->report.pages += counts.pages;
 	s->report.zero_pages += counts.zero_pages;
@@ -371,7 +373,7 @@ static int pause_and_load(struct source *s, struct error *err)
 	s->deadline_ns = STREAM_NO_DEADLINE;
 	s->pause_ns = clock_ns();
 	s->abort_ns = abort_deadline(s, s->pause_ns);
-	vm_hold(s->vm, VM_HOLD_MIGRATION);
+	vm_hold_quietly(s->vm, VM_HOLD_MIGRATION);
 	rc = step(s, SOURCE_ON_PAUSE);
 	if (rc)
 		return error_set(err, rc, "the guest can't be paused now");
@@ -397,6 +399,7 @@ static int pause_and_load(struct source *s, struct error *err)
 	rc = source_send_state_end(s, pause_patience(s), err);
 	if (rc)
 		return rc;
+	vm_tell_soon(s->vm);
 	rc = source_expect(s, WIRE_LOADED, &record, pause_patience(s), err);
 	if (rc == STREAM_DEADLINE)
 		return error_set(err, rc,

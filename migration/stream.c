@@ -118,10 +118,11 @@ static int send_all(struct stream *s, struct iovec *iov, size_t niov,
 		    uint64_t deadline_ns, struct error *err)
 {
 	struct msghdr msg = { .msg_iov = iov, .msg_iovlen = niov };
+	int flags = MSG_NOSIGNAL | (s->more ? MSG_MORE : 0);
 
 	consume(&msg, 0);
 	while (msg.msg_iovlen) {
-		ssize_t n = sendmsg(s->fd, &msg, MSG_NOSIGNAL);
+		ssize_t n = sendmsg(s->fd, &msg, flags);
 		int rc = 0;
 
 		if (n >= 0) {

@@ -34,6 +34,7 @@ struct stream {
 	int fd;		  /* owned */
 	int interrupt_fd; /* borrowed, or -1 */
 	bool torn;	  /* a record went out in part: nothing more is sent */
+	bool more;	  /* another record follows at once: few packets */
 	uint32_t send_sequence;
 	uint32_t recv_sequence;
 	uint64_t bytes_sent;

@@ -429,13 +429,13 @@ static int on_commit(struct target *t, const struct record *record,
 
 	(void)record;
 	if (t->env.paused)
-		vm_hold(vm, VM_HOLD_USER);
+		vm_hold_quietly(vm, VM_HOLD_USER);
 	pthread_mutex_lock(&t->lock);
 	(void)!handoff_target_step(&t->state, TARGET_ON_COMMIT);
 	if (t->state == TARGET_RUNNING) {
 		/* An operator who has to decide later goes by this line. */
 		log_session(t);
-		vm_release(vm, VM_HOLD_BIRTH);
+		vm_release_quietly(vm, VM_HOLD_BIRTH);
 		t->vm = NULL;
 	}
 	pthread_mutex_unlock(&t->lock);
@@ -447,6 +447,7 @@ static int on_commit(struct target *t, const struct record *record,
 	if (stream_send_struct(t->stream, WIRE_RUNNING, wire_running_visit,
 			       &running, clock_ns() + GOODBYE_PATIENCE, err))
 		log_info("migration: telling the source: %s", err->text);
+	vm_tell_soon(vm);
 	/* It lets its disks go when it has read that. */
 	(void)!vm_handover(vm, DEVICE_OWN, t->hello.session, err);
 	t->env.on_running(t->env.opaque, vm);

@@ -294,10 +294,23 @@ static bool park(struct vcpu *vcpu)
 	return go_on;
 }
 
+/*
+ * A first KVM_RUN that ends before the guest: with it the kernel maps kvm_run's
+ * page here and KVM, at a VM's first, makes a thread of its own. A guest that
+ * has been moved here shall not wait for these.
+ */
+static void warm_up(struct vcpu *vcpu)
+{
+	set_immediate_exit(vcpu, 1);
+	/* What is wrong with this vCPU is told when it is to run. */
+	(void)!ioctl(vcpu->fd, KVM_RUN, NULL);
+}
+
 static void *vcpu_thread(void *opaque)
 {
 	struct vcpu *vcpu = opaque;
 
+	warm_up(vcpu);
 	for (;;) {
 		if (vcpu->park_wanted && !park(vcpu))
 			return NULL;

@@ -34,7 +34,8 @@ static void wake_loop(struct vm *vm)
 		log_error("VM wake-up: %s", strerror(errno));
 }
 
-static void tell(struct vm *vm, enum vm_event event, uint8_t status,
+/* It is told when the loop is woken next. */
+static void note(struct vm *vm, enum vm_event event, uint8_t status,
 		 const char *text)
 {
 	unsigned int room = ARRAY_SIZE(vm->told);
@@ -49,9 +50,16 @@ static void tell(struct vm *vm, enum vm_event event, uint8_t status,
 
 		told->event = event;
 		told->status = status;
-		snprintf(told->text, sizeof(told->text), "%s", text);
+		snprintf(told->text, sizeof(told->text), "%.*s",
+			 (int)sizeof(told->text) - 1, text);
 	}
 	pthread_mutex_unlock(&vm->note_lock);
+}
+
+static void tell(struct vm *vm, enum vm_event event, uint8_t status,
+		 const char *text)
+{
+	note(vm, event, status, text);
 	wake_loop(vm);
 }
 
@@ -166,7 +174,7 @@ static void hold_locked(struct vm *vm, unsigned int why)
 	if (!ran)
 		return;
 	stop(vm);
-	tell(vm, VM_EVENT_STOP, 0, "");
+	note(vm, VM_EVENT_STOP, 0, "");
 }
 
 static void release_locked(struct vm *vm, unsigned int why)
@@ -174,22 +182,23 @@ static void release_locked(struct vm *vm, unsigned int why)
 	bool held = vm->holds;
 
 	vm->holds &= ~why;
-	/* What was asked for in the meantime is acted on now. */
-	wake_loop(vm);
 	if (!held || vm->holds)
 		return;
 	go(vm);
-	tell(vm, VM_EVENT_RESUME, 0, "");
+	note(vm, VM_EVENT_RESUME, 0, "");
 }
 
-uint64_t vm_hold(struct vm *vm, enum vm_hold why)
+void vm_hold_quietly(struct vm *vm, enum vm_hold why)
 {
-	uint64_t start = clock_ns();
-
 	pthread_mutex_lock(&vm->lock);
 	hold_locked(vm, why);
 	pthread_mutex_unlock(&vm->lock);
-	return clock_ns() - start;
+}
+
+void vm_hold(struct vm *vm, enum vm_hold why)
+{
+	vm_hold_quietly(vm, why);
+	wake_loop(vm);
 }
 
 static void note_stopped(struct vm *vm, uint32_t why, const char *text)
@@ -200,13 +209,24 @@ static void note_stopped(struct vm *vm, uint32_t why, const char *text)
 	pthread_mutex_unlock(&vm->note_lock);
 }
 
-void vm_release(struct vm *vm, enum vm_hold why)
+void vm_release_quietly(struct vm *vm, enum vm_hold why)
 {
 	pthread_mutex_lock(&vm->lock);
 	if (why == VM_HOLD_USER)
 		note_stopped(vm, 0, "");
 	release_locked(vm, why);
 	pthread_mutex_unlock(&vm->lock);
+}
+
+void vm_release(struct vm *vm, enum vm_hold why)
+{
+	vm_release_quietly(vm, why);
+	wake_loop(vm);
+}
+
+void vm_tell_soon(struct vm *vm)
+{
+	wake_loop(vm);
 }
 
 unsigned int vm_holds(const struct vm *vm)

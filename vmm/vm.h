@@ -141,15 +141,27 @@ void vm_return_vcpus(struct vm *vm);
 
 /**
  * vm_hold() - stop for @why; returns when nothing of the guest moves.
- *
- * Return: how long the vCPUs and devices took, in nanoseconds.
  */
-uint64_t vm_hold(struct vm *vm, enum vm_hold why);
+void vm_hold(struct vm *vm, enum vm_hold why);
 
 /**
  * vm_release() - the party @why has no objection any more.
  */
 void vm_release(struct vm *vm, enum vm_hold why);
+
+/**
+ * vm_hold_quietly(), vm_release_quietly() - the same in the middle of a pause:
+ * the loop is not woken, for what it would tell may cost others the processor
+ * that the guest waits for. vm_tell_soon() follows, as soon as that is past.
+ */
+void vm_hold_quietly(struct vm *vm, enum vm_hold why);
+void vm_release_quietly(struct vm *vm, enum vm_hold why);
+
+/**
+ * vm_tell_soon() - wake the loop to tell events, and to act on what the guest
+ * has asked for while it was held. Any thread.
+ */
+void vm_tell_soon(struct vm *vm);
 
 /**
  * vm_tell_events() - tell now what has happened, on the loop's thread: whoever
