@@ -4,6 +4,7 @@
 # interpreter is C.
 
 BENCH_TOOLS := $(patsubst %,$(BUILD)/bench/%,observer probe wire asker)
+BENCH_LOGGED := $(BUILD)/bench/logged
 
 .PHONY: demo bench bench-links bench-tools
 demo:
@@ -17,9 +18,16 @@ bench: all guests bench-tools
 bench-links: all guests bench-tools
 	@python3 tools/bench/links.py $(BENCH)
 
-bench-tools: $(BENCH_TOOLS)
+bench-tools: $(BENCH_TOOLS) $(BENCH_LOGGED)
 
 $(BENCH_TOOLS): $(BUILD)/bench/%: tools/bench/%.c
 	$(call say,CC,$@)
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(GODWIT_CFLAGS) $(CFLAGS) -o $@ $< -pthread
+
+# A VM without its VMM.
+$(BENCH_LOGGED): tools/bench/logged.c $(BUILD)/libgodwit.a
+	$(call say,CC,$@)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(GODWIT_CFLAGS) $(CFLAGS) -o $@ $< $(BUILD)/libgodwit.a \
+		$(LDLIBS) -pthread

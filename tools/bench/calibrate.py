@@ -6,16 +6,22 @@ import statistics
 import subprocess
 
 PROBE = "build/bench/probe"
+LOGGED = "build/bench/logged"
+
+
+def _run(command, cores=None):
+    """What a program prints on its line of key=value words."""
+    done = subprocess.run(
+        command, check=False, capture_output=True, text=True,
+        preexec_fn=(lambda: os.sched_setaffinity(0, cores)) if cores else None)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(command[:2])}: {done.stderr.strip()}")
+    return {key: float(value) for key, value in
+            (word.split("=") for word in done.stdout.split())}
 
 
 def _probe(*words, cores=None):
-    done = subprocess.run(
-        [PROBE, *words], check=False, capture_output=True, text=True,
-        preexec_fn=(lambda: os.sched_setaffinity(0, cores)) if cores else None)
-    if done.returncode:
-        raise RuntimeError(f"{PROBE} {words[0]}: {done.stderr.strip()}")
-    return {key: float(value) for key, value in
-            (word.split("=") for word in done.stdout.split())}
+    return _run([PROBE, *words], cores)
 
 
 def raw_socket(mib=512, times=3):
@@ -29,6 +35,22 @@ def scheduler(cores, milliseconds=1000):
     """Gaps that a thread sees which only looks at the clock."""
     cpu = -1 if cores.vcpu is None else cores.vcpu
     return _probe("spin", str(cpu), str(milliseconds))
+
+
+def logged(cell, cores, round_ms, times=3):
+    """How fast a guest writes while KVM logs its writes, of what it writes else.
+
+    round_ms: how long each round of reading and clearing the log takes.
+    """
+    places = [str(-1 if core is None else core)
+              for core in (cores.rest, cores.vcpu)]
+    kept = []
+    for _ in range(times):
+        speeds = _run([LOGGED, *places, str(cell.memory_mib),
+                       f"build/guests/{cell.kernel}.elf", cell.cmdline,
+                       *(f"{ms:.3f}" for ms in round_ms)])
+        kept.append(speeds["logged"] / speeds["free"])
+    return statistics.median(kept)
 
 
 def start_times(contenders, runs):

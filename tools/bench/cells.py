@@ -9,8 +9,10 @@ longest gap by TSC, which a move within one host leaves alone).
 
 import collections
 import contextlib
+import statistics
 import time
 
+import calibrate
 import host
 from network import Network
 from vmm import Failed
@@ -45,8 +47,7 @@ CELLS = [
          "heartbeat", "", 32, cpus=cpus) for cpus in (1, 2, 4, 8, 16, 32)
 ]
 
-# What KVM takes of a vCPU to note that a page is written again, by PVM's count.
-REWRITE_MS = 0.0021
+ROUNDS_MAX = 64  # that bench/logged takes
 
 SETTLE_BEATS = 500
 SETTLE_PASSES = 2
@@ -148,7 +149,9 @@ class Turn:
     def was_quiet(self, move):
         """Did others leave our cores alone as it moved?"""
         share = FOREIGN_DELAY * move["watched_ms"]
-        return (move["vcpu_delay_ms"] <= max(SHORTEST_DELAY_MS, share) and
+        # A target that populates memory on its vCPU's thread is no stranger.
+        waited = 0 if self.cell.kernel == "dirty" else move["vcpu_delay_ms"]
+        return (waited <= max(SHORTEST_DELAY_MS, share) and
                 move["stolen_s"] * 1e3 <= share * len(self.cores.cores) and
                 (self.cores.first or move["foreign"] <= FOREIGN_SHARE))
 
@@ -170,21 +173,35 @@ class Turn:
         return told
 
     def note_speeds(self, move, before, usual):
-        """How fast the guest wrote, of what it does otherwise: over all that
-        it was looked at, and in pre-copy: there without what it waited for a
-        core, and what KVM takes for each page that is written again."""
+        """How fast the guest wrote, of what it does otherwise, over all that
+        it was looked at; and what it lost in pre-copy, in milliseconds of its
+        usual speed, beside what it waited for a core."""
         move["speed"] = None
         if not before or not usual:
             return
         after = self.stats()
         move["speed"] = speed(before, after) / usual
-        if not move.get("rewritten_pages"):
-            return
         lost = (1 - move["speed"]) * (after["ms"] - before["ms"])
-        lost -= (move["outside_ms"] + move["vcpu_delay_ms"] +
-                 move["rewritten_pages"] * REWRITE_MS)
-        precopy = move["total_ms"] - move["downtime_ms"]
-        move["precopy_speed"] = min(1 - lost / precopy, 1)
+        move["lost_ms"] = lost - move["outside_ms"] - move["vcpu_delay_ms"]
+
+    def set_beside_logging(self):
+        """What the guest kept of its speed in pre-copy, beside what KVM's
+        logging alone takes: the same guest, with rounds as long as these."""
+        moves = [move for move in self.moves if "lost_ms" in move and
+                 "round_ms" in move]
+        if not moves:
+            return
+        rounds = [statistics.median(move["round_ms"][i] for move in moves
+                                    if len(move["round_ms"]) > i)
+                  for i in range(int(statistics.median(
+                      len(move["round_ms"]) for move in moves)))]
+        kept = calibrate.logged(self.cell, self.cores, rounds[:ROUNDS_MAX])
+        for move in moves:
+            precopy = move["total_ms"] - move["downtime_ms"]
+            logging = (1 - kept) * max(
+                sum(move["round_ms"]) - move["vcpu_delay_ms"], 0)
+            move["precopy_speed"] = min(
+                1 - (move["lost_ms"] - logging) / precopy, 1)
 
     def fail(self, what, target):
         """The guest starts anew: how much of it is left is not known."""
@@ -237,6 +254,8 @@ def run_cell(cell, contenders, observer, cores, moves, tell, kind=Turn):
              for contender in contenders]
     with card_places(cell, contenders):
         take_turns(cell, turns, moves, tell)
+    for turn in turns:
+        turn.set_beside_logging()
     return {turn.contender.label: result(turn, moves) for turn in turns}
 
 

@@ -65,8 +65,8 @@ def running(moves):
              beside("max", max(gaps), GAP_MS)]
     speed = median(moves, "precopy_speed")
     if speed is not None:
-        words.append(beside("throughput in pre-copy, net of what KVM takes "
-                            "for each page written again", speed, SPEED, True))
+        words.append(beside("throughput in pre-copy, net of what KVM's "
+                            "logging alone takes", speed, SPEED, True))
     return words
 
 

@@ -249,8 +249,7 @@ class Godwit(Contender):
                 "rounds": len(rounds),
                 "first_round_mb_s": _rate(first),
                 "data_pages": first["pages"],
-                "rewritten_pages": report["pages"] + report["zero_pages"] -
-                first["pages"] - first["zero_pages"],
+                "round_ms": [one["ms"] for one in rounds],
                 "between_rounds_ms": (report["phases"]["rounds"] - sum(
                     one["ms"] for one in rounds)) / len(rounds)}
 
