@@ -49,6 +49,7 @@ CELLS = [
 
 ROUNDS_MAX = 64  # that bench/logged takes
 
+BEATS_PER_MS = 10
 SETTLE_BEATS = 500
 SETTLE_PASSES = 2
 # A move is one under foreign load when, of the time that it is looked at, the
@@ -138,6 +139,7 @@ class Turn:
             self.contender.end(self.guest)
             self.guest = target
             self.note_speeds(move, before, usual)
+            move["rest_net_ms"] = self.stall_at_rest(move["watched_ms"])
         except (Failed, Gone) as failure:
             self.fail(str(failure), target)
             return
@@ -145,6 +147,13 @@ class Turn:
         self.guest.freeze()
         if counted:
             self.moves.append(move)
+
+    def stall_at_rest(self, ms):
+        """The guest's longest gap, less run_delay, in a time without a move:
+        what this machine does to a guest anyway."""
+        self.observer.begin()
+        self.observer.wait_beats(int(ms * BEATS_PER_MS), 60)
+        return self.observer.end()["stall_net_ns"] / 1e6
 
     def was_quiet(self, move):
         """Did others leave our cores alone as it moved?"""

@@ -60,9 +60,12 @@ def pause(cell, moves):
 def running(moves):
     """What the guest notices while it runs."""
     gaps = [move["stall_net_ms"] for move in moves]
+    rest = [move["rest_net_ms"] for move in moves]
     words = [beside("gap outside the pause, less run_delay, median",
                     statistics.median(gaps), GAP_MS) + ", " +
-             beside("max", max(gaps), GAP_MS)]
+             beside("max", max(gaps), GAP_MS) +
+             f"; as long without a move: median {statistics.median(rest):.2f}"
+             f", max {max(rest):.2f}"]
     speed = median(moves, "precopy_speed")
     if speed is not None:
         words.append(beside("throughput in pre-copy, net of what KVM's "
