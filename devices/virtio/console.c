@@ -159,33 +159,33 @@ static void transmit(struct console *console)
 /* ---- what is typed ---- */
 
 /*
- * Fill the chain.
+ * Fill the chain, with up to *@left bytes.
  *
- * Return: how many bytes; *@ret_more: it was filled, there may be more.
+ * Return: how many; *@ret_more: it was filled, there may be more.
  */
-static uint32_t fill(struct console *console, bool *ret_more)
+static uint32_t fill(struct console *console, size_t *left, bool *ret_more)
 {
 	const struct virtqueue_chain *chain = &console->chain;
 	uint32_t done = 0;
 
 	*ret_more = false;
-	for (unsigned int i = 0; i < chain->nwritable; i++) {
+	for (unsigned int i = 0; *left && i < chain->nwritable; i++) {
 		const struct iovec *iov = &chain->iov[chain->nreadable + i];
-		size_t room = MIN(iov->iov_len, (size_t)(TURN_BYTES - done));
+		size_t room = MIN(iov->iov_len, *left);
 		size_t n = line_get(console->line, iov->iov_base, room);
 
 		done += (uint32_t)n;
+		*left -= n;
 		if (n < room)
 			return done;
-		if (done == TURN_BYTES)
-			break;
 	}
 	*ret_more = true;
 	return done;
 }
 
 /* Return: may there be more to receive, and a buffer for it? */
-static bool receive_one(struct console *console, unsigned int *served)
+static bool receive_one(struct console *console, unsigned int *served,
+			size_t *left)
 {
 	struct virtqueue *vq = ring_of(console, CONSOLE_RX);
 	uint32_t len;
@@ -198,7 +198,7 @@ static bool receive_one(struct console *console, unsigned int *served)
 					      "isn't writable");
 		return false;
 	}
-	len = fill(console, &more);
+	len = fill(console, left, &more);
 	if (!len) {
 		virtqueue_unpop(vq, 1);
 		return false;
@@ -213,16 +213,18 @@ static void receive(struct console *console)
 	struct virtio *v = &console->virtio;
 	struct virtqueue *vq = ring_of(console, CONSOLE_RX);
 	unsigned int served = 0;
+	size_t left = TURN_BYTES;
 
 	virtqueue_quiet(vq);
-	while (served < TURN_CHAINS && receive_one(console, &served))
+	while (served < TURN_CHAINS && left &&
+	       receive_one(console, &served, &left))
 		;
 	if (served && virtqueue_should_interrupt(vq))
 		virtio_interrupt(v, CONSOLE_RX);
 	if (!console->serving[CONSOLE_RX])
 		return;
 	/* With a buffer left it is the line that tells of more. */
-	if (served == TURN_CHAINS ||
+	if (served == TURN_CHAINS || !left ||
 	    (!virtqueue_pending(vq) && virtqueue_listen(vq)))
 		virtio_kick(v, CONSOLE_RX);
 }

@@ -434,6 +434,22 @@ START_TEST(console_lets_others_have_their_turn)
 }
 END_TEST
 
+START_TEST(console_takes_no_more_at_once_than_a_turn_has)
+{
+	static char much[16 * 8 * KIB]; /* two turns */
+	struct driver d = driver_new();
+
+	ck_assert_int_ge(fcntl(d.ends.type, F_SETPIPE_SZ, sizeof(much)),
+			 (int)sizeof(much));
+	ck_assert_int_eq(write(d.ends.type, much, sizeof(much)),
+			 (ssize_t)sizeof(much));
+	for (uint16_t i = 0; i < 16; i++)
+		hear_into(&d, i, 8 * KIB);
+	expect_turns(d.rig, &d.rx, 16);
+	driver_free(&d);
+}
+END_TEST
+
 START_TEST(console_takes_no_options)
 {
 	struct device_rig *rig = rig_new();
@@ -457,4 +473,6 @@ UNIT_SUITE("console", console_says_what_the_guest_says_in_order,
 	   console_tells_the_driver_of_the_size_of_the_window,
 	   console_leaves_what_is_typed_alone_while_it_is_paused,
 	   console_breaks_on_buffers_of_the_wrong_direction,
-	   console_lets_others_have_their_turn, console_takes_no_options)
+	   console_lets_others_have_their_turn,
+	   console_takes_no_more_at_once_than_a_turn_has,
+	   console_takes_no_options)
