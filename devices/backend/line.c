@@ -81,6 +81,19 @@ static void on_input(void *opaque, uint32_t events __maybe_unused)
 	line_tell(line);
 }
 
+/* He has gone: what he has said before is still read, but silence is not. */
+static void end_unless_typed(struct line *line)
+{
+	ssize_t n;
+	char byte;
+
+	if (line->in < 0)
+		return;
+	n = recv(line->in, &byte, 1, MSG_PEEK | MSG_DONTWAIT);
+	if (!n || (n < 0 && errno != EAGAIN && errno != EINTR))
+		end_input(line);
+}
+
 static void on_room(void *opaque, uint32_t events)
 {
 	struct line *line = opaque;
@@ -89,8 +102,8 @@ static void on_room(void *opaque, uint32_t events)
 		loop_fd_remove(line->out_watch);
 		line->out_watch = NULL;
 	} else if (events & (EPOLLHUP | EPOLLERR)) {
-		/* What he has said before is still read. */
 		end_output(line);
+		end_unless_typed(line);
 	} else {
 		loop_fd_set(line->out_watch, 0);
 	}
@@ -113,6 +126,8 @@ static void ask(struct line *line)
 {
 	line_set_hungry(line, true);
 	watch_input(line);
+	if (line_has_typed(line))
+		line_tell(line);
 }
 
 static void watch_output(struct line *line)

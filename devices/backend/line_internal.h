@@ -69,6 +69,12 @@ void line_record(struct line *line, const uint8_t *bytes, size_t len);
 size_t line_get_from_watchers(struct line *line, uint8_t *buf, size_t len);
 
 /**
+ * line_has_typed() - is there something for line_get_from_watchers() that no
+ * descriptor will tell of? Then it is either got or found to be nothing.
+ */
+bool line_has_typed(const struct line *line);
+
+/**
  * line_set_hungry() - watch everyone for what he types, or don't.
  */
 void line_set_hungry(struct line *line, bool hungry);

@@ -235,6 +235,16 @@ size_t line_get_from_watchers(struct line *line, uint8_t *buf, size_t len)
 	return n;
 }
 
+/* Who has hung up is not watched any more, whatever his socket still holds. */
+bool line_has_typed(const struct line *line)
+{
+	const struct line_watcher *w = line->watchers;
+
+	while (w && w->watch && !w->ntyped)
+		w = w->next;
+	return w;
+}
+
 /* ---- coming and going ---- */
 
 static struct line_watcher *find_gone(const struct line *line)

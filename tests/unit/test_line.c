@@ -306,6 +306,43 @@ START_TEST(line_takes_first_what_a_watcher_had_typed_before)
 }
 END_TEST
 
+START_TEST(line_tells_who_asks_of_what_waits_on_this_side_of_a_socket)
+{
+	struct rig *rig = rig_alone();
+	struct error err;
+	uint8_t bytes[2];
+	int pair[2];
+
+	ck_assert(!socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, pair));
+	ck_assert(!line_watch(rig->line, pair[0], 0, "abcd", 4, &err));
+	turn(rig);
+	ck_assert_uint_eq(line_get(rig->line, bytes, 2), 2);
+	rig->news = 0;
+	line_ask(rig->line);
+	turn(rig);
+	ck_assert_uint_eq(rig->news, 1);
+	expect_typed(rig, "cd");
+	/* And what somebody typed who has hung up before it was read. */
+	ck_assert_int_eq(write(pair[1], "xyz", 3), 3);
+	close(pair[1]);
+	turn(rig);
+	ck_assert_uint_eq(line_get(rig->line, bytes, 1), 1);
+	rig->news = 0;
+	line_ask(rig->line);
+	turn(rig);
+	ck_assert_uint_ge(rig->news, 1);
+	expect_typed(rig, "yz");
+	expect_typed(rig, "");
+	/* He is gone then, and nobody is told of nothing for ever. */
+	turn(rig);
+	rig->news = 0;
+	line_ask(rig->line);
+	turn(rig);
+	ck_assert_uint_eq(rig->news, 0);
+	rig_free(rig);
+}
+END_TEST
+
 static void on_served(void *opaque)
 {
 	(*(unsigned int *)opaque)++;
@@ -417,6 +454,30 @@ START_TEST(line_serves_clients_of_a_socket_one_after_the_other)
 }
 END_TEST
 
+START_TEST(line_lets_the_next_client_in_though_the_guest_reads_nothing)
+{
+	struct sockaddr_un to;
+	socklen_t len;
+	struct rig *rig;
+	int one, two;
+
+	rig = rig_on(&(struct line_end){ .in = -1,
+					 .out = -1,
+					 .listen = listen_somewhere(&to, &len),
+					 .owned = true });
+	one = connect_to(&to, len);
+	turn(rig);
+	close(one);
+	turn(rig);
+	two = connect_to(&to, len);
+	turn(rig);
+	put(rig, "second");
+	expect_heard(rig, two, "second");
+	close(two);
+	rig_free(rig);
+}
+END_TEST
+
 START_TEST(line_waits_for_a_client_who_does_not_read)
 {
 	static uint8_t much[4 << 20];
@@ -469,8 +530,10 @@ UNIT_SUITE("line", line_shows_a_watcher_what_was_said_and_what_is_said_then,
 	   line_takes_the_last_words_of_a_watcher_who_has_hung_up,
 	   line_has_a_limit_of_watchers_and_the_gone_do_not_count,
 	   line_takes_first_what_a_watcher_had_typed_before,
+	   line_tells_who_asks_of_what_waits_on_this_side_of_a_socket,
 	   line_tells_when_every_watcher_has_heard_everything,
 	   line_waits_for_its_end_and_records_what_that_took,
 	   line_serves_clients_of_a_socket_one_after_the_other,
+	   line_lets_the_next_client_in_though_the_guest_reads_nothing,
 	   line_waits_for_a_client_who_does_not_read,
 	   line_knows_the_size_that_it_was_told_last)
