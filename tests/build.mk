@@ -66,10 +66,10 @@ check-unit-asan check-inproc-asan:
 		$(@:-asan=)
 
 # Tests of what threads do to each other: the loop alone, a disk's I/O thread,
-# crowds that hold a VM and write to its memory, and whole moves, with doors and
-# devices. One process for all tests of a program: TSan and the fork of a
-# process with threads don't go together.
-TSAN_UNIT := loop blk net
+# what a listener has done aside, crowds that hold a VM and write to its memory,
+# and whole moves, with doors and devices. One process for all tests of a
+# program: TSan and the fork of a process with threads don't go together.
+TSAN_UNIT := loop blk net spares
 TSAN_INPROC := moves threads
 .PHONY: run-tsan run-inproc-tsan
 check-tsan check-inproc-tsan: guests

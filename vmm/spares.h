@@ -12,7 +12,10 @@
  * needs it, who then says what is wrong. `run` never fills: for it they are a
  * VM that tells of the processor and then becomes the guest's.
  *
- * Threads: one at a time.
+ * To make a VM can take KVM seconds where every processor is busy. So nobody
+ * waits for what another is making: who finds nothing makes one for himself.
+ *
+ * Threads: any.
  */
 #ifndef GODWIT_SPARES_H
 #define GODWIT_SPARES_H
@@ -39,6 +42,12 @@ void spares_free(struct spares *spares);
 void spares_fill(struct spares *spares);
 
 /**
+ * spares_drop() - nothing will be needed: close what is there, and what is
+ * being made as soon as it is. What is taken from now on is made then.
+ */
+void spares_drop(struct spares *spares);
+
+/**
  * spares_take_vm() - a KVM VM after arch_vm_init(), without memory or vCPUs.
  * @spares: NULL: none are kept.
  * @ret_fd: the caller's.
@@ -48,7 +57,7 @@ int __must_check spares_take_vm(struct spares *spares, const struct kvm *kvm,
 
 /**
  * spares_cpu_model() - arch_cpu_model_named(), with the help of one of the VMs,
- * which is still there to be taken.
+ * which can be taken again then.
  */
 int __must_check spares_cpu_model(struct spares *spares, const char *name,
 				  uint32_t cpus, struct arch_cpu_model *ret,

@@ -4,17 +4,28 @@
  * isn't there is made by who needs it, who is told when that fails.
  */
 #include <errno.h>
+#include <pthread.h>
+#include <semaphore.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <unistd.h>
 
 #include "tests/unit/unit.h"
 #include "vmm/spares.h"
 
-static unsigned int made;  /* VMs */
-static unsigned int asked; /* times, for what the processor can do */
-static bool old_kernel;	   /* KVM_GET_TSC_KHZ is no ioctl of a VM */
-static int failing;	   /* what making a VM fails with; 0: it doesn't */
+static atomic_uint made;  /* VMs */
+static atomic_uint asked; /* times, for what the processor can do */
+static bool old_kernel;	  /* KVM_GET_TSC_KHZ is no ioctl of a VM */
+static int failing;	  /* what making a VM fails with; 0: it doesn't */
+
+/* A thread that KVM makes wait for a VM. */
+struct slow {
+	sem_t asks;
+	sem_t gets;
+};
+
+static __thread struct slow *slow; /* NULL: this one needn't wait */
 
 int __real_ioctl(int fd, unsigned long command, ...);
 int __wrap_ioctl(int fd, unsigned long command, ...);
@@ -30,6 +41,10 @@ int __wrap_ioctl(int fd, unsigned long command, ...)
 	asked += command == KVM_GET_SUPPORTED_CPUID;
 	if (command == KVM_CREATE_VM) {
 		made++;
+		if (slow) {
+			sem_post(&slow->asks);
+			sem_wait(&slow->gets);
+		}
 		if (failing) {
 			errno = failing;
 			return -1;
@@ -48,6 +63,9 @@ static bool open_kvm(struct kvm *ret, struct spares **ret_spares)
 {
 	struct error err;
 
+	made = asked = 0;
+	failing = 0;
+	old_kernel = false;
 	if (kvm_open(ret, &err)) {
 		fprintf(stderr, "SKIP %s: %s\n", __func__, err.text);
 		return false;
@@ -166,7 +184,90 @@ START_TEST(who_needs_what_cannot_be_had_is_told)
 }
 END_TEST
 
+struct filler {
+	struct spares *spares;
+	struct slow slow;
+	pthread_t thread;
+};
+
+static void *fill(void *opaque)
+{
+	struct filler *filler = opaque;
+
+	slow = &filler->slow;
+	spares_fill(filler->spares);
+	return NULL;
+}
+
+/* Up to where the first VM is asked for. */
+static void start_filler(struct filler *filler, struct spares *spares)
+{
+	filler->spares = spares;
+	sem_init(&filler->slow.asks, 0, 0);
+	sem_init(&filler->slow.gets, 0, 0);
+	ck_assert(!pthread_create(&filler->thread, NULL, fill, filler));
+	sem_wait(&filler->slow.asks);
+}
+
+static void let_fill(struct filler *filler)
+{
+	for (int i = 0; i < 8; i++)
+		sem_post(&filler->slow.gets);
+	pthread_join(filler->thread, NULL);
+	sem_destroy(&filler->slow.asks);
+	sem_destroy(&filler->slow.gets);
+}
+
+START_TEST(who_needs_a_vm_does_not_wait_for_who_makes_one)
+{
+	const struct arch_cpu_model *model, *again;
+	struct filler filler;
+	struct spares *spares;
+	struct error err;
+	struct kvm kvm;
+
+	if (!open_kvm(&kvm, &spares))
+		return;
+	start_filler(&filler, spares);
+	ck_assert(!spares_offer(spares, &model, &err));
+	take(spares, &kvm);
+	let_fill(&filler);
+	/* What one has found is what the other has. */
+	ck_assert(!spares_offer(spares, &again, &err));
+	ck_assert_ptr_eq(model, again);
+	made = 0;
+	take(spares, &kvm);
+	take(spares, &kvm);
+	ck_assert_uint_eq(made, 0);
+	take(spares, &kvm);
+	ck_assert_uint_eq(made, 1);
+	close_kvm(&kvm, spares);
+}
+END_TEST
+
+START_TEST(what_was_dropped_while_it_was_made_is_not_kept)
+{
+	struct filler filler;
+	struct spares *spares;
+	struct kvm kvm;
+
+	if (!open_kvm(&kvm, &spares))
+		return;
+	spares_fill(spares);
+	take(spares, &kvm);
+	start_filler(&filler, spares);
+	made = 0;
+	spares_drop(spares);
+	let_fill(&filler);
+	take(spares, &kvm);
+	ck_assert_uint_eq(made, 1);
+	close_kvm(&kvm, spares);
+}
+END_TEST
+
 UNIT_SUITE("spares", what_was_made_ahead_is_not_made_again,
 	   what_is_not_there_is_made_when_it_is_needed,
 	   an_older_kernel_is_asked_in_another_way,
-	   who_needs_what_cannot_be_had_is_told)
+	   who_needs_what_cannot_be_had_is_told,
+	   who_needs_a_vm_does_not_wait_for_who_makes_one,
+	   what_was_dropped_while_it_was_made_is_not_kept)
