@@ -509,6 +509,7 @@ static int aborted(struct target *t, const struct record *record,
 		return rc;
 	/* Who calls it off has not sent COMMIT, and will not ask. */
 	note_done(t);
+	t->called_off = t->stage < STAGE_FINAL;
 	t->rehearsed = reason.code == WIRE_ABORT_REHEARSED &&
 		       t->stage == STAGE_BETWEEN;
 	return error_set(err, -ECONNABORTED, "the source called it off: %s",
@@ -624,6 +625,9 @@ static void await_knowledge(struct target *t)
 /*
  * It did not work. Destroy first, then say so: NACK and REFUSE are promises
  * that the guest never ran here and never will.
+ *
+ * A source that called it off before its guest was paused waits for neither,
+ * nor for anything that is held here: what was built is left to target_free().
  */
 static void give_up(struct target *t, int rc, const char *why)
 {
@@ -631,7 +635,8 @@ static void give_up(struct target *t, int rc, const char *why)
 
 	(void)target_step(t,
 			  rc == STREAM_ENDED ? TARGET_ON_LOST : TARGET_ON_FAIL);
-	destroy(t);
+	if (!t->called_off)
+		destroy(t);
 	pthread_mutex_lock(&t->lock);
 	t->gone = true;
 	pthread_cond_broadcast(&t->changed);
@@ -656,6 +661,8 @@ int target_run(struct target *t, struct stream *stream, struct error *err)
 	else
 		await_done(t);
 	t->stream = NULL;
+	if (t->called_off)
+		return rc;
 	free_receiver(t);
 	vm_state_free(t->vm_state);
 	t->vm_state = NULL;

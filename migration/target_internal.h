@@ -52,15 +52,16 @@ struct target {
 	uint32_t nsections;
 	struct wire_load_times times;
 	uint64_t commit_deadline_ns;
-	bool rehearsed; /* and the source wanted no more */
+	bool rehearsed;	 /* and the source wanted no more */
+	bool called_off; /* before it came to a pause */
 
 	pthread_mutex_t lock;
 	pthread_cond_t changed;
 	enum target_state state;
 	bool reached_loaded;
 	bool said_loaded; /* and could be heard; the receiving thread's own */
-	bool gone;	  /* DESTROYED, and the VM is no more */
-	bool done;	  /* the source knows what became of the session */
+	bool gone; /* DESTROYED, and the VM is no more, or can't ever run */
+	bool done; /* the source knows what became of the session */
 	bool cancelled;
 };
 

@@ -69,7 +69,7 @@ check-unit-asan check-inproc-asan:
 # what a listener has done aside, crowds that hold a VM and write to its memory,
 # and whole moves, with doors and devices. One process for all tests of a
 # program: TSan and the fork of a process with threads don't go together.
-TSAN_UNIT := loop blk net spares
+TSAN_UNIT := loop blk net spares chores
 TSAN_INPROC := moves threads
 .PHONY: run-tsan run-inproc-tsan
 check-tsan check-inproc-tsan: guests

@@ -3,11 +3,16 @@
  * `godwit listen`: wait for one guest and become its process; see run.h. The
  * order of things is instance.h's.
  *
- * Three threads besides the loop's: one at the door, one that receives, one,
- * parked, that can move the guest on. The receiving thread makes one attempt
- * after the other until a guest has come; then it ends, and the door, from
- * then on, only answers what a source may still have to ask. When nobody can
- * have to ask any more the door is closed too.
+ * Four threads besides the loop's: one at the door, one that receives, one that
+ * does chores, and one, parked, that can move the guest on. The receiving
+ * thread makes one attempt after the other until a guest has come; then it
+ * ends, and the door, from then on, only answers what a source may still have
+ * to ask. When nobody can have to ask any more the door is closed too.
+ *
+ * Chores are what keeps no source waiting for its WELCOME: spares are filled,
+ * and what an attempt that was called off had built is unmade. The next attempt
+ * takes what spares there are, and does wait, with its CONFIG, until disks,
+ * taps and consoles are nobody's any more.
  *
  * The guest's name is known when its CONFIG comes, on the receiving thread: it
  * claims the control socket's name there, and gives it back when the attempt
@@ -21,6 +26,7 @@
 #include <unistd.h>
 
 #include "migration/door.h"
+#include "vmm/chores.h"
 #include "vmm/instance.h"
 #include "vmm/log.h"
 #include "vmm/run.h"
@@ -42,6 +48,7 @@ struct listener {
 	struct loop_timer *door_timer;
 	pthread_t receive_thread;
 	bool receiving; /* its thread was started and not joined */
+	struct chores *chores;
 
 	/* the receiving thread's own, until the guest has arrived */
 	bool claimed;	/* the socket has a guest's name */
@@ -49,6 +56,8 @@ struct listener {
 	bool rehearsed; /* the last attempt was a dry run, and went well */
 	char came_as[MACHINE_NAME_MAX]; /* what it was called there */
 	struct error taken;		/* why it isn't here; "": --name */
+	struct chore filling;		/* the spares */
+	struct chore unmaking;		/* the target of the last attempt */
 
 	pthread_mutex_t lock;
 	char session[WIRE_SESSION_TEXT]; /* of the attempt */
@@ -126,6 +135,8 @@ static int on_config(void *opaque, struct wire_config *config,
 	struct listener *l = opaque;
 	const char *name = l->options->process.name;
 
+	chores_await(l->chores, &l->unmaking);
+	consoles_expect(l->inst.consoles);
 	disks_offer(l->inst.disks, config, session);
 	memcpy(l->came_as, machine->name, sizeof(l->came_as));
 	l->coming = true;
@@ -199,6 +210,27 @@ static bool begin_attempt(struct listener *l, struct target *target)
 	return !stop;
 }
 
+static void fill_spares(void *opaque)
+{
+	spares_fill(opaque);
+}
+
+static void free_target(void *opaque)
+{
+	target_free(opaque);
+}
+
+/* One that has built anything has waited for the last one in on_config(). */
+static void unmake(struct listener *l, struct target *target)
+{
+	if (chores_pending(l->chores, &l->unmaking)) {
+		target_free(target);
+		return;
+	}
+	l->unmaking = (struct chore){ .fn = free_target, .opaque = target };
+	chores_do(l->chores, &l->unmaking);
+}
+
 static void end_attempt(struct listener *l, struct target *target,
 			const struct wire_hello *hello)
 {
@@ -212,7 +244,7 @@ static void end_attempt(struct listener *l, struct target *target,
 	l->target = NULL;
 	pthread_mutex_unlock(&l->lock);
 	l->rehearsed = target_rehearsed(target);
-	target_free(target);
+	unmake(l, target);
 	if (l->claimed)
 		rundir_unclaim(&l->inst.dir, &l->inst.socket);
 	l->claimed = false;
@@ -234,10 +266,7 @@ static int attempt(struct listener *l, struct stream *stream,
 		.opaque = l,
 	};
 	struct target *target;
-	int rc;
-
-	consoles_expect(l->inst.consoles);
-	rc = target_create(&env, hello, &target, err);
+	int rc = target_create(&env, hello, &target, err);
 
 	if (rc)
 		return rc;
@@ -266,7 +295,7 @@ static void *receive(void *arg)
 	int rc;
 
 	do {
-		spares_fill(l->inst.spares);
+		chores_do(l->chores, &l->filling);
 		l->rehearsed = false;
 		rc = next_source(l, &stream, &hello, &err);
 		if (rc == -ECANCELED)
@@ -279,10 +308,9 @@ static void *receive(void *arg)
 			log_warn("no guest came: %s", err.text);
 		/* A dry run is no attempt. */
 	} while (rc && l->door && (l->rehearsed || !l->options->once));
-	if (rc)
-		loop_post(l->inst.loop, on_no_guest, l);
-	else
-		loop_post(l->inst.loop, on_door_check, l);
+	/* Nobody comes any more. */
+	spares_drop(l->inst.spares);
+	loop_post(l->inst.loop, rc ? on_no_guest : on_door_check, l);
 	return NULL;
 }
 
@@ -444,6 +472,10 @@ static int start_threads(struct listener *l, struct error *err)
 {
 	int rc = instance_start(&l->inst, err);
 
+	l->filling =
+		(struct chore){ .fn = fill_spares, .opaque = l->inst.spares };
+	if (!rc)
+		rc = chores_create(l->inst.sandbox, &l->chores, err);
 	if (!rc && l->door) {
 		rc = thread_start(l->inst.sandbox, THREAD_MIGRATION, "door",
 				  serve_door, l->door, &l->door_thread, err);
@@ -497,6 +529,7 @@ static void stop_receiving(struct listener *l)
 		instance_adopt(&l->inst, l->arrived);
 	close_door(l);
 	target_free(l->target);
+	chores_free(l->chores);
 }
 
 static void on_ready(void *opaque __maybe_unused)

@@ -2,6 +2,7 @@
 """Dry runs between processes: what a move would cost, and nothing moved."""
 
 from lib import check, equal, test
+from test_disks import image, run_blk, verify_and_end
 from test_moves import PHASES, check_ms, check_report, finish, moved_by
 
 
@@ -49,6 +50,20 @@ def a_dry_run_leaves_the_guest_and_a_once_listener_that_takes_it_then(world):
     a.migrate(listener.address)
     moved_by(vm)
     finish(listener, vm)
+
+
+@test
+def a_move_may_follow_on_the_heels_of_a_dry_run_that_had_the_disk(world):
+    a, b = world.hosts()
+    path = image(world)
+    listener = b.listen("--disk", f"disk0={path}")
+    vm = run_blk(a, path)
+    # What the listener still unmakes of one has the disk that the next wants.
+    for _ in range(3):
+        a.migrate(listener.address, "--dry-run")
+    a.migrate(listener.address)
+    moved_by(vm)
+    verify_and_end(listener)
 
 
 @test
