@@ -26,119 +26,21 @@
  * Unlike on a PC the line isn't gated by OUT2: guests that never set it get
  * their interrupts all the same.
  *
+ * Here are the host's side and the life of the device; what the guest reads and
+ * writes is in serial_registers.c.
+ *
  * Threads: vCPUs through the bus, the loop; one at a time.
  */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "arch/x86_64/layout.h"
 #include "devices/backend/line.h"
-#include "devices/serial.h"
-#include "vmm/bus.h"
+#include "devices/serial_internal.h"
 #include "vmm/irq.h"
 #include "vmm/loop.h"
 
-/* Registers, datasheet section 8.0, table II. */
-enum {
-	REG_DATA = 0, /* RBR, THR; DLL with DLAB */
-	REG_IER = 1,  /* DLM with DLAB */
-	REG_IIR_FCR = 2,
-	REG_LCR = 3,
-	REG_MCR = 4,
-	REG_LSR = 5,
-	REG_MSR = 6,
-	REG_SCR = 7,
-};
-
-#define IER_RX	  0x01
-#define IER_THRE  0x02
-#define IER_LINE  0x04
-#define IER_MODEM 0x08
-#define IER_MASK  0x0f
-
-/* IIR: the sources in order of priority, table IV. */
-#define IIR_LINE       0x06
-#define IIR_RX	       0x04
-#define IIR_RX_TIMEOUT 0x0c
-#define IIR_THRE       0x02
-#define IIR_MODEM      0x00
-#define IIR_NONE       0x01
-#define IIR_FIFO       0xc0
-
-#define FCR_ENABLE   0x01
-#define FCR_RX_RESET 0x02
-#define FCR_TX_RESET 0x04
-#define FCR_KEPT     0xc9 /* enable, DMA mode, trigger */
-
-#define LCR_DLAB 0x80
-
-#define MCR_DTR	 0x01
-#define MCR_RTS	 0x02
-#define MCR_OUT1 0x04
-#define MCR_OUT2 0x08
-#define MCR_LOOP 0x10
-#define MCR_MASK 0x1f
-
-#define LSR_DR	 0x01
-#define LSR_OE	 0x02
-#define LSR_THRE 0x20
-#define LSR_TEMT 0x40
-
-#define MSR_DCTS   0x01
-#define MSR_DDSR   0x02
-#define MSR_TERI   0x04
-#define MSR_DDCD   0x08
-#define MSR_DELTAS 0x0f
-#define MSR_CTS	   0x10
-#define MSR_DSR	   0x20
-#define MSR_RI	   0x40
-#define MSR_DCD	   0x80
-
-struct serial {
-	struct device dev;
-	struct bus *pio;
-	struct irq *irq;
-	struct line *at; /* the other end of the cable; NULL: none */
-	struct loop_fd *news;
-	bool claimed; /* the ports are on the bus */
-	bool running; /* not paused */
-	bool asked;   /* the line will tell of input */
-	bool level;   /* what the interrupt line was last driven to */
-	struct serial_state state;
-};
-
-/* ---- interrupts ---- */
-
-static uint32_t serial_rx_room(const struct serial_state *s)
-{
-	return (s->fcr & FCR_ENABLE ? SERIAL_FIFO : 1) - s->rx_len;
-}
-
-static uint32_t serial_rx_trigger(const struct serial_state *s)
-{
-	static const uint8_t levels[] = { 1, 4, 8, 14 };
-
-	return s->fcr & FCR_ENABLE ? levels[s->fcr >> 6] : 1;
-}
-
-/* The source that IIR shows: the pending one of the highest priority. */
-static uint8_t serial_source(const struct serial_state *s)
-{
-	if ((s->ier & IER_LINE) && s->overrun)
-		return IIR_LINE;
-	if ((s->ier & IER_RX) && s->rx_len >= serial_rx_trigger(s))
-		return IIR_RX;
-	if ((s->ier & IER_RX) && s->rx_len)
-		return IIR_RX_TIMEOUT;
-	if (s->thre_pending)
-		return IIR_THRE;
-	if ((s->ier & IER_MODEM) && s->msr_delta)
-		return IIR_MODEM;
-	return IIR_NONE;
-}
-
-static void serial_drive_level(struct serial *uart)
+void serial_drive_level(struct serial *uart)
 {
 	bool level = serial_source(&uart->state) != IIR_NONE;
 
@@ -156,7 +58,7 @@ static bool serial_can_receive(const struct serial *uart)
 	       serial_rx_room(&uart->state);
 }
 
-static void serial_drain(struct serial *uart)
+void serial_drain(struct serial *uart)
 {
 	struct serial_state *s = &uart->state;
 	uint32_t sent;
@@ -181,7 +83,7 @@ static void serial_take_input(struct serial *uart)
 	uart->asked = serial_rx_room(s);
 }
 
-static void serial_settle(struct serial *uart)
+void serial_settle(struct serial *uart)
 {
 	if (serial_can_receive(uart) && !uart->asked) {
 		line_ask(uart->at);
@@ -201,217 +103,13 @@ static void serial_on_news(void *opaque, uint32_t events __maybe_unused)
 	serial_settle(uart);
 }
 
-/*
- * A guest that polls has taken the last byte: it gets more at once if there is
- * more, rather than by way of the loop's thread, a few bytes each time. One
- * that waits for interrupts gets one, and must not be kept in its handler.
- */
-static void serial_refill(struct serial *uart)
+void serial_refill(struct serial *uart)
 {
 	const struct serial_state *s = &uart->state;
 
 	if (!s->rx_len && !(s->ier & IER_RX))
 		serial_take_input(uart);
 }
-
-/* ---- the guest's side ---- */
-
-/* A byte that comes back through the loop, section 8.7. */
-static void serial_loop_back(struct serial_state *s, uint8_t byte)
-{
-	if (serial_rx_room(s)) {
-		s->rx[s->rx_len++] = byte;
-		return;
-	}
-	s->overrun = true;
-	/* A full FIFO keeps what it has; the single register doesn't. */
-	if (!(s->fcr & FCR_ENABLE))
-		s->rx[0] = byte;
-}
-
-static void serial_transmit(struct serial *uart, uint8_t byte)
-{
-	struct serial_state *s = &uart->state;
-
-	/* The line has to fall, or there is no edge when THR empties. */
-	s->thre_pending = false;
-	serial_drive_level(uart);
-	if (s->mcr & MCR_LOOP) {
-		serial_loop_back(s, byte);
-		s->thre_pending = !s->tx_len && (s->ier & IER_THRE);
-		return;
-	}
-	if (s->tx_len == SERIAL_FIFO)
-		return;
-	s->tx[s->tx_len++] = byte;
-	serial_drain(uart);
-}
-
-static uint8_t serial_receive(struct serial_state *s)
-{
-	uint8_t byte;
-
-	if (!s->rx_len)
-		return 0;
-	byte = s->rx[0];
-	s->rx_len--;
-	memmove(s->rx, s->rx + 1, s->rx_len);
-	return byte;
-}
-
-static uint8_t serial_modem_lines(const struct serial_state *s)
-{
-	uint8_t lines = 0;
-
-	/* The cable says: someone is there and listens. */
-	if (!(s->mcr & MCR_LOOP))
-		return MSR_DCD | MSR_DSR | MSR_CTS;
-	lines |= s->mcr & MCR_DTR ? MSR_DSR : 0;
-	lines |= s->mcr & MCR_RTS ? MSR_CTS : 0;
-	lines |= s->mcr & MCR_OUT1 ? MSR_RI : 0;
-	lines |= s->mcr & MCR_OUT2 ? MSR_DCD : 0;
-	return lines;
-}
-
-static void serial_write_mcr(struct serial_state *s, uint8_t value)
-{
-	uint8_t before = serial_modem_lines(s), after, changed;
-
-	s->mcr = value & MCR_MASK;
-	after = serial_modem_lines(s);
-	changed = before ^ after;
-	s->msr_delta |= changed & MSR_CTS ? MSR_DCTS : 0;
-	s->msr_delta |= changed & MSR_DSR ? MSR_DDSR : 0;
-	s->msr_delta |= changed & MSR_DCD ? MSR_DDCD : 0;
-	/* Of the ring indicator only the end counts, section 8.8. */
-	s->msr_delta |= before & ~after & MSR_RI ? MSR_TERI : 0;
-}
-
-static void serial_write_ier(struct serial_state *s, uint8_t value)
-{
-	uint8_t changed = s->ier ^ value;
-
-	s->ier = value & IER_MASK;
-	if (changed & IER_THRE)
-		s->thre_pending = (s->ier & IER_THRE) && !s->tx_len;
-}
-
-/* Section 8.5. */
-static void serial_write_fcr(struct serial_state *s, uint8_t value)
-{
-	bool toggled = (s->fcr ^ value) & FCR_ENABLE;
-
-	/* Without the enable bit no other bit is programmed. */
-	s->fcr = value & FCR_ENABLE ? value & FCR_KEPT : 0;
-	if (!(value & FCR_ENABLE))
-		value = 0;
-	if (toggled || (value & FCR_RX_RESET))
-		s->rx_len = 0;
-	if ((toggled || (value & FCR_TX_RESET)) && s->tx_len) {
-		s->tx_len = 0;
-		s->thre_pending = s->ier & IER_THRE;
-	}
-}
-
-static uint8_t serial_read_reg(struct serial_state *s, uint64_t reg)
-{
-	uint8_t value = 0;
-
-	switch (reg) {
-	case REG_DATA:
-		return s->lcr & LCR_DLAB ? s->dll : serial_receive(s);
-	case REG_IER:
-		return s->lcr & LCR_DLAB ? s->dlm : s->ier;
-	case REG_IIR_FCR:
-		value = serial_source(s);
-		/* Being told of an empty THR is what acknowledges it. */
-		if (value == IIR_THRE)
-			s->thre_pending = false;
-		return value | (s->fcr & FCR_ENABLE ? IIR_FIFO : 0);
-	case REG_LCR:
-		return s->lcr;
-	case REG_MCR:
-		return s->mcr;
-	case REG_LSR:
-		value |= s->rx_len ? LSR_DR : 0;
-		value |= s->overrun ? LSR_OE : 0;
-		value |= s->tx_len ? 0 : LSR_THRE | LSR_TEMT;
-		s->overrun = false;
-		return value;
-	case REG_MSR:
-		value = serial_modem_lines(s) | s->msr_delta;
-		s->msr_delta = 0;
-		return value;
-	default:
-		return s->scr;
-	}
-}
-
-static void serial_write_reg(struct serial *uart, uint64_t reg, uint8_t value)
-{
-	struct serial_state *s = &uart->state;
-
-	switch (reg) {
-	case REG_DATA:
-		if (s->lcr & LCR_DLAB)
-			s->dll = value;
-		else
-			serial_transmit(uart, value);
-		break;
-	case REG_IER:
-		if (s->lcr & LCR_DLAB)
-			s->dlm = value;
-		else
-			serial_write_ier(s, value);
-		break;
-	case REG_IIR_FCR:
-		serial_write_fcr(s, value);
-		break;
-	case REG_LCR:
-		s->lcr = value;
-		break;
-	case REG_MCR:
-		serial_write_mcr(s, value);
-		break;
-	case REG_SCR:
-		s->scr = value;
-		break;
-	default: /* LSR and MSR are for factory tests: not ours to have */
-		break;
-	}
-}
-
-/* A wide access to 8-bit registers is one access each, ascending. */
-static void serial_read(void *opaque, uint64_t offset, void *data,
-			unsigned int size)
-{
-	struct serial *uart = opaque;
-	uint8_t *bytes = data;
-
-	for (unsigned int i = 0; i < size; i++) {
-		bytes[i] = serial_read_reg(&uart->state, offset + i);
-		if (offset + i == REG_DATA)
-			serial_refill(uart);
-		serial_settle(uart);
-	}
-}
-
-static void serial_write(void *opaque, uint64_t offset, const void *data,
-			 unsigned int size)
-{
-	struct serial *uart = opaque;
-	const uint8_t *bytes = data;
-
-	for (unsigned int i = 0; i < size; i++) {
-		serial_write_reg(uart, offset + i, bytes[i]);
-		serial_settle(uart);
-	}
-}
-
-static const struct bus_ops serial_bus_ops = {
-	.read = serial_read,
-	.write = serial_write,
-};
 
 /* ---- the device ---- */
 
