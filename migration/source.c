@@ -2,10 +2,10 @@
 /*
  * The source's life: from HELLO to the decision who has the guest; see
  * source.h. What comes before the first page is in source_setup.c, pre-copy in
- * precopy.c.
+ * precopy.c, the pause and COMMIT in source_pause.c, asking in source_ask.c.
  *
- * The handoff state changes through step() and nowhere else. What is true in
- * which state:
+ * The handoff state changes by handoff_source_step() under the lock, and
+ * nowhere else. What is true in which state:
  *
  *   RUNS       the guest runs here; any failure just ends the attempt
  *   PAUSED     it is held here; any failure lets it go on at once
@@ -18,7 +18,6 @@
  * a cancel that was granted is never overtaken by a COMMIT.
  */
 #include <errno.h>
-#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -29,15 +28,7 @@
 #include "migration/source_internal.h"
 #include "vmm/log.h"
 
-/* COMMIT to RUNNING takes a round trip; after this we go and ask. */
-#define ABORT_FACTOR 30
-/* Longer than anybody waits, and far from where nanoseconds overflow. */
-#define DOWNTIME_MAX	 (86400 * NS_PER_S)
-#define RUNNING_PATIENCE (5 * NS_PER_S)
-#define ASK_PATIENCE	 (2 * NS_PER_S)
-#define ASK_INTERVAL_MS	 500
-#define GOODBYE_PATIENCE (1 * NS_PER_S)
-#define TIMEOUT_GRACE	 (1 * NS_PER_S)
+#define TIMEOUT_GRACE (1 * NS_PER_S)
 
 const struct source_params source_params_default = {
 	.max_downtime_ns = 10 * NS_PER_MS,
@@ -113,7 +104,7 @@ void source_free(struct source *s)
 
 /* ---- states and status ---- */
 
-static int step(struct source *s, enum source_event event)
+int source_step(struct source *s, enum source_event event)
 {
 	int rc;
 
@@ -123,7 +114,7 @@ static int step(struct source *s, enum source_event event)
 	return rc;
 }
 
-static enum source_state state_now(struct source *s)
+enum source_state source_state_now(struct source *s)
 {
 	enum source_state state;
 
@@ -133,7 +124,7 @@ static enum source_state state_now(struct source *s)
 	return state;
 }
 
-static void set_status(struct source *s, enum report_status status)
+void source_set_status(struct source *s, enum report_status status)
 {
 	pthread_mutex_lock(&s->lock);
 	s->report.status = status;
@@ -274,7 +265,7 @@ static int before_the_pause(struct source *s, struct error *err)
 	rc = source_set_up(s, err);
 	if (rc)
 		return rc;
-	set_status(s, STATUS_ACTIVE);
+	source_set_status(s, STATUS_ACTIVE);
 	source_enter_phase(s, PHASE_ROUNDS);
 	allow_rounds(s);
 	rc = dirty_start(s->dirty, vm_host(s->vm)->kvm->pagemap_fd, err);
@@ -299,234 +290,6 @@ static int end_dry_run(struct source *s, struct error *err)
 	return rc ? rc
 		  : error_set(err, SOURCE_REHEARSED,
 			      "it was no more than a dry run");
-}
-
-/* ---- the pause ---- */
-
-static int final_pace(void *opaque, size_t bytes, struct error *err)
-{
-	struct source *s = opaque;
-
-	(void)bytes;
-	if (clock_ns() < s->abort_ns)
-		return 0;
-	return error_set(err, STREAM_DEADLINE,
-			 "the pause takes longer than --abort-after allows");
-}
-
-/* The source waits no longer than this for LOADED, and then goes on. */
-static uint64_t abort_deadline(const struct source *s, uint64_t pause_ns)
-{
-	uint64_t after = s->params.abort_after_ns;
-
-	if (!after && (s->params.offline || s->forced))
-		return STREAM_NO_DEADLINE;
-	if (!after)
-		after = ABORT_FACTOR * MIN(s->max_downtime_ns, DOWNTIME_MAX);
-	return pause_ns + MIN(after, DOWNTIME_MAX);
-}
-
-static uint64_t pause_patience(const struct source *s)
-{
-	return MIN(s->abort_ns, source_patience(s));
-}
-
-static int send_final(struct source *s, struct error *err)
-{
-	uint64_t before = s->stream->bytes_sent;
-	struct page_counts counts = { 0 };
-	int rc;
-
-	source_enter_phase(s, PHASE_FINAL);
-	rc = stream_send(s->stream, WIRE_PAUSED, NULL, 0, pause_patience(s),
-			 err);
-	s->stream->more = true;
-	if (!rc)
-		rc = page_sender_send(s->sender, s->dirty, NULL,
-				      time_left(pause_patience(s)), final_pace,
-				      s, &counts, err);
-	if (!rc)
-		rc = source_send_sections(s, pause_patience(s), err);
-	s->stream->more = false;
-	pthread_mutex_lock(&s->lock);
-	s->report.pages += counts.pages;
-	s->report.zero_pages += counts.zero_pages;
-	s->report.hinted_pages = dirty_left_out(s->dirty, NULL);
-	s->report.bytes = s->stream->bytes_sent;
-	s->report.pause_bytes = s->report.bytes - before;
-	s->report.remaining_pages = dirty_pending(s->dirty);
-	pthread_mutex_unlock(&s->lock);
-	return rc;
-}
-
-/*
- * Stop the guest and bring the target to LOADED. State is saved before the
- * last log is taken, for KVM writes guest memory as its state is read.
- */
-static int pause_and_load(struct source *s, struct error *err)
-{
-	struct record record;
-	int rc;
-
-	set_status(s, STATUS_DEVICE);
-	source_enter_phase(s, PHASE_STOP);
-	s->deadline_ns = STREAM_NO_DEADLINE;
-	s->pause_ns = clock_ns();
-	s->abort_ns = abort_deadline(s, s->pause_ns);
-	vm_hold_quietly(s->vm, VM_HOLD_MIGRATION);
-	rc = step(s, SOURCE_ON_PAUSE);
-	if (rc)
-		return error_set(err, rc, "the guest can't be paused now");
-	if (vm_holds(s->vm) & VM_HOLD_ENDED)
-		return error_set(err, -ESHUTDOWN, "the guest has ended");
-	/* Nothing is written to a disk any more: others may have it. */
-	rc = vm_handover(s->vm, DEVICE_YIELD, s->session, err);
-	if (rc)
-		return rc;
-	source_enter_phase(s, PHASE_SAVE);
-	rc = vm_state_save(s->vm_state, err);
-	if (rc)
-		return rc;
-	source_enter_phase(s, PHASE_SYNC);
-	rc = dirty_sync(s->dirty, true, err);
-	if (!rc)
-		rc = send_final(s, err);
-	if (!rc && s->digest)
-		rc = source_verify(s, err);
-	if (rc)
-		return rc;
-	source_enter_phase(s, PHASE_LOADED);
-	rc = source_send_state_end(s, pause_patience(s), err);
-	if (rc)
-		return rc;
-	vm_tell_soon(s->vm);
-	rc = source_expect(s, WIRE_LOADED, &record, pause_patience(s), err);
-	if (rc == STREAM_DEADLINE)
-		return error_set(err, rc,
-				 "the target was not ready within "
-				 "--abort-after");
-	return rc;
-}
-
-/* The point of no return. A cancel that was granted comes first. */
-static int commit_step(struct source *s, struct error *err)
-{
-	int rc;
-
-	pthread_mutex_lock(&s->lock);
-	if (s->cancel_wanted)
-		rc = error_set(err, STREAM_CANCELLED, "cancelled");
-	else
-		rc = handoff_source_step(&s->state, SOURCE_ON_LOADED);
-	pthread_mutex_unlock(&s->lock);
-	return rc;
-}
-
-/* COMMIT has been decided on; whatever fails here is LOST, never FAIL. */
-static void hand_over(struct source *s, struct error *err)
-{
-	struct wire_reason reason = { 0 };
-	struct record record;
-	int rc;
-
-	source_enter_phase(s, PHASE_COMMIT);
-	s->stream->interrupt_fd = -1;
-	rc = stream_send(s->stream, WIRE_COMMIT, NULL, 0,
-			 clock_ns() + RUNNING_PATIENCE, err);
-	if (!rc)
-		rc = stream_recv(s->stream, &record,
-				 clock_ns() + RUNNING_PATIENCE, err);
-	if (!rc && record.type == WIRE_RUNNING && !step(s, SOURCE_ON_RUNNING))
-		return;
-	if (!rc && record.type == WIRE_NACK &&
-	    !stream_decode(&record, wire_reason_visit, &reason, err) &&
-	    !step(s, SOURCE_ON_NACK)) {
-		s->nacked = true;
-		error_set(err, -ECONNREFUSED, "the target gave up: %s",
-			  reason.text);
-		return;
-	}
-	(void)!step(s, SOURCE_ON_LOST);
-}
-
-/* ---- asking ---- */
-
-/* We know what became of the session; the target may forget it. */
-static void send_done(struct stream *stream)
-{
-	struct error err;
-
-	(void)!stream_send(stream, WIRE_DONE, NULL, 0,
-			   clock_ns() + GOODBYE_PATIENCE, &err);
-}
-
-static enum source_event verdict_event(const struct wire_verdict *verdict)
-{
-	switch (verdict->kind) {
-	case WIRE_VERDICT_RUNNING:
-		return SOURCE_ON_VERDICT_RUNNING;
-	case WIRE_VERDICT_NEVER:
-		return SOURCE_ON_VERDICT_NEVER;
-	default:
-		return SOURCE_ON_VERDICT_UNKNOWN;
-	}
-}
-
-/* One attempt to learn what became of the session. */
-static void ask_once(struct source *s)
-{
-	struct wire_verdict verdict = { 0 };
-	uint64_t deadline = clock_ns() + ASK_PATIENCE;
-	struct stream *stream = NULL;
-	struct wire_hello query;
-	struct record record;
-	struct error err;
-	int rc;
-
-	source_fill_hello(s, &query);
-	rc = source_connect(s, deadline, &stream, &err);
-	if (!rc)
-		rc = stream_send_struct(stream, WIRE_QUERY, wire_hello_visit,
-					&query, deadline, &err);
-	if (!rc)
-		rc = stream_recv(stream, &record, deadline, &err);
-	if (!rc && record.type == WIRE_VERDICT)
-		rc = stream_decode(&record, wire_verdict_visit, &verdict, &err);
-	if (!rc && memcmp(verdict.session, s->session, sizeof(s->session)))
-		rc = error_set(&err, -EPROTO, "an answer on another session");
-	/* The operator may have been faster; his word stands. */
-	if (!rc)
-		(void)!step(s, verdict_event(&verdict));
-	if (!rc && verdict.kind != WIRE_VERDICT_UNKNOWN)
-		send_done(stream);
-	stream_close(stream);
-	if (rc)
-		log_info("migration: asking: %s", err.text);
-}
-
-static void ask(struct source *s)
-{
-	struct pollfd wake = { .fd = s->interrupt_fd, .events = POLLIN };
-	char text[WIRE_SESSION_TEXT];
-	uint64_t count;
-
-	/* The target's log names the session that it took the guest of. */
-	log_warn("migration: the connection was lost after COMMIT; the guest "
-		 "of session %s stays paused here until the target says what "
-		 "became of it",
-		 wire_session_text(s->session, text));
-	set_status(s, STATUS_UNCERTAIN);
-	stream_close(s->stream);
-	s->stream = NULL;
-	while (state_now(s) == SOURCE_ASKING) {
-		/* fd:N can't be connected to again: the operator decides. */
-		if (s->params.to.kind != ADDRESS_FD)
-			ask_once(s);
-		if (state_now(s) != SOURCE_ASKING)
-			break;
-		(void)poll(&wake, 1, ASK_INTERVAL_MS);
-		(void)!read(s->interrupt_fd, &count, sizeof(count));
-	}
 }
 
 /* ---- the whole ---- */
@@ -559,11 +322,11 @@ static void say_goodbye(struct source *s, int rc, const char *why)
 		return;
 	s->stream->interrupt_fd = -1;
 	if (s->nacked)
-		send_done(s->stream);
+		source_send_done(s->stream);
 	else if (s->stream->send_sequence)
-		(void)!stream_send_reason(s->stream, WIRE_ABORT, abort_code(rc),
-					  why, clock_ns() + GOODBYE_PATIENCE,
-					  &err);
+		(void)!stream_send_reason(
+			s->stream, WIRE_ABORT, abort_code(rc), why,
+			clock_ns() + SOURCE_GOODBYE_PATIENCE, &err);
 	stream_close(s->stream);
 	s->stream = NULL;
 }
@@ -571,7 +334,7 @@ static void say_goodbye(struct source *s, int rc, const char *why)
 /* The target has closed the connection; it may have said why before. */
 static int learn_why(struct source *s, struct error *err)
 {
-	uint64_t deadline = clock_ns() + GOODBYE_PATIENCE;
+	uint64_t deadline = clock_ns() + SOURCE_GOODBYE_PATIENCE;
 	struct wire_reason reason = { 0 };
 	struct record record;
 	struct error ignored;
@@ -604,7 +367,7 @@ static int keep(struct source *s, int rc, struct error *err)
 	finish_report(s, rc == SOURCE_REHEARSED ? "" : err->text);
 	say_goodbye(s, rc, err->text);
 	dirty_stop(s->dirty);
-	set_status(s, end_status(rc));
+	source_set_status(s, end_status(rc));
 	return rc;
 }
 
@@ -619,8 +382,8 @@ static int moved(struct source *s)
 	pthread_mutex_unlock(&s->lock);
 	finish_report(s, s->resolved ? "discarded at the operator's word" : "");
 	if (s->stream)
-		send_done(s->stream);
-	set_status(s, STATUS_COMPLETED);
+		source_send_done(s->stream);
+	source_set_status(s, STATUS_COMPLETED);
 	return 0;
 }
 
@@ -642,27 +405,28 @@ int source_run(struct source *s, struct error *err)
 	s->phase_start_ns = s->report.start_ns;
 	pthread_mutex_unlock(&s->lock);
 	set_deadline(s);
-	set_status(s, STATUS_SETUP);
+	source_set_status(s, STATUS_SETUP);
 	rc = before_the_pause(s, err);
 	if (rc == STREAM_DEADLINE && clock_ns() >= s->deadline_ns)
 		rc = timed_out(s, err);
 	if (!rc && s->params.dry_run)
 		rc = end_dry_run(s, err);
 	if (!rc)
-		rc = pause_and_load(s, err);
+		rc = source_pause(s, err);
 	if (!rc)
-		rc = commit_step(s, err);
+		rc = source_commit(s, err);
 	if (rc) {
-		(void)!step(s, fail_event(rc));
+		(void)!source_step(s, fail_event(rc));
 		return keep(s, rc, err);
 	}
-	hand_over(s, err);
-	if (state_now(s) == SOURCE_ASKING) {
-		ask(s);
+	source_hand_over(s, err);
+	if (source_state_now(s) == SOURCE_ASKING) {
+		source_ask(s);
 		error_set(err, -ECONNABORTED, "%s",
 			  s->resolved ? "resumed at the operator's word"
 				      : "the target never ran the guest");
 	}
-	return state_now(s) == SOURCE_MOVED ? moved(s)
-					    : keep(s, -ECONNREFUSED, err);
+	return source_state_now(s) == SOURCE_MOVED
+		       ? moved(s)
+		       : keep(s, -ECONNREFUSED, err);
 }

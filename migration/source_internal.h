@@ -18,6 +18,8 @@
 #include "vmm/vm_balloon.h"
 #include "vmm/vm_state.h"
 
+#define SOURCE_GOODBYE_PATIENCE (1 * NS_PER_S)
+
 struct source {
 	struct source_env env;
 	struct source_params params;
@@ -57,6 +59,23 @@ struct source {
  * its taking what we send, is due: never later than the user's timeout.
  */
 uint64_t source_patience(const struct source *s);
+
+/**
+ * source_step() - let @event happen.
+ *
+ * Return: 0, or -errno when it can't in the state that it is in.
+ */
+int __must_check source_step(struct source *s, enum source_event event);
+
+/**
+ * source_state_now() - as it is, or was a moment ago.
+ */
+enum source_state source_state_now(struct source *s);
+
+/**
+ * source_set_status() - for the report, and for who wants to be told.
+ */
+void source_set_status(struct source *s, enum report_status status);
 
 /**
  * source_enter_phase() - the phase before ends here.
@@ -141,6 +160,34 @@ int __must_check precopy_run(struct source *s, struct error *err);
  * Return: 0: s->pacing knows what there is to know. -errno: give up.
  */
 int __must_check precopy_rehearse(struct source *s, struct error *err);
+
+/**
+ * source_pause() - stop the guest and bring the target to LOADED.
+ */
+int __must_check source_pause(struct source *s, struct error *err);
+
+/**
+ * source_commit() - the point of no return. A cancel that was granted comes
+ * first.
+ */
+int __must_check source_commit(struct source *s, struct error *err);
+
+/**
+ * source_hand_over() - COMMIT has been decided on: send it. Whatever fails is
+ * LOST, never FAIL; s->state says how it is. @err: set when it was NACKed.
+ */
+void source_hand_over(struct source *s, struct error *err);
+
+/**
+ * source_ask() - ask until s->state is ASKING no more.
+ */
+void source_ask(struct source *s);
+
+/**
+ * source_send_done() - we know what became of the session; the target may
+ * forget it.
+ */
+void source_send_done(struct stream *stream);
 
 /**
  * source_forecast() - note in the report what a move would have cost, as
