@@ -12,7 +12,8 @@
 #include "migration/target.h"
 #include "vmm/vm_state.h"
 
-#define TARGET_REPLY_PATIENCE (30 * NS_PER_S)
+#define TARGET_REPLY_PATIENCE	(30 * NS_PER_S)
+#define TARGET_GOODBYE_PATIENCE (1 * NS_PER_S)
 
 /* What is expected next on the connection. */
 enum stage {
@@ -71,6 +72,23 @@ struct target {
  * Return: the state it is in then; a refused event changes nothing.
  */
 enum target_state target_step(struct target *t, enum target_event event);
+
+/**
+ * target_note_done() - the source knows what became of the session.
+ */
+void target_note_done(struct target *t);
+
+/**
+ * target_end_populating() - have the vCPUs back, which soon are needed for what
+ * they are; fine when none were lent.
+ */
+void target_end_populating(struct target *t);
+
+/**
+ * target_dispatch() - carry out @record, if it may come now.
+ */
+int __must_check target_dispatch(struct target *t, const struct record *record,
+				 struct error *err);
 
 /**
  * target_on_config() / target_on_image() - carry out the records CONFIG and
