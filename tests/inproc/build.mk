@@ -5,7 +5,7 @@
 
 INPROC_SRCS := $(sort $(wildcard tests/inproc/test_*.c))
 INPROC_BINS := $(INPROC_SRCS:%.c=$(BUILD)/%)
-RIG_OBJS := $(patsubst %,$(BUILD)/tests/inproc/%.o,rig relay shuttle)
+RIG_OBJS := $(patsubst %,$(BUILD)/tests/inproc/%.o,rig rig_move relay shuttle)
 FAULT_OBJS := $(BUILD)/tests/inproc/fault.o
 
 .PHONY: check-inproc soak-inproc soak
