@@ -28,6 +28,7 @@ $(BUILD)/tests/inproc/test_faults: INPROC_LDFLAGS = $(FAULT_CALLS:%=-Wl,--wrap=%
 $(BUILD)/tests/inproc/test_threads: INPROC_LDFLAGS = -Wl,--wrap=ioctl
 
 # A device of the test's own in the table.
+$(BUILD)/tests/inproc/test_disks: $(BUILD)/tests/inproc/holder.o
 $(BUILD)/tests/inproc/test_disks: INPROC_LDFLAGS = \
 	$(FAULT_CALLS:%=-Wl,--wrap=%) -Wl,--wrap=device_type_find
 
@@ -40,4 +41,5 @@ soak-inproc: export GODWIT_MOVES ?= 20000
 soak-inproc: export CK_TIMEOUT_MULTIPLIER ?= 60
 soak-inproc: check-inproc
 
--include $(INPROC_BINS:%=%.d) $(RIG_OBJS:.o=.d) $(FAULT_OBJS:.o=.d)
+-include $(INPROC_BINS:%=%.d) $(RIG_OBJS:.o=.d) $(FAULT_OBJS:.o=.d) \
+	$(BUILD)/tests/inproc/holder.d

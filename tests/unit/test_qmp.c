@@ -749,34 +749,52 @@ START_TEST(parameters_have_qemus_units_and_a_finer_one)
 }
 END_TEST
 
+static const struct report a_report = {
+	.status = STATUS_COMPLETED,
+	.phase = PHASE_COMMIT,
+	.phase_ns = { [PHASE_HELLO] = 2 * NS_PER_MS },
+	.total_ns = 123 * NS_PER_MS,
+	.downtime_ns = 1234567,
+	.memory_size = GIB,
+	.pages = 10,
+	.zero_pages = 90,
+	.bytes = 4242,
+	.pause_bytes = 242,
+	.sent_per_s = 125000,
+	.bandwidth = 1000000,
+	.max_downtime_ns = 1500000,
+	.bandwidth_cap = 77,
+	.throttle = 20,
+	.throttled = { [3] = 60 },
+	.outlook = OUTLOOK_DIVERGES,
+	.nrounds = 2,
+};
+
+static void check_ram(json_t *ram)
+{
+	ck_assert_int_eq(int_at(ram, "precopy-bytes"), 4000);
+	ck_assert_int_eq(int_at(ram, "downtime-bytes"), 242);
+	ck_assert_int_eq(int_at(ram, "pages-per-second"), 30);
+	ck_assert_int_eq(int_at(ram, "multifd-bytes"), 0);
+	ck_assert_double_eq(json_real_value(json_object_get(ram, "mbps")), 1.0);
+	ck_assert_int_eq(int_at(ram, "total"), GIB);
+	ck_assert_int_eq(int_at(ram, "normal"), 10);
+	ck_assert_int_eq(int_at(ram, "normal-bytes"), 40960);
+	ck_assert_int_eq(int_at(ram, "duplicate"), 90);
+	ck_assert_int_eq(int_at(ram, "transferred"), 4242);
+	ck_assert_int_eq(int_at(ram, "page-size"), 4096);
+	ck_assert_int_eq(int_at(ram, "dirty-sync-count"), 2);
+}
+
 START_TEST(query_migrate_has_qemus_shape)
 {
-	json_t *ret, *ram, *slowed;
+	json_t *ret, *slowed;
 
 	ONE_PEER(fake, peer);
 	ret = call(peer, "{\"execute\":\"query-migrate\"}");
 	ck_assert_uint_eq(json_object_size(ret), 0);
 	json_decref(ret);
-	fake->report = (struct report){
-		.status = STATUS_COMPLETED,
-		.phase = PHASE_COMMIT,
-		.phase_ns = { [PHASE_HELLO] = 2 * NS_PER_MS },
-		.total_ns = 123 * NS_PER_MS,
-		.downtime_ns = 1234567,
-		.memory_size = GIB,
-		.pages = 10,
-		.zero_pages = 90,
-		.bytes = 4242,
-		.pause_bytes = 242,
-		.sent_per_s = 125000,
-		.bandwidth = 1000000,
-		.max_downtime_ns = 1500000,
-		.bandwidth_cap = 77,
-		.throttle = 20,
-		.throttled = { [3] = 60 },
-		.outlook = OUTLOOK_DIVERGES,
-		.nrounds = 2,
-	};
+	fake->report = a_report;
 	fake->has_report = true;
 	ret = call(peer, "{\"execute\":\"query-migrate\"}");
 	ck_assert_str_eq(text_at(ret, "status"), "completed");
@@ -794,33 +812,33 @@ START_TEST(query_migrate_has_qemus_shape)
 	ck_assert_int_eq(int_at(slowed, "vcpu"), 3);
 	ck_assert_int_eq(int_at(slowed, "percent"), 60);
 	ck_assert(json_is_false(json_object_get(ret, "converges")));
-	ram = json_object_get(ret, "ram");
-	ck_assert_int_eq(int_at(ram, "precopy-bytes"), 4000);
-	ck_assert_int_eq(int_at(ram, "downtime-bytes"), 242);
-	ck_assert_int_eq(int_at(ram, "pages-per-second"), 30);
-	ck_assert_int_eq(int_at(ram, "multifd-bytes"), 0);
-	ck_assert_double_eq(json_real_value(json_object_get(ram, "mbps")), 1.0);
-	ck_assert_int_eq(int_at(ram, "total"), GIB);
-	ck_assert_int_eq(int_at(ram, "normal"), 10);
-	ck_assert_int_eq(int_at(ram, "normal-bytes"), 40960);
-	ck_assert_int_eq(int_at(ram, "duplicate"), 90);
-	ck_assert_int_eq(int_at(ram, "transferred"), 4242);
-	ck_assert_int_eq(int_at(ram, "page-size"), 4096);
-	ck_assert_int_eq(int_at(ram, "dirty-sync-count"), 2);
+	check_ram(json_object_get(ret, "ram"));
 	ck_assert_uint_eq(json_array_size(json_object_get(ret, "rounds")), 2);
 	ck_assert(!json_object_get(ret, "forecast"));
 	json_decref(ret);
+	ONE_PEER_GOES(fake, peer);
+}
+END_TEST
+
+START_TEST(query_migrate_has_the_forecast_of_a_dry_run)
+{
+	json_t *ret, *forecast;
+
+	ONE_PEER(fake, peer);
+	fake->report = a_report;
 	fake->report.status = STATUS_REHEARSED;
 	fake->report.forecast = (struct report_forecast){
 		.converges = true, .rounds = 7, .downtime_ns = 1234567
 	};
+	fake->has_report = true;
 	ret = call(peer, "{\"execute\":\"query-migrate\"}");
 	ck_assert_str_eq(text_at(ret, "status"), "rehearsed");
-	ram = json_object_get(ret, "forecast");
-	ck_assert_int_eq(int_at(ram, "rounds"), 7);
-	ck_assert(json_is_true(json_object_get(ram, "converges")));
+	forecast = json_object_get(ret, "forecast");
+	ck_assert_int_eq(int_at(forecast, "rounds"), 7);
+	ck_assert(json_is_true(json_object_get(forecast, "converges")));
 	ck_assert_double_eq(
-		json_real_value(json_object_get(ram, "downtime_ms")), 1.235);
+		json_real_value(json_object_get(forecast, "downtime_ms")),
+		1.235);
 	json_decref(ret);
 	ONE_PEER_GOES(fake, peer);
 }
@@ -1246,6 +1264,7 @@ UNIT_SUITE("qmp", nothing_is_done_before_negotiation,
 	   migrate_refuses_what_it_can_not_do,
 	   parameters_have_qemus_units_and_a_finer_one,
 	   query_migrate_has_qemus_shape,
+	   query_migrate_has_the_forecast_of_a_dry_run,
 	   a_descriptor_is_passed_named_and_given_to_migrate,
 	   descriptors_that_nobody_names_are_closed,
 	   requests_come_in_any_pieces,
