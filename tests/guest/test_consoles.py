@@ -40,7 +40,8 @@ def console(host, *options, pipes=None, **words):
 
 
 def watch(host, name="bird", device=None, **pipes):
-    """`godwit console`, on pipes."""
+    """`godwit console`, on pipes, as soon as there is a VM to watch."""
+    wait_until(host.socket_path(name).exists, f"{name} has a control socket")
     words = ["console", name] + ([device] if device else [])
     return host.start(*words, **pipes)
 
