@@ -19,10 +19,10 @@
 /* Last byte to LOADED, COMMIT to RUNNING. */
 #define PAUSE_TRIPS 2
 
-#define STALL_ROUNDS 2 /* without a clear gain before the guest is slowed */
-#define SHRINK_ROUNDS                                           \
-	12 /* the same, when what was seen says that it will be \
-	    */
+/* Without a clear gain before the guest is slowed. */
+#define STALL_ROUNDS 2
+/* The same, where what was seen says that rounds will shrink. */
+#define SHRINK_ROUNDS 12
 /*
  * With the costs alone over the threshold. They are measured anew after each
  * such round, and on a busy host it takes many samples to tell a crowd on the
@@ -210,7 +210,8 @@ void pacing_predict(const struct pacing *p, uint64_t dirty_pages,
 
 	for (unsigned int i = 0; i < PACING_COSTS; i++)
 		ret->cost_ns[i] = cost_ns(p, (enum pacing_cost)i);
-	ret->cost_ns[PACING_TRIP] *= PAUSE_TRIPS;
+	ret->cost_ns[PACING_TRIP] =
+		scale(ret->cost_ns[PACING_TRIP], PAUSE_TRIPS, 1);
 
 	/* from the start of the last sync until the guest stands still */
 	running = add(ret->cost_ns[PACING_SYNC], ret->cost_ns[PACING_STOP]);

@@ -424,6 +424,12 @@ START_TEST(absurd_numbers_saturate)
 	ck_assert_int_ne(decide(&p).action, PACING_SWITCH);
 	pacing_forecast(&p, UINT64_MAX, &f);
 	ck_assert_int_ne(f.action, PACING_SWITCH);
+	p = fresh();
+	note(&p, 1, NS_PER_MS, 0);
+	for (int i = 0; i < PACING_SAMPLES; i++)
+		pacing_note_cost(&p, PACING_TRIP, UINT64_MAX / 2 + 1);
+	pacing_predict(&p, 0, &x);
+	ck_assert_uint_eq(x.total_ns, UINT64_MAX);
 }
 END_TEST
 
