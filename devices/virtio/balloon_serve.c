@@ -156,7 +156,8 @@ static void hear_id(struct balloon *b, const struct balloon_service *s)
 }
 
 /*
- * The next piece of the pages that a chain's writable buffers are.
+ * The next piece of the pages that a chain's writable buffers are. It ends
+ * where pages do, for a page that lies in two pieces would be in none.
  *
  * Return: is there more behind it?
  */
@@ -170,7 +171,8 @@ static bool next_piece(struct balloon_service *s, uint64_t *ret_gpa,
 	while (at >= iov[i].iov_len)
 		at -= iov[i++].iov_len;
 	*ret_gpa = s->chain.gpa[s->chain.nreadable + i] + at;
-	*ret_len = MIN(iov[i].iov_len - at, PIECE_BYTES);
+	*ret_len =
+		MIN(iov[i].iov_len - at, PIECE_BYTES - *ret_gpa % PIECE_BYTES);
 	s->done += *ret_len;
 	return s->done < s->chain.writable;
 }

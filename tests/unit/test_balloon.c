@@ -267,6 +267,27 @@ START_TEST(what_is_reported_free_goes_back_to_the_host)
 }
 END_TEST
 
+START_TEST(no_page_is_lost_between_two_pieces_of_what_is_reported)
+{
+	struct balloon_rig *rig = balloon_new(0);
+	struct vring *ring = &rig->rings[REPORTS];
+
+	/* A piece is 2 MiB; neither end of the buffer is a page's. */
+	memset(memory_hva(rig->virtio->mem, PAGES, GUEST_PAGE_SIZE) +
+		       NPAGES * GUEST_PAGE_SIZE,
+	       FILL, GUEST_PAGE_SIZE);
+	vring_desc(ring, 0, PAGES + 2048, (NPAGES + 1) * GUEST_PAGE_SIZE,
+		   VRING_WRITE, 0);
+	vring_offer(ring, 0);
+	notify(rig->virtio, REPORTS);
+	while (!take(rig, REPORTS))
+		turn(rig);
+	ck_assert_uint_eq(count_full(rig), 1);
+	ck_assert(is_full(rig, 0) && !is_full(rig, NPAGES));
+	balloon_free(rig);
+}
+END_TEST
+
 START_TEST(pages_that_must_hold_poison_are_kept)
 {
 	struct balloon_rig *rig = balloon_new(VIRTIO_BIT(F_POISON));
@@ -602,6 +623,7 @@ UNIT_SUITE("balloon", what_is_inflated_goes_back_to_the_host,
 	   pages_that_are_no_memory_are_passed_over,
 	   a_chain_without_end_is_served_in_turns,
 	   what_is_reported_free_goes_back_to_the_host,
+	   no_page_is_lost_between_two_pieces_of_what_is_reported,
 	   pages_that_must_hold_poison_are_kept,
 	   chains_of_the_wrong_kind_break_the_device,
 	   statistics_are_asked_for_when_somebody_looks,
