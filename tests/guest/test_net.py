@@ -295,6 +295,39 @@ def a_bridge_and_its_taps_are_made_and_removed_by_one_command_each(_):
     bridge("sideways", "br0", "tap0", status=2)
 
 
+def told(*words):
+    """What `ip` prints."""
+    return subprocess.run(["ip", *words], stdout=subprocess.PIPE, text=True,
+                          check=True).stdout
+
+
+@test
+def a_host_is_reached_by_the_bridge_as_it_was_by_the_card_that_joins_it(_):
+    enter_namespace()
+    for words in ("link add eth0 type veth peer name wire", "link set wire up",
+                  "link set eth0 up", "addr add 192.0.2.1/24 dev eth0",
+                  "addr add 2001:db8::1/64 dev eth0",
+                  "route add default via 192.0.2.254",
+                  "-6 route add default via 2001:db8::fe"):
+        told(*words.split())
+    ethernet = re.compile("link/ether ([^ ]+)")
+    before = ethernet.search(told("link", "show", "eth0"))[1]
+    for _ in range(2):
+        bridge("up", "br0", "tap0", "--join", "eth0")
+        equal(told("addr", "show", "eth0", "scope", "global"), "", "eth0")
+        addresses = told("addr", "show", "br0")
+        equal(ethernet.search(addresses)[1], before, "its Ethernet address")
+        check("inet 192.0.2.1/24 " in addresses, addresses)
+        check("inet6 2001:db8::1/64 " in addresses, addresses)
+        for words in (("-4", "192.0.2.254"), ("-6", "2001:db8::fe")):
+            routes = told(words[0], "route")
+            check(f"default via {words[1]} dev br0 " in routes, routes)
+    bridge("down", "br0", "tap0")
+    check(is_there("br0"), "eth0 is still joined to it")
+    check("ip link" in bridge("up", "br0", "tap0", "--join", "x", status=1),
+          "there is no x")
+
+
 @test
 def a_guest_moves_from_tap_to_tap_of_a_bridge(world):
     enter_namespace()
