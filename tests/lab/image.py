@@ -229,14 +229,17 @@ def _base(init, kernel, modules, late=()):
     return archive
 
 
-def guest_image(path, kernel):
+def guest_image(path, kernel, programs):
     """Writes the initrd that guests with this kernel boot.
 
     They are counting guests, or, told root=/dev/vda, go on from their disk.
+    programs: name -> path here, of those that they have besides busybox.
     """
     archive = _base("guest", kernel, GUEST_MODULES)
-    for name in ("server", "writer"):
+    for name in ("server", "writer", "answer"):
         archive.file("lab/" + name, HERE / "init" / name, 0o755)
+    for name, program in programs.items():
+        archive.program("bin/" + name, program)
     archive.busybox(tool("busybox", "busybox-static"))
     archive.write(path)
 
@@ -244,15 +247,20 @@ def guest_image(path, kernel):
 def host_image(path, kernel, agent, guests, programs):
     """Writes the initramfs of the emulated host.
 
-    guests: series -> (Kernel, initrd path); programs: name -> path here.
+    guests: series -> (Kernel, {word behind its name: initrd's path});
+    programs: name -> path here.
     """
     archive = _base("host", kernel, HOST_MODULES, SITE_MODULES)
     archive.file("bin/agent", agent, 0o755)
+    archive.file("lab/session", HERE / "init/session", 0o755)
+    archive.file("tools/godwit-bridge", TOP / "tools/godwit-bridge", 0o755)
     for name, program in programs.items():
         archive.program("bin/" + name, program)
     archive.busybox(tool("busybox", "busybox-static"))
-    # As README's tour has it.
+    # As README's tour has it; its tools lie in its directory (tour.py).
+    archive.data("bin/sudo", b'#!/bin/sh\nexec "$@"\n', 0o755)
     archive.data("etc/hosts", b"127.0.0.1 localhost\n192.0.2.2 other-host\n")
+    archive.data("etc/passwd", b"root:x:0:0:root:/tmp:/bin/sh\n")
     archive.data("etc/nsswitch.conf", b"hosts: files\n")
     archive.link("srv/locks", "/store/locks")
     for name in FIRMWARE:
@@ -261,7 +269,8 @@ def host_image(path, kernel, agent, guests, programs):
         if not found:
             raise Missing(f"{name} is missing: install qemu-system-x86")
         archive.file("firmware/" + name, found[0])
-    for series, (guest, initrd) in guests.items():
+    for series, (guest, initrds) in guests.items():
         archive.file(f"guest/vmlinuz-{series}", guest.image)
-        archive.file(f"guest/initrd-{series}", initrd)
+        for word, initrd in initrds.items():
+            archive.file(f"guest/initrd-{series}{word}", initrd)
     archive.write(path)

@@ -150,6 +150,14 @@ class Switch:
         """Pulls a host's cable, or puts it back."""
         self._do(self._cut.discard if plugged else self._cut.add, number)
 
+    def place_of(self, address):
+        """The host behind which an Ethernet address (bytes) is, or None.
+
+        It is known of the last frame from there. Whoever waits for a change is
+        notified of it.
+        """
+        return self._places.get(address)
+
     def set_trap(self, name, listener):
         """A Trap for the first record of that name from now on.
 
@@ -251,7 +259,7 @@ class Switch:
 
     def _pass_on(self, port, frame):
         to, by = frame[:6], frame[6:12]
-        self._places[by] = port.number
+        self._learn(by, port.number)
         place = self._places.get(to)
         for other in self._ports.values():
             if (other is port or {port.number, other.number} & self._cut
@@ -262,6 +270,13 @@ class Switch:
                 self._watch(other, selectors.EVENT_READ |
                             selectors.EVENT_WRITE)
             other.leaving += LENGTH.pack(len(frame)) + frame
+
+    def _learn(self, address, number):
+        if self._places.get(address) == number:
+            return
+        with self.changed:
+            self._places[address] = number
+            self.changed.notify_all()
 
     def _release(self, trap, deliver):
         self._trap = None

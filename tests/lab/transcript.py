@@ -30,6 +30,7 @@ FOUND = re.compile(r"found (\d+)")
 WROTE = re.compile(r"wrote (\d+)")
 PASSED = re.compile(r"passed (fio|stress-ng) (\d+)")
 ANSWER = re.compile(r"(?:pong \d+|counted|checked|resting|awake|listening"
+                    r"|silent|speaking|serving|heard \d+|typed \d+"
                     r"|random(?: [0-9a-f]{32})?)")
 
 
@@ -111,7 +112,7 @@ class Transcript:
         elif match := PASSED.fullmatch(line):
             self.passed[match[1]] = self.passed.get(match[1], 0) + 1
         elif line.startswith("bad "):
-            self._fault(f"the guest found its disk or memory {line}")
+            self._fault(f"the guest found its disk, memory or card {line}")
         elif ANSWER.fullmatch(line):
             self.answers.append(line)
             if line == "counted":

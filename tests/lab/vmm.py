@@ -47,6 +47,11 @@ SOURCE_DIES, TARGET_DIES, TARGET_ENDS, CUT = (
 ROUNDS = "the rounds"
 RECORDS = ("PAUSED", "LOADED", "COMMIT", "RUNNING", "DONE")
 
+# Of a guest's network card; 52:54:00:77 is the hosts'.
+CARD_MAC = "52:54:00:78:00:01"
+# What the initrd of a guest with a card is called besides: it has iperf3.
+CARD_INITRD = "-card"
+
 # address: of its network card, if it has one; hvc: its console is a virtio one.
 Spec = collections.namedtuple("Spec", "series cpus disk address hvc",
                               defaults=(None, None, False))
@@ -64,7 +69,8 @@ def guest_files(spec):
     # The last one is /dev/console, as soon as it is there.
     words = "console=ttyS0 " + ("console=hvc0 " if spec.hvc else "")
     words += "quiet panic=-1 tsc=reliable"
-    return (f"/guest/vmlinuz-{spec.series}", f"/guest/initrd-{spec.series}",
+    initrd = spec.series + (CARD_INITRD if spec.address else "")
+    return (f"/guest/vmlinuz-{spec.series}", f"/guest/initrd-{initrd}",
             words + (" root=/dev/vda" if spec.disk else "") +
             (f" lab.address={spec.address}" if spec.address else ""))
 
@@ -280,9 +286,10 @@ class Godwit:
         # Source and target have one each (card.py).
         self._taps = itertools.cycle(("card0", "card1"))
 
-    def _card(self, spec, name=""):
-        return ["--net", f"{name}tap={next(self._taps)}"] if spec.address \
-            else []
+    def _card(self, spec, name="", words=""):
+        if not spec.address:
+            return []
+        return ["--net", f"{name}tap={next(self._taps)}{words}"]
 
     @staticmethod
     def _console(spec):
@@ -306,7 +313,8 @@ class Godwit:
         return [self.program, "run", "--kernel", kernel, "--initrd", initrd,
                 "--cmdline", words, "--cpus", spec.cpus, *model,
                 "--memory", f"{memory_mib(spec)}M", *self._drive(spec.disk),
-                *self._card(spec), *self._console(spec)]
+                *self._card(spec, words=f",mac={CARD_MAC}"),
+                *self._console(spec)]
 
     def _spawn(self, words):
         name = f"godwit-{next(self._numbers)}"
