@@ -30,7 +30,7 @@ GUEST_EXTRA_msix := $(GUEST_OBJ)/prod.o $(GUEST_OBJ)/intx.o
 GUEST_EXTRA_dirty := $(GUEST_OBJ)/page.o $(GUEST_OBJ)/heart.o
 GUEST_EXTRA_sync := $(GUEST_OBJ)/page.o $(patsubst %,$(GUEST_OBJ)/sync/%.o, \
 	registers registers_wait vector msr interrupt timer legacy uart cpus \
-	memory devices pci virtio disk) \
+	memory devices pci virtio disk unit card balloon console) \
 	$(patsubst %,$(GUEST_OBJ)/%.o,prod intx block sector)
 
 GUEST_CFLAGS := -std=gnu11 -O2 -g -m64 -march=x86-64 -ffreestanding \

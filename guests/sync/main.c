@@ -17,7 +17,9 @@
  *
  * Options: point=N (that one only), from=N (that one and those after it),
  * auto=yes (wait for nobody: tests the guest itself), hold_ms=500, list=yes
- * (print the names and end).
+ * (print the names and end), peer=yes (somebody is at the other end of cards,
+ * consoles and the balloon, and does what the points about them say; what waits
+ * for the guest to be ready he does at a line "ask name").
  * Verdict: 20 a point failed.
  */
 #include "sync.h"
@@ -95,6 +97,29 @@ static const struct point points[] = {
 	{ "disk-config", point_disk_config },
 	{ "disk-in-flight", point_disk_in_flight },
 	{ "disk-indirect", point_disk_indirect },
+	{ "card-config", point_card_config },
+	{ "card-set-up", point_card_set_up },
+	{ "card-receiving", point_card_receiving },
+	{ "card-half-received", point_card_half_received },
+	{ "card-starved", point_card_starved },
+	{ "card-sending", point_card_sending },
+	{ "card-not-rung", point_card_not_rung },
+	{ "card-filtering", point_card_filtering },
+	{ "card-commanded", point_card_commanded },
+	{ "card-announce", point_card_announce },
+	{ "card-announce-wanted", point_card_announce_wanted },
+	{ "balloon-wanted", point_balloon_wanted },
+	{ "balloon-inflating", point_balloon_inflating },
+	{ "balloon-not-rung", point_balloon_not_rung },
+	{ "balloon-deflating", point_balloon_deflating },
+	{ "balloon-statistics", point_balloon_statistics },
+	{ "balloon-reporting", point_balloon_reporting },
+	{ "balloon-hinting", point_balloon_hinting },
+	{ "console-size", point_console_size },
+	{ "console-half-said", point_console_half_said },
+	{ "console-not-rung", point_console_not_rung },
+	{ "console-hearing", point_console_hearing },
+	{ "console-heard", point_console_heard },
 	{ "ap-parked", point_ap_parked },
 	{ "ap-init", point_ap_init },
 	{ "ap-halted", point_ap_halted },
@@ -116,6 +141,7 @@ static struct {
 	unsigned int failures;
 	uint64_t hold_ns;
 	bool automatic;
+	bool peer;
 } sync;
 
 void sync_announce(void)
@@ -151,6 +177,16 @@ uint64_t sync_hold_ns(void)
 bool sync_auto(void)
 {
 	return sync.automatic;
+}
+
+bool sync_peer(void)
+{
+	return sync.peer;
+}
+
+void sync_ask(void)
+{
+	print("ask %s\n", points[sync.number - 1].name);
 }
 
 void sync_check(const char *what, uint64_t expected, uint64_t got)
@@ -205,6 +241,7 @@ unsigned int guest_main(void)
 
 	sync.hold_ns = option_number("hold_ms", 500, 60000) * 1000000;
 	sync.automatic = option_choice("auto", no_yes);
+	sync.peer = option_choice("peer", no_yes);
 	option_end();
 	for (unsigned int i = 0; i < IOAPIC_PINS; i++)
 		ioapic_route(i, IOAPIC_MASKED);

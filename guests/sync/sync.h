@@ -52,6 +52,16 @@ uint64_t sync_hold_ns(void);
 bool sync_auto(void);
 
 /**
+ * sync_peer - whether somebody is at the other end of devices; option peer
+ */
+bool sync_peer(void);
+
+/**
+ * sync_ask - have him do what this point wants of him now
+ */
+void sync_ask(void);
+
+/**
  * sync_check - note a failure of this point when two values differ
  */
 void sync_check(const char *what, uint64_t expected, uint64_t got);
@@ -154,6 +164,32 @@ void point_virtqueue_resetting(void);
 void point_disk_in_flight(void);
 void point_disk_indirect(void);
 void point_disk_config(void);
+/* card.c */
+void point_card_config(void);
+void point_card_set_up(void);
+void point_card_receiving(void);
+void point_card_half_received(void);
+void point_card_starved(void);
+void point_card_sending(void);
+void point_card_not_rung(void);
+void point_card_filtering(void);
+void point_card_commanded(void);
+void point_card_announce(void);
+void point_card_announce_wanted(void);
+/* balloon.c */
+void point_balloon_wanted(void);
+void point_balloon_inflating(void);
+void point_balloon_not_rung(void);
+void point_balloon_deflating(void);
+void point_balloon_statistics(void);
+void point_balloon_reporting(void);
+void point_balloon_hinting(void);
+/* console.c */
+void point_console_size(void);
+void point_console_half_said(void);
+void point_console_not_rung(void);
+void point_console_hearing(void);
+void point_console_heard(void);
 /* cpus.c */
 void point_ap_parked(void);
 void point_ap_init(void);

@@ -25,6 +25,8 @@ FAULT_CALLS := sendmsg recv recvmsg poll ppoll read write pread pwrite madvise \
 $(BUILD)/tests/inproc/test_faults $(BUILD)/tests/inproc/test_disks: $(FAULT_OBJS)
 $(BUILD)/tests/inproc/test_faults: INPROC_LDFLAGS = $(FAULT_CALLS:%=-Wl,--wrap=%)
 
+$(BUILD)/tests/inproc/test_sync: $(BUILD)/tests/inproc/peer.o
+
 $(BUILD)/tests/inproc/test_threads: INPROC_LDFLAGS = -Wl,--wrap=ioctl
 
 # A device of the test's own in the table.
@@ -42,4 +44,4 @@ soak-inproc: export CK_TIMEOUT_MULTIPLIER ?= 60
 soak-inproc: check-inproc
 
 -include $(INPROC_BINS:%=%.d) $(RIG_OBJS:.o=.d) $(FAULT_OBJS:.o=.d) \
-	$(BUILD)/tests/inproc/holder.d
+	$(patsubst %,$(BUILD)/tests/inproc/%.d,holder peer)

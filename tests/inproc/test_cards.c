@@ -13,23 +13,14 @@
 #include <poll.h>
 #include <stdio.h>
 
+#include "tests/inproc/frames.h"
 #include "tests/inproc/rig.h"
 #include "tests/unit/unit.h"
 
 #define TIMES	    10
 #define RECORDS_MAX 1000
 
-#define HEADER	  12 /* of a tap's message */
-#define FRONT	  14 /* of a frame */
-#define NUMBER	  8
-#define FRAME_MIN 60
-#define FRAME_MAX 1514
-#define AWAY	  16U /* frames that were sent and are not back */
-
-static const uint8_t front[FRONT] = { 2, 0, 0, 0, 0, 7,	   2,
-				      0, 0, 0, 0, 1, 0x88, 0xb5 };
-static const uint8_t back[FRONT] = { 2, 0, 0, 0, 0, 1,	  2,
-				     0, 0, 0, 0, 7, 0x88, 0xb5 };
+#define AWAY 16U /* frames that were sent and are not back */
 
 /* What came back from one end in one span. */
 struct heard {
@@ -59,23 +50,6 @@ struct network {
 
 /* ---- frames ---- */
 
-static size_t size_of(uint64_t number)
-{
-	return FRAME_MIN + number * 97 % (FRAME_MAX - FRAME_MIN + 1);
-}
-
-static size_t put_frame(uint8_t *at, uint64_t number, const uint8_t *addresses)
-{
-	size_t size = size_of(number);
-
-	memset(at, 0, HEADER);
-	memcpy(at + HEADER, addresses, FRONT);
-	memcpy(at + HEADER + FRONT, &number, NUMBER);
-	for (size_t i = FRONT + NUMBER; i < size; i++)
-		at[HEADER + i] = (uint8_t)(number + i);
-	return HEADER + size;
-}
-
 /*
  * There first: a copy that comes there after the guest was stopped here must
  * not be of a frame that it had here. A copy for which there is no room is
@@ -83,8 +57,8 @@ static size_t put_frame(uint8_t *at, uint64_t number, const uint8_t *addresses)
  */
 static void send_next(struct network *net)
 {
-	uint8_t message[HEADER + FRAME_MAX];
-	size_t size = put_frame(message, ++net->sent, front);
+	uint8_t message[FRAME_MESSAGE];
+	size_t size = frame_put(message, ++net->sent, frame_to_guest);
 
 	for (int end = THERE; end >= HERE; end--)
 		(void)!send(net->far[end], message, size, MSG_DONTWAIT);
@@ -94,20 +68,23 @@ static void send_next(struct network *net)
 static bool hear_one(struct network *net, int end)
 {
 	struct heard *heard = &net->heard[end];
-	uint8_t message[HEADER + FRAME_MAX], wanted[HEADER + FRAME_MAX];
+	uint8_t message[FRAME_MESSAGE], wanted[FRAME_MESSAGE];
 	uint64_t number;
 	ssize_t n = recv(net->far[end], message, sizeof(message), MSG_DONTWAIT);
 
 	if (n < 0)
 		return false;
 	/* The guest, or its card, tells the network where it is. */
-	if (n < HEADER + FRAME_MIN || memcmp(message + HEADER, back, FRONT))
+	if (n < FRAME_HEADER + FRAME_MIN ||
+	    memcmp(message + FRAME_HEADER, frame_to_network, FRAME_FRONT))
 		return true;
-	memcpy(&number, message + HEADER + FRONT, NUMBER);
+	memcpy(&number, message + FRAME_HEADER + FRAME_FRONT, FRAME_NUMBER);
 	ck_assert_uint_gt(number, heard->last);
 	ck_assert_uint_le(number, net->sent);
-	ck_assert_uint_eq((size_t)n, put_frame(wanted, number, back));
-	ck_assert_mem_eq(message + HEADER, wanted + HEADER, (size_t)n - HEADER);
+	ck_assert_uint_eq((size_t)n,
+			  frame_put(wanted, number, frame_to_network));
+	ck_assert_mem_eq(message + FRAME_HEADER, wanted + FRAME_HEADER,
+			 (size_t)n - FRAME_HEADER);
 	heard->gaps += heard->first && number != heard->last + 1;
 	heard->first = heard->first ? heard->first : number;
 	heard->last = number;

@@ -13,7 +13,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "tests/inproc/rig.h"
+#include "tests/inproc/peer.h"
 #include "tests/unit/schema.h"
 #include "tests/unit/unit.h"
 #include "vmm/vm_state.h"
@@ -278,48 +278,84 @@ static bool holds(const char *point)
 	return false;
 }
 
+struct visit {
+	struct rig_host *hosts[2]; /* where the guest is, and the other */
+	struct peer peer;
+	bool peered; /* the guest has what a peer is for */
+	enum way way;
+	char image[RIG_PATH_MAX];
+	char point[200]; /* "@N name" */
+	unsigned int points;
+	unsigned int visited;
+	unsigned int skipped;
+};
+
+static void stand_at(struct visit *v)
+{
+	const char *name = strchr(v->point, ' ');
+
+	ck_assert_ptr_nonnull(name);
+	if (v->peered)
+		peer_before(&v->peer, v->hosts[0], name + 1);
+	lift(v->hosts, v->point, v->way);
+	if (holds(v->point))
+		rig_expect(v->hosts[0], "held ");
+	rig_type(v->hosts[0], "x");
+}
+
+static void heed(struct visit *v, const char *line)
+{
+	if (line[0] == '@') {
+		snprintf(v->point, sizeof(v->point), "%s", line);
+		stand_at(v);
+	} else if (!strncmp(line, "ask ", 4)) {
+		peer_ask(&v->peer, v->hosts[0], line + 4);
+	} else if (!strncmp(line, "ok ", 3)) {
+		v->visited++;
+	} else if (!strncmp(line, "skip ", 5)) {
+		if (v->peered)
+			printf("SKIPPED by the guest: %s\n", line);
+		v->skipped++;
+	} else if (!strncmp(line, "sync: ", 6)) {
+		sscanf(line, "sync: points=%u", &v->points);
+	} else if (!strncmp(line, "wrong ", 6) || !strncmp(line, "fail ", 5)) {
+		ck_abort_msg("%s: %s", v->point, line);
+	}
+}
+
+/*
+ * How many CPUs there are is nothing to a card or a console: with one it has
+ * them.
+ */
 static void visit_all(uint32_t cpus, enum way way)
 {
-	struct rig_host *hosts[2] = { rig_host_new(), rig_host_new() };
-	unsigned int points = 0;
-	unsigned int visited = 0;
-	unsigned int skipped = 0;
-	char image[RIG_PATH_MAX];
+	struct visit v = { .hosts = { rig_host_new(), rig_host_new() },
+			   .peered = cpus == 1,
+			   .way = way };
+	struct rig_guest guest = { .elf = "sync",
+				   .cmdline = v.peered ? "peer=yes" : "",
+				   .console = v.peered,
+				   .cpus = cpus };
 	char line[200] = "";
-	char point[200] = "";
 
-	rig_image_create(image, DISK_SIZE);
+	rig_image_create(v.image, DISK_SIZE);
 	for (int i = 0; i < 2; i++)
-		rig_give_disk(hosts[i], image, 1);
-	rig_boot(hosts[0], &(struct rig_guest){ .elf = "sync",
-						.cmdline = "",
-						.cpus = cpus });
+		rig_give_disk(v.hosts[i], v.image, 1);
+	if (v.peered)
+		peer_init(&v.peer, v.hosts[0], v.hosts[1]);
+	rig_boot(v.hosts[0], &guest);
 	while (strcmp(line, "done") != 0) {
-		rig_read_line(hosts[0], line, sizeof(line));
-		if (line[0] == '@') {
-			memcpy(point, line, sizeof(point));
-			lift(hosts, line, way);
-			if (holds(line))
-				rig_expect(hosts[0], "held ");
-			rig_type(hosts[0], "x");
-		} else if (!strncmp(line, "ok ", 3)) {
-			visited++;
-		} else if (!strncmp(line, "skip ", 5)) {
-			printf("SKIPPED by the guest: %s\n", line);
-			skipped++;
-		} else if (!strncmp(line, "sync: ", 6)) {
-			sscanf(line, "sync: points=%u", &points);
-		} else if (!strncmp(line, "wrong ", 6) ||
-			   !strncmp(line, "fail ", 5)) {
-			ck_abort_msg("%s: %s", point, line);
-		}
+		rig_read_line(v.hosts[0], line, sizeof(line));
+		heed(&v, line);
 	}
-	rig_expect_exit(hosts[0], 0);
-	ck_assert_uint_gt(visited, 50);
-	ck_assert_uint_eq(visited + skipped, points);
-	rig_host_free(hosts[0]);
-	rig_host_free(hosts[1]);
-	rig_image_remove(image);
+	rig_expect_exit(v.hosts[0], 0);
+	ck_assert_uint_gt(v.visited, v.peered ? 70 : 50);
+	ck_assert_uint_eq(v.visited + v.skipped, v.points);
+	rig_host_free(v.hosts[0]);
+	rig_host_free(v.hosts[1]);
+	if (v.peered)
+		peer_fini(&v.peer);
+	rig_image_remove(v.image);
 }
 
 START_TEST(one_cpu_is_reloaded_at_every_point)
