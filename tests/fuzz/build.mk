@@ -33,3 +33,5 @@ $(BUILD)/tests/fuzz/fuzz_%: $(BUILD)/tests/fuzz/fuzz_%.o $(BUILD)/libgodwit.a
 # Calls that a fuzzer lets fail.
 $(BUILD)/tests/fuzz/fuzz_blk: FUZZ_LDFLAGS = \
 	   $(patsubst %,-Wl$(comma)--wrap=%,pwritev fdatasync)
+$(BUILD)/tests/fuzz/fuzz_net: FUZZ_LDFLAGS = \
+	   $(patsubst %,-Wl$(comma)--wrap=%,socketpair fork mprotect)

@@ -4,7 +4,9 @@
  * bus with a card whose rings, frames, commands and registers come from the
  * input, on a socket whose other end says anything, listens or doesn't, and may
  * leave. The card goes on on a thread of its own while the guest writes into
- * the same memory.
+ * the same memory. Or the network is a user-mode one, whose process may be in
+ * the hands of a guest: then the other end writes what it likes into the page
+ * that it shares with us, and answers as it likes.
  *
  * Nothing may crash or hang. What reaches the network is a frame with a header
  * that makes sense; what the card wrote into memory is marked dirty; and each
@@ -14,10 +16,11 @@
  * An input: a byte of FLAG_*, then a series of struct step; see steps.h.
  */
 #include <errno.h>
+#include <limits.h>
 #include <signal.h>
 #include <sys/socket.h>
 
-#include "devices/backend/tap.h"
+#include "devices/backend/user_internal.h"
 #include "devices/virtio/net_internal.h"
 #include "tests/fuzz/steps.h"
 #include "vmm/log.h"
@@ -28,6 +31,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 #define FLAG_MERGEABLE 2
 #define FLAG_EVENT_IDX 4
 #define FLAG_ABRUPT    8 /* freed as it runs */
+#define FLAG_USER      16
+#define FLAG_LIAR      32 /* its process says more than that it is ready */
 
 #define QUEUES	 3 /* to receive, to send, commands */
 #define FRAMES	 0x18000
@@ -65,6 +70,8 @@ enum {
 	STEP_RESET,
 	STEP_TAKE,
 	STEP_READY,
+	STEP_WRITE_DOWN, /* into the page */
+	STEP_HEED,	 /* an order */
 	STEPS,
 };
 
@@ -72,8 +79,28 @@ struct card {
 	struct driver d;
 	struct device_taps taps;
 	unsigned int flags;
-	int wire; /* the network's end */
+	struct user *user; /* or NULL */
+	int wire;	   /* the network's end */
 };
+
+/*
+ * What the process of a user-mode network has of it. It is started by way of
+ * functions that are replaced at link time, and there is none.
+ */
+static struct process {
+	bool starting;
+	unsigned int npairs;
+	int ends[2]; /* of frames, of orders */
+	struct user_page *page;
+	struct user_answer answer;
+	size_t answer_len;
+} process;
+
+int __real_socketpair(int domain, int type, int protocol, int pair[2]);
+int __wrap_socketpair(int domain, int type, int protocol, int pair[2]);
+int __real_mprotect(void *at, size_t len, int prot);
+int __wrap_mprotect(void *at, size_t len, int prot);
+pid_t __wrap_fork(void);
 
 /* ---- the network ---- */
 
@@ -123,6 +150,95 @@ static void say_on_wire(struct card *card, const struct step *step)
 	(void)send(card->wire, message, len, MSG_DONTWAIT | MSG_NOSIGNAL);
 }
 
+/* ---- the process ---- */
+
+int __wrap_socketpair(int domain, int type, int protocol, int pair[2])
+{
+	int rc = __real_socketpair(domain, type, protocol, pair);
+
+	if (process.starting && !rc)
+		process.ends[process.npairs++] = dup(pair[1]);
+	return rc;
+}
+
+/* It can write there still. */
+int __wrap_mprotect(void *at, size_t len, int prot)
+{
+	if (!process.starting)
+		return __real_mprotect(at, len, prot);
+	process.page = at;
+	return 0;
+}
+
+pid_t __wrap_fork(void)
+{
+	(void)send(process.ends[1], &process.answer, process.answer_len,
+		   MSG_NOSIGNAL);
+	/* What nobody has. */
+	return INT_MAX;
+}
+
+static int start_process(struct card *card, struct error *err)
+{
+	static const struct user_params params = { .id = "net0" };
+	int rc;
+
+	process.npairs = 0;
+	process.starting = true;
+	rc = user_create(&params, &card->user, err);
+	process.starting = false;
+	return rc;
+}
+
+static void end_process(struct card *card)
+{
+	user_free(card->user);
+	card->user = NULL;
+	close(process.ends[0]);
+	close(process.ends[1]);
+}
+
+/* What it says first is what the input begins with. */
+static void lie(struct card *card, const uint8_t *data, size_t size)
+{
+	struct error err = { "" };
+	int rc;
+
+	process.answer_len = MIN(MAX(size, 1U), sizeof(process.answer));
+	memset(&process.answer, 0xff, sizeof(process.answer));
+	memcpy(&process.answer, data, MIN(size, sizeof(process.answer)));
+	rc = start_process(card, &err);
+	demand(!rc || (rc < 0 && memchr(err.text, 0, sizeof(err.text))),
+	       "why there is no user-mode network");
+	end_process(card);
+}
+
+/* Of @step: at, where; value, what; size_shift: how often over. */
+static void write_down(const struct card *card, const struct step *step)
+{
+	uint8_t *bytes = (uint8_t *)process.page;
+
+	for (unsigned int i = 0; card->user && i <= step->size_shift; i++)
+		bytes[(step_at(step) + i) % sizeof(*process.page)] =
+			step->value[i % 8];
+}
+
+/* What the parent sends has been looked at. */
+static void heed(const struct card *card)
+{
+	struct user_message message;
+	struct error err = { "" };
+
+	if (!card->user || recv(process.ends[1], &message, sizeof(message),
+				MSG_DONTWAIT) != (ssize_t)sizeof(message))
+		return;
+	demand(message.order == USER_LOAD || message.order == USER_BEGIN,
+	       "an order");
+	demand(message.order != USER_LOAD ||
+		       !user_state_check(&message.state, &err),
+	       err.text);
+}
+
 /* ---- the card ---- */
 
 static int open_tap(void *opaque, const char *id, const char *name,
@@ -130,9 +246,15 @@ static int open_tap(void *opaque, const char *id, const char *name,
 		    struct error *err)
 {
 	struct card *card = opaque;
-	struct tap_params params = { .queues = 1 };
+	struct tap_params params = { .queues = 1, .user = card->user };
 	int pair[2];
 
+	demand(user == !!card->user, "what kind of network");
+	if (user) {
+		card->wire = dup(process.ends[0]);
+		params.fd = dup(user_fd(card->user));
+		return tap_open(&params, ret, err);
+	}
 	demand(!socketpair(AF_UNIX, SOCK_SEQPACKET, 0, pair), "socketpair");
 	card->wire = pair[1];
 	params.fd = pair[0];
@@ -141,12 +263,15 @@ static int open_tap(void *opaque, const char *id, const char *name,
 
 static void make_card(struct card *card)
 {
-	const struct device_config config = {
-		.id = "net0",
-		.vectors = QUEUES + 1,
-		.options = "mac=52:54:00:12:34:56",
-	};
+	struct device_config config = { .id = "net0", .vectors = QUEUES + 1 };
+	bool user = card->flags & FLAG_USER;
+	struct error err = { "" };
 
+	process.answer = (struct user_answer){ 0 };
+	process.answer_len = sizeof(process.answer);
+	demand(!user || !start_process(card, &err), err.text);
+	snprintf(config.options, sizeof(config.options),
+		 "mac=52:54:00:12:34:56%s", user ? ",kind=user" : "");
 	card->taps.opaque = card;
 	card->taps.open_tap = open_tap;
 	card->d.env.taps = &card->taps;
@@ -159,6 +284,8 @@ static void free_card(struct card *card)
 	driver_free(&card->d);
 	listen_to_wire(card);
 	close(card->wire);
+	if (card->user)
+		end_process(card);
 }
 
 /* @taken: by another host. */
@@ -169,6 +296,7 @@ static void hold(struct card *card, enum step_hold how, bool taken)
 	struct error err;
 
 	step_hold(&card->d, how, &state);
+	demand(dev->ops->left_behind(dev) <= USER_FDS_MAX, "connections");
 	if (taken)
 		demand(!dev->ops->handover(dev, DEVICE_TAKE, NULL, &err),
 		       "take");
@@ -177,23 +305,29 @@ static void hold(struct card *card, enum step_hold how, bool taken)
 
 /* ---- the guest ---- */
 
+/* Of a tap alone. */
+static uint64_t offloads(void)
+{
+	return NET_GUEST_OFFLOADS | VIRTIO_BIT(NET_F_CSUM) |
+	       VIRTIO_BIT(NET_F_HOST_TSO4) | VIRTIO_BIT(NET_F_HOST_TSO6) |
+	       VIRTIO_BIT(NET_F_CTRL_GUEST_OFFLOADS);
+}
+
 static uint64_t features(const struct card *card)
 {
 	uint64_t all =
 		VIRTIO_BIT(VIRTIO_F_VERSION_1) | VIRTIO_BIT(NET_F_CTRL_VQ);
 
 	if (!(card->flags & FLAG_PLAIN))
-		all |= NET_GUEST_OFFLOADS | VIRTIO_BIT(NET_F_CSUM) |
-		       VIRTIO_BIT(NET_F_HOST_TSO4) |
-		       VIRTIO_BIT(NET_F_HOST_TSO6) | VIRTIO_BIT(NET_F_MAC) |
-		       VIRTIO_BIT(NET_F_CTRL_GUEST_OFFLOADS) |
-		       VIRTIO_BIT(NET_F_STATUS) | VIRTIO_BIT(NET_F_CTRL_RX) |
+		all |= VIRTIO_BIT(NET_F_MAC) | VIRTIO_BIT(NET_F_STATUS) |
+		       VIRTIO_BIT(NET_F_CTRL_RX) |
 		       VIRTIO_BIT(NET_F_CTRL_RX_EXTRA) |
 		       VIRTIO_BIT(NET_F_CTRL_VLAN) |
 		       VIRTIO_BIT(NET_F_CTRL_MAC_ADDR) |
 		       VIRTIO_BIT(NET_F_GUEST_ANNOUNCE) |
 		       VIRTIO_BIT(VIRTIO_F_INDIRECT_DESC) |
-		       VIRTIO_BIT(VIRTIO_F_RING_RESET);
+		       VIRTIO_BIT(VIRTIO_F_RING_RESET) |
+		       (card->user ? 0 : offloads());
 	if (card->flags & FLAG_MERGEABLE)
 		all |= VIRTIO_BIT(NET_F_MRG_RXBUF);
 	if (card->flags & FLAG_EVENT_IDX)
@@ -311,6 +445,12 @@ static void take(void *opaque, const struct step *step)
 	case STEP_READY:
 		driver_ready(&card->d, features(card), QUEUES);
 		break;
+	case STEP_WRITE_DOWN:
+		write_down(card, step);
+		break;
+	case STEP_HEED:
+		heed(card);
+		break;
 	default:
 		step_touch(&card->d, step, what);
 		break;
@@ -329,6 +469,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		return 0;
 	driver_clean(&card.d);
 	card.flags = data[0];
+	if (card.flags & FLAG_LIAR)
+		lie(&card, data + 1, size - 1);
 	make_card(&card);
 	hold(&card, HOLD_ONCE, false);
 	steps_walk(data + 1, size - 1, take, &card);

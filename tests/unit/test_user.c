@@ -17,6 +17,8 @@
 #include <unistd.h>
 
 #include "devices/backend/user_internal.h"
+#include "tests/unit/alone.h"
+#include "tests/unit/noise.h"
 #include "tests/unit/unit.h"
 
 /* See devices/backend/user.c. */
@@ -125,8 +127,18 @@ static void ask(const struct user *user, uint8_t who, uint8_t kind,
 			 sizeof(message));
 }
 
-/* The address in the next answer. */
-static uint32_t answer(const struct user *user)
+/* Is it the server's answer to @who? */
+static bool is_answer(const uint8_t *frame, uint8_t who)
+{
+	static const uint8_t ports[] = { 0, 67, 0, 68 };
+
+	return frame[12] == 8 && !frame[13] && frame[23] == IPPROTO_UDP &&
+	       !memcmp(frame + UDP_AT, ports, sizeof(ports)) &&
+	       frame[DHCP_AT + 33] == who;
+}
+
+/* The address in the next one. */
+static uint32_t answer(const struct user *user, uint8_t who)
 {
 	struct pollfd ready = { user_fd(user), POLLIN, 0 };
 	uint8_t message[2048];
@@ -138,7 +150,7 @@ static uint32_t answer(const struct user *user)
 		n = recv(user_fd(user), message, sizeof(message), 0);
 		ck_assert_int_gt(n, 0);
 		if (n > TAP_HEADER + OPTIONS_AT &&
-		    message[TAP_HEADER + UDP_AT + 1] == 67)
+		    is_answer(message + TAP_HEADER, who))
 			break;
 	}
 	memcpy(&yours, message + TAP_HEADER + YOURS_AT, sizeof(yours));
@@ -150,9 +162,9 @@ static uint32_t lease(const struct user *user, uint8_t who)
 	uint32_t offered;
 
 	ask(user, who, DISCOVER, 0);
-	offered = answer(user);
+	offered = answer(user, who);
 	ask(user, who, REQUEST, offered);
-	ck_assert_uint_eq(answer(user), offered);
+	ck_assert_uint_eq(answer(user, who), offered);
 	return offered;
 }
 
@@ -205,6 +217,76 @@ START_TEST(addresses_are_given_and_stay_whose_they_are_after_a_move)
 	user_free(another);
 }
 END_TEST
+
+/* ---- noise ---- */
+
+#define NOISES 20000
+
+static uint64_t draw(uint64_t *random)
+{
+	*random = *random * 6364136223846793005ULL + 1442695040888963407ULL;
+	return *random >> 33;
+}
+
+/* What comes for the guest fits, and leaves it nothing to do. */
+static void hear_all(const struct user *user)
+{
+	static const uint8_t plain[TAP_HEADER];
+	uint8_t message[TAP_HEADER + 2048];
+	ssize_t n;
+
+	while ((n = recv(user_fd(user), message, sizeof(message), 0)) > 0) {
+		ck_assert_int_ge(n, TAP_HEADER + NOISE_ETHERNET);
+		ck_assert_int_le(n, TAP_HEADER + NOISE_ETHERNET + USER_MTU);
+		ck_assert_mem_eq(message, plain, TAP_HEADER);
+	}
+	ck_assert_msg(n < 0 && errno == EAGAIN, "the process has ended");
+}
+
+static void make_noise(const struct user *user, uint64_t *random)
+{
+	uint8_t message[TAP_HEADER + NOISE_ETHERNET + USER_MTU] = { 0 };
+	size_t room = sizeof(message) - TAP_HEADER - NOISE_MIN;
+	size_t len = NOISE_MIN + draw(random) % (room + 1);
+	struct pollfd ready = { user_fd(user), POLLIN | POLLOUT, 0 };
+
+	for (size_t i = 0; i < len; i++)
+		message[TAP_HEADER + i] = (uint8_t)draw(random);
+	noise_dress(message + TAP_HEADER, len, draw(random) % NOISE_KINDS);
+	while (send(user_fd(user), message, TAP_HEADER + len, MSG_NOSIGNAL) <
+	       0) {
+		ck_assert_msg(errno == EAGAIN, "%s: the process has ended",
+			      strerror(errno));
+		poll(&ready, 1, -1);
+		hear_all(user);
+	}
+}
+
+/* Wherever it says that it wants to go, nothing leaves: see alone.h. */
+START_TEST(whatever_a_guest_says_the_process_goes_on)
+{
+	uint64_t random = 1;
+	struct user_state state;
+	struct error err = { "" };
+	struct user *user;
+
+	if (!alone_enter())
+		return;
+	user = start(NULL, false);
+	for (int i = 0; i < NOISES; i++) {
+		make_noise(user, &random);
+		hear_all(user);
+		user_save(user, &state);
+		ck_assert_msg(!user_state_check(&state, &err), "%s", err.text);
+		ck_assert_uint_le(user_connections(user), USER_FDS_MAX);
+	}
+	ck_assert_uint_ne(lease(user, 7), 0);
+	ck_assert(alone_is());
+	user_free(user);
+}
+END_TEST
+
+/* ---- ports, and the end ---- */
 
 /* Until somebody listens at @port of the loopback address, or nobody does. */
 static void await_port(uint16_t port, bool wanted)
@@ -386,6 +468,7 @@ END_TEST
 
 UNIT_SUITE("user", a_state_is_what_libslirp_writes_without_programs_or_nothing,
 	   addresses_are_given_and_stay_whose_they_are_after_a_move,
+	   whatever_a_guest_says_the_process_goes_on,
 	   a_port_is_refused_at_once_or_tried_for_when_the_guest_is_there,
 #if CAGEABLE
 	   who_breaks_out_of_the_cage_dies, its_work_is_done_in_the_cage,
