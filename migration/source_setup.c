@@ -53,7 +53,8 @@ void source_fill_hello(const struct source *s, struct wire_hello *hello)
 		.magic = WIRE_MAGIC,
 		.version_min = WIRE_VERSION_MIN,
 		.version_max = WIRE_VERSION_MAX,
-		.capabilities = s->params.verify ? WIRE_CAP_VERIFY : 0,
+		.capabilities = (s->params.verify ? WIRE_CAP_VERIFY : 0) |
+				(s->params.dry_run ? WIRE_CAP_DRY_RUN : 0),
 		.commit_deadline_ms = COMMIT_DEADLINE_MS,
 		.silence_deadline_ms = SILENCE_MS,
 		.software = "godwit " GODWIT_VERSION,
@@ -73,11 +74,15 @@ int source_connect(struct source *s, uint64_t deadline_ns, struct stream **ret,
 	return stream_open(fd, s->interrupt_fd, ret, err);
 }
 
-/* What we asked for must be done, and nothing else. */
+/*
+ * What we asked for must be done, and nothing else. Who doesn't know dry runs
+ * rehearses like any other, and only ends a listener that one goes wrong for.
+ */
 static int agree(const struct wire_hello *hello,
 		 const struct wire_welcome *welcome, struct error *err)
 {
-	uint32_t missing = hello->capabilities & ~welcome->capabilities;
+	uint32_t missing = hello->capabilities & ~welcome->capabilities &
+			   ~WIRE_CAP_DRY_RUN;
 
 	if (welcome->capabilities & ~hello->capabilities)
 		return error_set(err, -EPROTO,

@@ -206,9 +206,8 @@ static int on_round_end(struct target *t, const struct record *record,
 static int on_paused(struct target *t, const struct record *record,
 		     struct error *err)
 {
-	(void)t;
-	(void)record;
-	(void)err;
+	if (t->hello.capabilities & WIRE_CAP_DRY_RUN)
+		return stream_unexpected(record, "ROUND or ABORT", err);
 	return 0;
 }
 

@@ -119,7 +119,10 @@ struct wire_hello {
 /* Memory and state are digested at both ends before the state is loaded. */
 #define WIRE_CAP_VERIFY 1u
 
-#define WIRE_CAPS_KNOWN WIRE_CAP_VERIFY
+/* The guest will not come: a dry run, that ends before PAUSED. */
+#define WIRE_CAP_DRY_RUN 2u
+
+#define WIRE_CAPS_KNOWN (WIRE_CAP_VERIFY | WIRE_CAP_DRY_RUN)
 
 struct wire_welcome {
 	uint64_t magic;

@@ -53,7 +53,7 @@ struct listener {
 	/* the receiving thread's own, until the guest has arrived */
 	bool claimed;	/* the socket has a guest's name */
 	bool coming;	/* clients have been told that a guest comes */
-	bool rehearsed; /* the last attempt was a dry run, and went well */
+	bool rehearsed; /* the last attempt was a dry run that went well */
 	char came_as[MACHINE_NAME_MAX]; /* what it was called there */
 	struct error taken;		/* why it isn't here; "": --name */
 	struct chore filling;		/* the spares */
@@ -286,6 +286,13 @@ static int attempt(struct listener *l, struct stream *stream,
 static void on_no_guest(void *opaque);
 static void on_door_check(void *opaque);
 
+/* A dry run, however it ends, is no attempt to bring a guest. */
+static bool was_dry_run(const struct listener *l,
+			const struct wire_hello *hello)
+{
+	return l->rehearsed || hello->capabilities & WIRE_CAP_DRY_RUN;
+}
+
 static void *receive(void *arg)
 {
 	struct listener *l = arg;
@@ -297,6 +304,7 @@ static void *receive(void *arg)
 	do {
 		chores_do(l->chores, &l->filling);
 		l->rehearsed = false;
+		hello.capabilities = 0;
 		rc = next_source(l, &stream, &hello, &err);
 		if (rc == -ECANCELED)
 			return NULL;
@@ -306,8 +314,8 @@ static void *receive(void *arg)
 		}
 		if (rc)
 			log_warn("no guest came: %s", err.text);
-		/* A dry run is no attempt. */
-	} while (rc && l->door && (l->rehearsed || !l->options->once));
+	} while (rc && l->door &&
+		 (!l->options->once || was_dry_run(l, &hello)));
 	/* Nobody comes any more. */
 	spares_drop(l->inst.spares);
 	loop_post(l->inst.loop, rc ? on_no_guest : on_door_check, l);

@@ -81,19 +81,50 @@ def a_dry_run_with_a_threshold_that_can_not_be_kept_ends_with_5(world):
 
 
 @test
-def a_dry_run_that_fails_or_is_cancelled_ends_like_a_move(world):
+def however_a_dry_run_ends_a_once_listener_listens_on(world):
     a, b = world.hosts()
     listener = b.listen("--once")
     vm = a.run("heartbeat")
     vm.out.wait(r"\.")
     relay = world.relay(listener.address, faults=True)
-    gate = relay.hold("ROUND_ACK")
-    move = a.start_migrate(relay.address, "--dry-run")
+
+    def held(record, *options):
+        gate = relay.hold(record)
+        return gate, a.start_migrate(relay.address, "--dry-run", *options)
+
+    gate, move = held("ROUND_ACK")
     gate.wait()
     a.command("cancel", "bird")
     move.expect_exit(1)
     gate.release()
-    # That was an attempt: --once has seen it.
+    listener.err.wait("called it off: cancelled")
+    gate, move = held("ACCEPT", "--timeout", "1s")
+    move.expect_exit(1)
+    gate.release()
+    listener.err.wait("called it off: timeout")
+    gate, move = held("REHEARSED")
+    gate.wait().close()
+    move.expect_exit(1)
+    listener.err.wait("(?s)(no guest came.*){3}")
+    vm.out.wait_more(20)
+    a.migrate(listener.address)
+    moved_by(vm)
+    finish(listener, vm)
+
+
+@test
+def a_dry_run_that_is_refused_leaves_a_once_listener_and_says_why(world):
+    a, b = world.hosts()
+    image = world.dir / "image"
+    image.write_bytes(bytes(65536))
+    listener = b.listen("--once")
+    vm = a.run("heartbeat", options=("--disk", image))
+    vm.out.wait(r"\.")
+    result = a.migrate(listener.address, "--dry-run", status=1)
+    check("not moved: the target refuses: " in result.err, result.err)
+    listener.err.wait("no guest came: ")
+    check("disk0" in a.migrate(listener.address, status=1).err, "no disk")
+    # That one was to move.
     listener.expect_exit(1)
     result = a.migrate("tcp:127.0.0.1:1", "--dry-run", status=1)
     check("not moved: " in result.err, result.err)

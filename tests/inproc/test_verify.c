@@ -465,10 +465,22 @@ START_TEST(digests_of_something_else_are_refused)
 }
 END_TEST
 
+START_TEST(a_pause_is_refused_where_a_dry_run_was_spoken_of)
+{
+	struct peers p = { 0 };
+
+	peers_init(&p);
+	meet(&p, WIRE_CAP_DRY_RUN);
+	expect_refusal(&p, "PAUSED instead of ROUND or ABORT");
+	peers_fini(&p);
+}
+END_TEST
+
 UNIT_SUITE("verify", a_damaged_page_is_named_and_the_next_attempt_succeeds,
 	   the_first_difference_is_the_one_that_is_named,
 	   digests_are_sent_to_who_asked_and_nobody_else,
 	   a_limit_that_the_user_set_holds_for_verification_too,
 	   digests_that_agree_are_taken_however_they_are_dealt_out,
 	   digests_that_differ_are_refused_by_name,
-	   digests_of_something_else_are_refused)
+	   digests_of_something_else_are_refused,
+	   a_pause_is_refused_where_a_dry_run_was_spoken_of)

@@ -309,6 +309,16 @@ class Verified(unittest.TestCase):
         verify(a_verified_move()[:1] + [("ABORT", reason(2))],
                its_target()[:1])
 
+    def test_a_dry_run_has_no_pause(self):
+        records = a_move()
+        records[0] = ("HELLO", hello(capabilities=2))
+        with self.assertRaises(tool.Fault) as caught:
+            verify(records)
+        self.assertIn("PAUSED, in a dry run", caught.exception.reason)
+        records[at("PAUSED"):] = [("ABORT", reason(1))]
+        for bits in 0, 2:
+            verify(records, [("WELCOME", welcome(capabilities=bits))])
+
     def test_capabilities_that_nobody_offered(self):
         for bits, records in (1, a_move()), (2, a_verified_move()):
             with self.assertRaises(tool.Fault) as caught:
