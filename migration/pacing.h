@@ -113,6 +113,13 @@ struct pacing_forecast {
 	char reason[PACING_REASON_MAX]; /* why it ends so: a whole sentence */
 };
 
+/* Limits with which it would go on to a SWITCH; each 0 where none was found. */
+struct pacing_remedy {
+	uint64_t max_downtime_ns; /* instead, all else as it is */
+	unsigned int throttle;	  /* that goes with it, per cent */
+	uint64_t timeout_ns;	  /* likewise */
+};
+
 /* All members are private but readable; pacing_init() makes one. */
 struct pacing {
 	struct pacing_params params;
@@ -224,6 +231,15 @@ void pacing_decide(struct pacing *p, uint64_t elapsed_ns,
  */
 void pacing_forecast(const struct pacing *p, uint64_t elapsed_ns,
 		     struct pacing_forecast *ret);
+
+/**
+ * pacing_remedy() - what could be asked for instead, when pacing_forecast()
+ * has seen no SWITCH: the shortest pause, the shortest timeout that would do,
+ * with something to spare.
+ * @most_ns: of both, nothing beyond that is looked at; at most 2^62.
+ */
+void pacing_remedy(const struct pacing *p, uint64_t elapsed_ns,
+		   uint64_t most_ns, struct pacing_remedy *ret);
 
 /**
  * pacing_action_name() - "go on", "switch", …; never NULL.

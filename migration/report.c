@@ -82,12 +82,26 @@ static json_t *phases_json(const uint64_t phase_ns[REPORT_PHASES])
 	return phases;
 }
 
+/* What the move would do instead, and what could be asked for. */
+static void put_remedies(json_t *json, const struct report_forecast *f)
+{
+	json_object_set_new(json, "forced", json_boolean(f->forced));
+	if (f->enough_downtime_ns)
+		json_object_set_new(json, "enough_max_downtime_ms",
+				    json_ms(f->enough_downtime_ns));
+	if (f->enough_downtime_ns)
+		json_object_set_new(json, "enough_throttle_percent",
+				    json_integer((int)f->enough_throttle));
+	if (f->enough_timeout_ns)
+		json_object_set_new(json, "enough_timeout_ms",
+				    json_ms(f->enough_timeout_ns));
+}
+
 /* In the words of the report of a move. */
 static json_t *forecast_json(const struct report *report)
 {
 	const struct report_forecast *f = &report->forecast;
-
-	return json_pack(
+	json_t *json = json_pack(
 		"{s:b,s:s,s:o,s:o,s:o,s:o,s:o,s:o,s:i,s:o}", "converges",
 		f->converges, "reason", f->reason, "total_ms",
 		json_ms(f->total_ns), "downtime_ms", json_ms(f->downtime_ns),
@@ -96,6 +110,10 @@ static json_t *forecast_json(const struct report *report)
 		"bandwidth_bytes_per_s", json_count(report->bandwidth),
 		"throttle_percent", (int)f->throttle, "dirty_pages_per_s",
 		json_count(report->dirty_pages_per_s));
+
+	if (json && !f->converges)
+		put_remedies(json, f);
+	return json;
 }
 
 static json_t *throttled_json(const struct report *report)

@@ -70,11 +70,16 @@ struct report_forecast {
 	uint64_t phase_ns[REPORT_PHASES];
 	uint32_t rounds;
 	unsigned int throttle; /* per cent, of the vCPUs that dirty */
-	char reason[160];      /* why its rounds end so: a sentence */
+	bool forced; /* not @converges: at the timeout, all the same */
+	uint64_t enough_downtime_ns;  /* this limit would do; 0: not known */
+	unsigned int enough_throttle; /* with it, per cent */
+	uint64_t enough_timeout_ns;   /* likewise */
+	char reason[160];	      /* why its rounds end so: a sentence */
 };
 
 struct report {
 	enum report_status status;
+	bool dry_run;			  /* the guest is to stay */
 	char session[REPORT_SESSION_MAX]; /* as both sides' logs name it */
 	char error[ERROR_TEXT_MAX];	  /* FAILED and CANCELLED */
 	enum report_phase phase;	  /* the one it is in, or ended in */

@@ -61,6 +61,7 @@ int source_create(const struct source_env *env,
 			.offline = params->offline,
 		});
 	s->bandwidth_cap = params->bandwidth;
+	s->report.dry_run = params->dry_run;
 	s->report.memory_size = vm_machine(s->vm)->memory_size;
 	s->report.remaining_pages = s->report.memory_size / GUEST_PAGE_SIZE;
 	pthread_mutex_init(&s->lock, NULL);
@@ -244,15 +245,17 @@ static void allow_rounds(struct source *s)
 		s->deadline_ns += TIMEOUT_GRACE;
 }
 
-/* It ends at the user's timeout; @err says what was waited for. */
+/* It ends at the user's timeout, whatever was waited for. */
 static int timed_out(struct source *s, struct error *err)
 {
-	if (s->grace_ns)
-		error_prefix(err, "timeout, and nothing has been sent that a "
-				  "pause could finish");
-	else
-		error_prefix(err, "timeout");
-	return -ETIME;
+	return error_set(err, -ETIME,
+			 "timeout: %.3f ms are over, and the target has not "
+			 "answered in phase %s%s",
+			 (double)s->params.timeout_ns / 1e6,
+			 report_phase_name(s->report.phase),
+			 s->grace_ns ? "; nothing has been sent that a pause "
+				       "could finish"
+				     : "");
 }
 
 static int before_the_pause(struct source *s, struct error *err)

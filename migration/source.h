@@ -24,12 +24,26 @@ enum source_on_timeout {
 /* Bytes a second. With less, not even an idle guest's state gets anywhere. */
 #define SOURCE_BANDWIDTH_MIN (64 * KIB)
 
+/*
+ * No pause is shorter than the least: stopping, saving, loading and two round
+ * trips alone take more. Beyond the most, which is QEMU's, too, a guest is as
+ * well paused for the whole move.
+ */
+#define SOURCE_DOWNTIME_MIN (100 * NS_PER_US)
+#define SOURCE_DOWNTIME_MAX (2000 * NS_PER_S)
+
+/* In less, not even the first answer comes. */
+#define SOURCE_TIMEOUT_MIN (1 * NS_PER_MS)
+
+/* Of waiting for anything. */
+#define SOURCE_TIME_MAX (86400 * NS_PER_S)
+
 struct source_params {
-	struct address to; /* resolved */
-	uint64_t max_downtime_ns;
-	uint64_t abort_after_ns; /* pause to LOADED; 0: 30 × max_downtime */
-	uint64_t bandwidth;	 /* bytes a second in pre-copy; 0: no cap */
-	uint64_t timeout_ns;	 /* from the start to the pause; 0: none */
+	struct address to;	  /* resolved */
+	uint64_t max_downtime_ns; /* SOURCE_DOWNTIME_MAX or less */
+	uint64_t abort_after_ns;  /* pause to LOADED; 0: 30 × max_downtime */
+	uint64_t bandwidth;	  /* bytes a second in pre-copy; 0: no cap */
+	uint64_t timeout_ns;	  /* from the start to the pause; 0: none */
 	enum source_on_timeout on_timeout;
 	bool offline; /* pause first, then copy once */
 	bool verify;  /* digest memory and state at both ends in the pause */

@@ -31,6 +31,7 @@ static void fill(const struct report *report, const struct pacing_forecast *f,
 {
 	*ret = (struct report_forecast){
 		.converges = f->action == PACING_SWITCH,
+		.forced = f->action == PACING_FORCE,
 		.downtime_ns = f->pause.total_ns,
 		.rounds = report->nrounds + f->rounds,
 		.throttle = f->throttle,
@@ -47,15 +48,24 @@ static void fill(const struct report *report, const struct pacing_forecast *f,
 void source_forecast(struct source *s)
 {
 	struct report *report = &s->report;
+	uint64_t elapsed;
+	struct pacing_remedy remedy = { 0 };
 	struct pacing_forecast f;
 
 	pacing_set_max_downtime(&s->pacing, s->max_downtime_ns);
 	pacing_set_cap(&s->pacing, s->bandwidth_cap);
-	pacing_forecast(&s->pacing, clock_ns() - report->start_ns, &f);
+	elapsed = clock_ns() - report->start_ns;
+	pacing_forecast(&s->pacing, elapsed, &f);
+	if (f.action != PACING_SWITCH)
+		pacing_remedy(&s->pacing, elapsed, SOURCE_DOWNTIME_MAX,
+			      &remedy);
 	/* The time of the rounds until now is the report's only then. */
 	source_enter_phase(s, PHASE_ROUNDS);
 	pthread_mutex_lock(&s->lock);
 	fill(report, &f, &report->forecast);
+	report->forecast.enough_downtime_ns = remedy.max_downtime_ns;
+	report->forecast.enough_throttle = remedy.throttle;
+	report->forecast.enough_timeout_ns = remedy.timeout_ns;
 	report->predicted_ns = f.pause.total_ns;
 	report->expected_ns = f.pause.total_ns;
 	report->outlook = report->forecast.converges ? OUTLOOK_CONVERGES

@@ -78,6 +78,15 @@ enum source_state source_state_now(struct source *s);
 void source_set_status(struct source *s, enum report_status status);
 
 /**
+ * source_abort() - the pause has got too long for the user.
+ * @what: was not done in time.
+ *
+ * Return: STREAM_DEADLINE, with @err.
+ */
+int __must_check source_abort(const struct source *s, const char *what,
+			      struct error *err);
+
+/**
  * source_enter_phase() - the phase before ends here.
  */
 void source_enter_phase(struct source *s, enum report_phase phase);

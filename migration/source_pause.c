@@ -12,20 +12,25 @@
 
 /* How much longer than a pause may be it may take before it is called off. */
 #define ABORT_FACTOR 30
-/* Longer than anybody waits, and far from where nanoseconds overflow. */
-#define DOWNTIME_MAX (86400 * NS_PER_S)
 /* COMMIT to RUNNING takes a round trip; after this we go and ask. */
 #define RUNNING_PATIENCE (5 * NS_PER_S)
+
+int source_abort(const struct source *s, const char *what, struct error *err)
+{
+	return error_set(
+		err, STREAM_DEADLINE,
+		"%s within %.3f ms of pause, which is --abort-after%s", what,
+		(double)(s->abort_ns - s->pause_ns) / 1e6,
+		s->params.abort_after_ns ? "" : ", 30 times --max-downtime");
+}
 
 static int final_pace(void *opaque, size_t bytes, struct error *err)
 {
 	struct source *s = opaque;
 
 	(void)bytes;
-	if (clock_ns() < s->abort_ns)
-		return 0;
-	return error_set(err, STREAM_DEADLINE,
-			 "the pause takes longer than --abort-after allows");
+	(void)err;
+	return clock_ns() < s->abort_ns ? 0 : STREAM_DEADLINE;
 }
 
 /* The source waits no longer than this for LOADED, and then goes on. */
@@ -36,8 +41,8 @@ static uint64_t abort_deadline(const struct source *s, uint64_t pause_ns)
 	if (!after && (s->params.offline || s->forced))
 		return STREAM_NO_DEADLINE;
 	if (!after)
-		after = ABORT_FACTOR * MIN(s->max_downtime_ns, DOWNTIME_MAX);
-	return pause_ns + MIN(after, DOWNTIME_MAX);
+		after = ABORT_FACTOR * s->max_downtime_ns;
+	return pause_ns + after;
 }
 
 static uint64_t pause_patience(const struct source *s)
@@ -70,6 +75,8 @@ static int send_final(struct source *s, struct error *err)
 	s->report.pause_bytes = s->report.bytes - before;
 	s->report.remaining_pages = dirty_pending(s->dirty);
 	pthread_mutex_unlock(&s->lock);
+	if (rc == STREAM_DEADLINE && clock_ns() >= s->abort_ns)
+		return source_abort(s, "what was left was not sent", err);
 	return rc;
 }
 
@@ -115,10 +122,8 @@ int source_pause(struct source *s, struct error *err)
 		return rc;
 	vm_tell_soon(s->vm);
 	rc = source_expect(s, WIRE_LOADED, &record, pause_patience(s), err);
-	if (rc == STREAM_DEADLINE)
-		return error_set(err, rc,
-				 "the target was not ready within "
-				 "--abort-after");
+	if (rc == STREAM_DEADLINE && clock_ns() >= s->abort_ns)
+		return source_abort(s, "the target was not ready", err);
 	return rc;
 }
 

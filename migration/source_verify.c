@@ -98,9 +98,8 @@ int source_verify(struct source *s, struct error *err)
 		rc = await_target(s, err);
 	if (rc == STREAM_DEADLINE && clock_ns() >= s->abort_ns &&
 	    s->params.abort_after_ns)
-		return error_set(err, rc,
-				 "the target has not compared all of memory "
-				 "within --abort-after");
+		return source_abort(
+			s, "the target has not compared all of memory", err);
 	if (!s->params.abort_after_ns && s->abort_ns != STREAM_NO_DEADLINE)
 		s->abort_ns += clock_ns() - start;
 	return rc;

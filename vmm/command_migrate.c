@@ -18,6 +18,7 @@
 #include "vmm/commands.h"
 #include "vmm/log.h"
 #include "vmm/progress.h"
+#include "vmm/units.h"
 
 #define PROGRESS_MS 200
 
@@ -299,29 +300,63 @@ static void print_moved(const struct follow *follow)
 	print_phases(phases);
 }
 
+static const char *time_of(json_t *f, const char *key, char *text)
+{
+	return units_time_text((uint64_t)(real_of(f, key) * 1e3) * NS_PER_US,
+			       text);
+}
+
+/* What would do, all else as it is: these were tried. */
+static void print_remedies(json_t *f)
+{
+	char downtime[UNITS_TEXT_MAX], timeout[UNITS_TEXT_MAX];
+	bool has_downtime = json_object_get(f, "enough_max_downtime_ms");
+	bool has_timeout = json_object_get(f, "enough_timeout_ms");
+	double throttle = real_of(f, "enough_throttle_percent");
+
+	if (has_downtime)
+		printf("  --max-downtime %s would do",
+		       time_of(f, "enough_max_downtime_ms", downtime));
+	if (throttle > 0)
+		printf(", with the vCPUs that dirty slowed by %.0f %%",
+		       throttle);
+	if (has_timeout)
+		printf("%s--timeout %s would do", has_downtime ? ", or " : "  ",
+		       time_of(f, "enough_timeout_ms", timeout));
+	if (has_downtime || has_timeout)
+		printf(", if link and guest stay as they are.\n");
+}
+
 /* The verdict, and what it rests on. */
 static void print_forecast(const struct follow *follow)
 {
 	json_t *f = json_object_get(follow->report, "forecast");
 	bool converges = json_is_true(json_object_get(f, "converges"));
+	double total = real_of(f, "total_ms"),
+	       pause = real_of(f, "downtime_ms");
 	double throttle = real_of(f, "throttle_percent");
 
 	printf("%s was not moved, and runs on here. A move would ",
 	       follow->options->name);
 	if (converges)
-		printf("take about %.1f ms and pause it for %.3f ms of the "
-		       "%.3f ms allowed",
-		       real_of(f, "total_ms"), real_of(f, "downtime_ms"),
-		       real_of(f, "max_downtime_ms"));
+		printf("take about %.1f ms and pause it for %.3f ms of", total,
+		       pause);
+	else if (json_is_true(json_object_get(f, "forced")))
+		printf("take about %.1f ms and, as --on-timeout says, pause it "
+		       "for %.3f ms, more than",
+		       total, pause);
 	else
-		printf("not keep to the %.3f ms allowed: it would end after "
-		       "%.1f ms, where %.3f ms would be needed",
-		       real_of(f, "max_downtime_ms"), real_of(f, "total_ms"),
-		       real_of(f, "downtime_ms"));
+		printf("be called off after about %.1f ms: it would pause the "
+		       "guest for %.3f ms, more than",
+		       total - pause, pause);
+	printf(" the %.3f ms allowed", real_of(f, "max_downtime_ms"));
 	if (throttle > 0)
 		printf(", with the vCPUs that dirty slowed by %.0f %%",
 		       throttle);
-	printf("\n  %.0f rounds at %.0f MiB/s, while it dirties %.0f MiB/s; "
+	printf(".\n");
+	if (!converges)
+		print_remedies(f);
+	printf("  %.0f rounds at %.0f MiB/s, while it dirties %.0f MiB/s; "
 	       "%s\n",
 	       real_of(f, "rounds"),
 	       real_of(f, "bandwidth_bytes_per_s") / (double)MIB,
@@ -372,23 +407,24 @@ static int finish_without_report(struct follow *follow, struct error *err)
 /* What became of a guest that was to move and did not. */
 static void print_kept(struct follow *follow, const char *why)
 {
+	const char *what = follow->options->params.dry_run ? "dry run given up"
+							   : "not moved";
 	struct error err;
 	json_t *now = client_call(&follow->client, "x-godwit-info", NULL, &err);
 	const char *status = json_string_value(json_object_get(now, "status"));
 	const char *name = follow->options->name;
 
 	if (!status)
-		log_error("%s: not moved: %s; its process has ended", name,
-			  why);
+		log_error("%s: %s: %s; its process has ended", name, what, why);
 	else if (!strcmp(status, "running"))
-		log_error("%s: not moved: %s; the guest runs on here", name,
+		log_error("%s: %s: %s; the guest runs on here", name, what,
 			  why);
 	else if (!strcmp(status, "uncertain"))
-		log_error("%s: not moved: %s; whether the guest is here is "
+		log_error("%s: %s: %s; whether the guest is here is "
 			  "uncertain: see `godwit resolve %s`",
-			  name, why, name);
+			  name, what, why, name);
 	else
-		log_error("%s: not moved: %s; the guest is here, %s", name, why,
+		log_error("%s: %s: %s; the guest is here, %s", name, what, why,
 			  status);
 	json_decref(now);
 }

@@ -252,11 +252,14 @@ int command_show(const struct name_options *options)
 
 /* ---- status and list ---- */
 
-static void print_migration(const char *name, json_t *migration)
+/* @to: the address, while it is under way; else "". */
+static void print_migration(const char *name, json_t *migration, const char *to)
 {
 	const char *status = text_of(migration, "status");
 	const char *why = text_of(migration, "error-desc");
 	char line[PROGRESS_MAX];
+
+	bool dry_run = json_is_true(json_object_get(migration, "dry-run"));
 
 	if (!status[0])
 		return;
@@ -267,10 +270,10 @@ static void print_migration(const char *name, json_t *migration)
 		       name);
 		return;
 	}
-	printf("  migration: %s", status);
+	printf("  %s: %s", dry_run ? "dry run" : "migration", status);
 	if (progress_is_due(migration)) {
 		progress_line(migration, sizeof(line), line, sizeof(line));
-		printf(" for %.1f s: %s",
+		printf("%s%s, for %.1f s: %s", to[0] ? " to " : "", to,
 		       (double)number_of(migration, "total-time") / 1e3, line);
 	}
 	if (why[0] && strcmp(why, status) != 0)
@@ -327,7 +330,8 @@ int command_status(const struct name_options *options)
 		print_balloon(info);
 		if (text_of(info, "reason")[0])
 			printf("  because %s\n", text_of(info, "reason"));
-		print_migration(options->name, migration);
+		print_migration(options->name, migration,
+				text_of(info, "moving-to"));
 	}
 	json_decref(migration);
 	json_decref(info);
@@ -372,6 +376,8 @@ static void print_list(json_t *vms)
 	       "VCPUS", "MEMORY");
 	json_array_foreach(vms, i, vm)
 	{
+		const char *to = text_of(vm, "moving-to");
+
 		printf("%-20s %-15s ", text_of(vm, "name"),
 		       text_of(vm, "status"));
 		if (number_of(vm, "pid"))
@@ -379,6 +385,12 @@ static void print_list(json_t *vms)
 		if (number_of(vm, "cpus"))
 			printf("%5lld %6lld MiB", number_of(vm, "cpus"),
 			       number_of(vm, "memory") / (long long)MIB);
+		if (to[0])
+			printf("  %s to %s",
+			       json_is_true(json_object_get(vm, "dry-run"))
+				       ? "dry run"
+				       : "moves",
+			       to);
 		printf("%s\n", text_of(vm, "error"));
 	}
 }

@@ -299,12 +299,15 @@ static void say_moved(struct instance *inst)
 static void on_move_end(void *opaque, int rc, const char *text)
 {
 	struct instance *inst = opaque;
+	struct report report = { 0 };
 
+	(void)mover_report(inst->mover, &report);
 	if (rc == SOURCE_REHEARSED)
 		log_info("rehearsed a move to %s", inst->moved_to);
 	else if (rc)
-		log_warn("not moved to %s: %s; the guest %s", inst->moved_to,
-			 text,
+		log_warn("%s to %s: %s; the guest %s",
+			 report.dry_run ? "dry run given up" : "not moved",
+			 inst->moved_to, text,
 			 inst->end == END_NOT_YET ? "is here as before"
 						  : "has ended here");
 	else

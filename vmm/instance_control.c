@@ -66,7 +66,11 @@ static void info(void *opaque, struct qmp_info *ret)
 {
 	struct instance *inst = opaque;
 	const struct machine *machine = inst->vm ? vm_machine(inst->vm) : NULL;
+	bool moves = inst->mover && mover_busy(inst->mover);
+	struct report report = { 0 };
 
+	if (moves)
+		(void)mover_report(inst->mover, &report);
 	*ret = (struct qmp_info){
 		.name = machine ? machine->name : "",
 		.status = instance_status(inst),
@@ -74,6 +78,8 @@ static void info(void *opaque, struct qmp_info *ret)
 		.uncertain = mover_uncertain(inst->mover),
 		.reason = inst->paused_by,
 		.session = inst->came_by,
+		.moving_to = moves ? inst->moved_to : "",
+		.dry_run = report.dry_run,
 		.cpus = machine ? machine->cpus : 0,
 		.memory = machine ? machine->memory_size : 0,
 	};

@@ -206,6 +206,17 @@ static void finish_last(struct mover *mover)
 	deliver_end(mover);
 }
 
+static int refuse_second(struct mover *mover, struct error *err)
+{
+	struct report report;
+
+	source_report(mover->source, &report);
+	return error_set(err, -EBUSY,
+			 "%s is under way already; let it end, or `godwit "
+			 "cancel` it first",
+			 report.dry_run ? "a dry run" : "a move");
+}
+
 int mover_start(struct mover *mover, struct vm *vm,
 		const struct source_params *params, struct error *err)
 {
@@ -220,8 +231,7 @@ int mover_start(struct mover *mover, struct vm *vm,
 
 	finish_last(mover);
 	if (mover->busy)
-		return error_set(err, -EBUSY,
-				 "a migration is under way already");
+		return refuse_second(mover, err);
 	rc = source_create(&env, params, &source, err);
 	if (rc)
 		return rc;

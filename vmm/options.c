@@ -301,9 +301,18 @@ static int take_downtime(const char *value, uint64_t *ret, struct error *err)
 {
 	int rc = units_time(value, ret, err);
 
-	if (!rc && !*ret)
-		return option_refuse(err, "no pause can be that short; "
-					  "give a time like 10ms");
+	if (!rc && *ret < SOURCE_DOWNTIME_MIN)
+		return option_refuse(err,
+				     "no pause can be that short: to stop, "
+				     "save, load and resume takes longer; give "
+				     "at least %lluus, like 10ms",
+				     SOURCE_DOWNTIME_MIN / NS_PER_US);
+	if (!rc && *ret > SOURCE_DOWNTIME_MAX)
+		return option_refuse(err,
+				     "is as good as no limit; give at most "
+				     "%llus, or pause the guest for the whole "
+				     "move with --offline",
+				     SOURCE_DOWNTIME_MAX / NS_PER_S);
 	return rc;
 }
 
@@ -591,7 +600,17 @@ static int migrate_max_downtime(void *opts, const char *value,
 
 static int migrate_abort_after(void *opts, const char *value, struct error *err)
 {
-	return take_downtime(value, &MIGRATE(opts)->params.abort_after_ns, err);
+	uint64_t *ns = &MIGRATE(opts)->params.abort_after_ns;
+	int rc = units_time(value, ns, err);
+
+	if (!rc && (*ns < SOURCE_DOWNTIME_MIN || *ns > SOURCE_TIME_MAX))
+		return option_refuse(err,
+				     "every pause would be called off, or "
+				     "none; give a time from %lluus to %lluh, "
+				     "longer than --max-downtime",
+				     SOURCE_DOWNTIME_MIN / NS_PER_US,
+				     SOURCE_TIME_MAX / NS_PER_S / 3600);
+	return rc;
 }
 
 static int take_bandwidth(const char *value, uint64_t *ret, struct error *err)
@@ -615,7 +634,18 @@ static int migrate_bandwidth(void *opts, const char *value, struct error *err)
 
 static int migrate_timeout(void *opts, const char *value, struct error *err)
 {
-	return units_time(value, &MIGRATE(opts)->params.timeout_ns, err);
+	uint64_t *ns = &MIGRATE(opts)->params.timeout_ns;
+	int rc = units_time(value, ns, err);
+
+	if (!rc && (*ns < SOURCE_TIMEOUT_MIN || *ns > SOURCE_TIME_MAX))
+		return option_refuse(err,
+				     "in less than %llums no target has "
+				     "answered, and nobody waits longer than "
+				     "%lluh; give a time like 30s, or leave it "
+				     "out for no limit",
+				     SOURCE_TIMEOUT_MIN / NS_PER_MS,
+				     SOURCE_TIME_MAX / NS_PER_S / 3600);
+	return rc;
 }
 
 static int migrate_on_timeout(void *opts, const char *value, struct error *err)

@@ -27,6 +27,8 @@ struct qmp_info {
 	bool uncertain;	     /* it may run elsewhere; QEMU has no word for it */
 	const char *reason;  /* why it is paused, if it isn't its user; or "" */
 	const char *session; /* of the move that it came, or comes, by; or "" */
+	const char *moving_to; /* the address, while it does; or "" */
+	bool dry_run;	       /* and that is no more than one */
 	uint32_t cpus;
 	uint64_t memory; /* bytes */
 };

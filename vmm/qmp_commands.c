@@ -81,6 +81,11 @@ static json_t *query_all(struct qmp_call *call,
 			"running", info.running, "pid", getpid(), "cpus",
 			(json_int_t)info.cpus, "memory",
 			(json_int_t)info.memory);
+	if (info.moving_to[0]) {
+		json_object_set_new(all, "moving-to",
+				    json_string(info.moving_to));
+		json_object_set_new(all, "dry-run", json_boolean(info.dry_run));
+	}
 	qmp_add_balloon(call, all);
 	return all;
 }

@@ -20,6 +20,9 @@ static int bad_type(const char *name, const char *type, struct error *err)
 			 type);
 }
 
+/* No count that get_count() gives is as large. */
+#define UNCHANGED UINT64_MAX
+
 /* An argument that counts something; @ret is left alone without it. */
 static int get_count(struct qmp_call *call, const char *name, uint64_t scale,
 		     uint64_t *ret, struct error *err)
@@ -36,6 +39,27 @@ static int get_count(struct qmp_call *call, const char *name, uint64_t scale,
 				 "Parameter '%s': %lld is out of range", name,
 				 (long long)count);
 	*ret = (uint64_t)count * scale;
+	return 0;
+}
+
+/* A time, with bounds that are the command line's, too. */
+static int get_time(struct qmp_call *call, const char *name, uint64_t scale,
+		    uint64_t least, uint64_t most, uint64_t *ret,
+		    struct error *err)
+{
+	uint64_t ns = UNCHANGED;
+	int rc = get_count(call, name, scale, &ns, err);
+
+	if (rc || ns == UNCHANGED)
+		return rc;
+	if (ns < least || ns > most)
+		return error_set(err, -ERANGE,
+				 "Parameter '%s': %llu is out of range; give "
+				 "%llu to %llu",
+				 name, (unsigned long long)(ns / scale),
+				 (unsigned long long)div_round_up(least, scale),
+				 (unsigned long long)(most / scale));
+	*ret = ns;
 	return 0;
 }
 
@@ -251,17 +275,20 @@ static int take_limits(struct qmp_call *call, struct source_params *params,
 	int rc = get_bool(call, "detach", &detach, err);
 
 	if (!rc)
-		rc = get_count(call, "x-godwit-max-downtime-us", NS_PER_US,
-			       &params->max_downtime_ns, err);
+		rc = get_time(call, "x-godwit-max-downtime-us", NS_PER_US,
+			      SOURCE_DOWNTIME_MIN, SOURCE_DOWNTIME_MAX,
+			      &params->max_downtime_ns, err);
 	if (!rc)
-		rc = get_count(call, "x-godwit-abort-after-us", NS_PER_US,
-			       &params->abort_after_ns, err);
+		rc = get_time(call, "x-godwit-abort-after-us", NS_PER_US,
+			      SOURCE_DOWNTIME_MIN, SOURCE_TIME_MAX,
+			      &params->abort_after_ns, err);
 	if (!rc)
 		rc = get_bandwidth(call, "x-godwit-bandwidth",
 				   &params->bandwidth, err);
 	if (!rc)
-		rc = get_count(call, "x-godwit-timeout-us", NS_PER_US,
-			       &params->timeout_ns, err);
+		rc = get_time(call, "x-godwit-timeout-us", NS_PER_US,
+			      SOURCE_TIMEOUT_MIN, SOURCE_TIME_MAX,
+			      &params->timeout_ns, err);
 	if (!rc)
 		rc = get_bool(call, "x-godwit-offline", &params->offline, err);
 	if (!rc)
@@ -270,9 +297,6 @@ static int take_limits(struct qmp_call *call, struct source_params *params,
 		rc = get_bool(call, "x-godwit-dry-run", &params->dry_run, err);
 	if (!rc)
 		rc = take_on_timeout(call, params, err);
-	if (!rc && !params->max_downtime_ns)
-		rc = error_set(err, -EINVAL,
-			       "x-godwit-max-downtime-us: 0; give at least 1");
 	if (!rc && params->dry_run && params->offline)
 		rc = error_set(err, -EINVAL,
 			       "x-godwit-dry-run: with x-godwit-offline there "
@@ -314,25 +338,18 @@ json_t *qmp_resolve(struct qmp_call *call, struct error *err)
 	return qmp_nothing();
 }
 
-/* No count that get_count() gives is as large. */
-#define UNCHANGED UINT64_MAX
-
 json_t *qmp_migrate_set_parameters(struct qmp_call *call, struct error *err)
 {
 	const struct qmp_backend *backend = call->backend;
 	uint64_t downtime = UNCHANGED, bandwidth = UNCHANGED;
 
-	if (get_count(call, "downtime-limit", NS_PER_MS, &downtime, err) ||
-	    get_count(call, "x-godwit-downtime-limit-us", NS_PER_US, &downtime,
-		      err) ||
+	if (get_time(call, "downtime-limit", NS_PER_MS, SOURCE_DOWNTIME_MIN,
+		     SOURCE_DOWNTIME_MAX, &downtime, err) ||
+	    get_time(call, "x-godwit-downtime-limit-us", NS_PER_US,
+		     SOURCE_DOWNTIME_MIN, SOURCE_DOWNTIME_MAX, &downtime,
+		     err) ||
 	    get_bandwidth(call, "max-bandwidth", &bandwidth, err))
 		return NULL;
-	if (!downtime) {
-		(void)error_set(err, -EINVAL,
-				"Parameter 'downtime-limit': no pause can be "
-				"that short");
-		return NULL;
-	}
 	/* Only what is named: a migration may have limits of its own. */
 	if (downtime != UNCHANGED)
 		backend->set_max_downtime(call->opaque, downtime);
@@ -457,6 +474,8 @@ json_t *qmp_migration_data(const struct report *report)
 				    json_integer(to_us(report->downtime_ns)));
 	}
 	put_outlook(json, report);
+	if (report->dry_run)
+		json_object_set_new(json, "dry-run", json_true());
 	json_object_set(json, "phases", json_object_get(own, "phases"));
 	json_object_set(json, "rounds", json_object_get(own, "rounds"));
 	json_object_set(json, "throttled-vcpus",

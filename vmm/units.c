@@ -5,6 +5,7 @@
  */
 #include <ctype.h>
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "vmm/units.h"
@@ -90,15 +91,16 @@ static int parse_with(const char *text, const struct unit *units, size_t n,
 	return 0;
 }
 
+/* Those that we write ourselves come first, the smallest of them last. */
 static const struct unit sizes[] = {
-	{ "k", KIB },	     { "m", MIB },   { "g", GIB },
-	{ "t", 1024 * GIB }, { "kib", KIB }, { "mib", MIB },
-	{ "gib", GIB },	     { "b", 1 },     { "tib", 1024 * GIB },
+	{ "T", 1024 * GIB }, { "G", GIB },   { "M", MIB },
+	{ "K", KIB },	     { "B", 1 },     { "kib", KIB },
+	{ "mib", MIB },	     { "gib", GIB }, { "tib", 1024 * GIB },
 };
 
 static const struct unit times[] = {
-	{ "ns", 1 },	   { "us", NS_PER_US },	     { "ms", NS_PER_MS },
-	{ "s", NS_PER_S }, { "min", 60 * NS_PER_S }, { "h", 3600 * NS_PER_S },
+	{ "h", 3600 * NS_PER_S }, { "min", 60 * NS_PER_S }, { "s", NS_PER_S },
+	{ "ms", NS_PER_MS },	  { "us", NS_PER_US },	    { "ns", 1 },
 };
 
 int units_size(const char *text, uint64_t *ret_bytes, struct error *err)
@@ -126,6 +128,27 @@ int units_rate(const char *text, uint64_t *ret_bytes_per_s, struct error *err)
 	return parse_with(text, sizes, ARRAY_SIZE(sizes), 1,
 			  "give bytes a second, with K, M, G or T, like 500M",
 			  ret_bytes_per_s, err);
+}
+
+/* @units: the last one that is looked at counts ones. */
+static const char *exact_text(const struct unit *units, uint64_t value,
+			      char buf[UNITS_TEXT_MAX])
+{
+	while (units->scale > 1 && (!value || value % units->scale))
+		units++;
+	snprintf(buf, UNITS_TEXT_MAX, "%llu%s",
+		 (unsigned long long)(value / units->scale), units->name);
+	return buf;
+}
+
+const char *units_time_text(uint64_t ns, char buf[UNITS_TEXT_MAX])
+{
+	return exact_text(times, ns, buf);
+}
+
+const char *units_size_text(uint64_t bytes, char buf[UNITS_TEXT_MAX])
+{
+	return exact_text(sizes, bytes, buf);
 }
 
 int units_count(const char *text, uint64_t min, uint64_t max, uint64_t *ret,

@@ -34,6 +34,17 @@ int __must_check units_seconds(const char *text, uint64_t *ret_ns,
 int __must_check units_rate(const char *text, uint64_t *ret_bytes_per_s,
 			    struct error *err);
 
+#define UNITS_TEXT_MAX 32
+
+/**
+ * units_time_text() / units_size_text() - as people write them: in the largest
+ * unit in which it is a whole number: "1500ms", "512M", "17B".
+ *
+ * Return: @buf.
+ */
+const char *units_time_text(uint64_t ns, char buf[UNITS_TEXT_MAX]);
+const char *units_size_text(uint64_t bytes, char buf[UNITS_TEXT_MAX]);
+
 /**
  * units_count() - a whole number from @min to @max.
  */

@@ -15,6 +15,7 @@ static void info(void *opaque, struct qmp_info *ret)
 {
 	(void)opaque;
 	*ret = (struct qmp_info){ .name = "fuzz",
+				  .moving_to = "unix:nowhere",
 				  .status = "running",
 				  .reason = "",
 				  .session = "",

@@ -241,6 +241,8 @@ def a_target_that_is_stopped_in_the_pause_costs_the_attempt_only(world):
     move.listener.stop()
     move.gate.release()
     move.command.expect_exit(1)
+    check("within 500.000 ms of pause, which is --abort-after;" in
+          move.command.err.text(), move.command.err.text())
     move.vm.out.wait_more(100)
     move.listener.cont()
     move.listener.err.wait("no guest came: ")
@@ -385,11 +387,11 @@ def a_target_that_says_nothing_is_given_up_at_the_timeout(world):
     command = a.start_migrate(address, "--timeout", "200ms")
     accept().expect("HELLO")
     command.expect_exit(1)
-    check("timeout: the peer does not answer" in command.err.text(),
-          command.err.text())
+    check("timeout: 200.000 ms are over, and the target has not answered in "
+          "phase hello" in command.err.text(), command.err.text())
     move = Move(world, "ROUND_ACK", "--timeout", "5s", name="other")
     move.command.expect_exit(1)
-    check("timeout: the peer does not answer" in move.command.err.text(),
+    check("has not answered in phase rounds" in move.command.err.text(),
           move.command.err.text())
     move.gate.close()
     move.expect_kept()
@@ -405,8 +407,8 @@ def a_pause_at_the_timeout_is_none_where_nothing_was_sent(world):
                               "pause")
     accept().expect("HELLO")
     command.expect_exit(1)
-    check("timeout, and nothing has been sent that a pause could finish: the "
-          "peer does not answer" in command.err.text(), command.err.text())
+    check("in phase hello; nothing has been sent that a pause could finish" in
+          command.err.text(), command.err.text())
     vm.out.wait_more(20)
 
 

@@ -694,7 +694,7 @@ def a_second_migration_meanwhile_is_refused(world):
     move = a.start_migrate(relay.address)
     gate.wait()
     result = a.migrate(relay.address, status=1)
-    check("a migration is under way already" in result.err, result.err)
+    check("a move is under way already" in result.err, result.err)
     gate.release()
     move.expect_exit(0)
 

@@ -90,6 +90,23 @@ START_TEST(a_size_has_a_unit_and_may_have_a_fraction)
 }
 END_TEST
 
+START_TEST(a_number_is_written_in_its_largest_whole_unit)
+{
+	char text[UNITS_TEXT_MAX];
+
+	ck_assert_str_eq(units_size_text(512 * MIB, text), "512M");
+	ck_assert_str_eq(units_size_text(1536 * MIB, text), "1536M");
+	ck_assert_str_eq(units_size_text(2 * GIB, text), "2G");
+	ck_assert_str_eq(units_size_text(KIB, text), "1K");
+	ck_assert_str_eq(units_size_text(KIB + 1, text), "1025B");
+	ck_assert_str_eq(units_size_text(0, text), "0B");
+	ck_assert_str_eq(units_time_text(1500 * NS_PER_MS, text), "1500ms");
+	ck_assert_str_eq(units_time_text(120 * NS_PER_S, text), "2min");
+	ck_assert_str_eq(units_time_text(90 * NS_PER_S, text), "90s");
+	ck_assert_str_eq(units_time_text(17, text), "17ns");
+}
+END_TEST
+
 START_TEST(a_time_has_a_unit_and_is_exact)
 {
 	UNIT_IS(units_time, "10ms", 10 * NS_PER_MS);
@@ -776,6 +793,18 @@ START_TEST(migrate_refuses_what_can_not_be_meant)
 			"--dry-run", "--offline", "leave one out");
 	MIGRATE_REFUSED(ARGS("web", "--max-downtime", "0ms"),
 			"--max-downtime 0ms", "10ms");
+	MIGRATE_REFUSED(ARGS("web", "--max-downtime", "99us"),
+			"--max-downtime 99us", "at least 100us");
+	MIGRATE_REFUSED(ARGS("web", "--max-downtime", "999999h"),
+			"--max-downtime 999999h", "at most 2000s", "--offline");
+	MIGRATE_REFUSED(ARGS("web", "--abort-after", "99us"),
+			"--abort-after 99us", "100us to 24h");
+	MIGRATE_REFUSED(ARGS("web", "--abort-after", "25h"),
+			"--abort-after 25h", "100us to 24h");
+	MIGRATE_REFUSED(ARGS("web", "--timeout", "1us"), "--timeout 1us",
+			"less than 1ms");
+	MIGRATE_REFUSED(ARGS("web", "--timeout", "25h"), "--timeout 25h",
+			"longer than 24h");
 	MIGRATE_REFUSED(ARGS("web", "--max-downtime", "10"), "unit");
 	MIGRATE_REFUSED(ARGS("web", "--on-timeout", "die"), "--on-timeout die",
 			"cancel or pause");
@@ -849,6 +878,7 @@ START_TEST(the_nearest_word_is_found_and_no_far_one)
 END_TEST
 
 UNIT_SUITE("options", a_size_has_a_unit_and_may_have_a_fraction,
+	   a_number_is_written_in_its_largest_whole_unit,
 	   a_time_has_a_unit_and_is_exact, a_rate_counts_bytes_a_second,
 	   run_takes_everything_it_has, run_has_defaults,
 	   run_refuses_what_is_missing_or_unknown,

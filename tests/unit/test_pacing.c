@@ -413,6 +413,7 @@ END_TEST
 START_TEST(absurd_numbers_saturate)
 {
 	struct pacing p = fresh();
+	struct pacing_remedy remedy;
 	struct pacing_forecast f;
 	struct pacing_prediction x;
 
@@ -424,6 +425,10 @@ START_TEST(absurd_numbers_saturate)
 	ck_assert_int_ne(decide(&p).action, PACING_SWITCH);
 	pacing_forecast(&p, UINT64_MAX, &f);
 	ck_assert_int_ne(f.action, PACING_SWITCH);
+	p.params.timeout_ns = 1;
+	pacing_remedy(&p, UINT64_MAX, 1ULL << 62, &remedy);
+	ck_assert_uint_eq(remedy.max_downtime_ns, 0);
+	ck_assert_uint_eq(remedy.timeout_ns, 0);
 	p = fresh();
 	note(&p, 1, NS_PER_MS, 0);
 	for (int i = 0; i < PACING_SAMPLES; i++)

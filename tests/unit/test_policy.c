@@ -477,6 +477,70 @@ START_TEST(a_forecast_ends_whatever_was_measured)
 }
 END_TEST
 
+/* What a move with other limits comes to, told by moving. */
+static bool comes_true(const struct story *t, uint64_t max_downtime_ns,
+		       uint64_t timeout_ns)
+{
+	struct story then = *t;
+
+	then.params.max_downtime_ns = max_downtime_ns;
+	then.params.timeout_ns = timeout_ns;
+	then.p.params.timeout_ns = timeout_ns;
+	pacing_set_max_downtime(&then.p, max_downtime_ns);
+	finish(&then);
+	return then.d.action == PACING_SWITCH;
+}
+
+#define REMEDY_MOST (2000 * NS_PER_S)
+
+START_TEST(what_is_said_to_do_would_have_done)
+{
+	int downtimes = 0, did = 0, timeouts = 0, in_time = 0;
+
+	for (uint64_t seed = 1; seed <= STORIES; seed++) {
+		struct sim s = sim_random(seed, 0.2);
+		struct pacing_params params = defaults;
+		struct pacing_remedy remedy;
+		struct pacing_forecast f;
+		struct story t;
+
+		begin(&t, &s, &params);
+		/* Half of them are short of time, the others of pause. */
+		if (seed % 2)
+			params.timeout_ns = ns(between(&s, 1.1, 2) * t.s.now);
+		else
+			params.max_downtime_ns = ns(between(&s, 1e-4, 1e-2));
+		t.params = t.p.params = params;
+		if (!go_on(&t))
+			continue;
+		pacing_forecast(&t.p, ns(t.s.now), &f);
+		pacing_remedy(&t.p, ns(t.s.now), REMEDY_MOST, &remedy);
+		HOLDS(&t, f.action == PACING_SWITCH || remedy.max_downtime_ns,
+		      "nothing would do: %s", f.reason);
+		if (f.action == PACING_SWITCH)
+			continue;
+		HOLDS(&t,
+		      remedy.max_downtime_ns > params.max_downtime_ns &&
+			      remedy.max_downtime_ns <= REMEDY_MOST,
+		      "%llu ns", (unsigned long long)remedy.max_downtime_ns);
+		downtimes++;
+		did += comes_true(&t, remedy.max_downtime_ns,
+				  params.timeout_ns);
+		if (!remedy.timeout_ns)
+			continue;
+		HOLDS(&t, remedy.timeout_ns > params.timeout_ns, "%llu ns",
+		      (unsigned long long)remedy.timeout_ns);
+		timeouts++;
+		in_time += comes_true(&t, params.max_downtime_ns,
+				      remedy.timeout_ns);
+	}
+	ck_assert_int_gt(downtimes, STORIES / 10);
+	ck_assert_int_gt(did, downtimes / 100 * 94);
+	ck_assert_int_gt(timeouts, 50);
+	ck_assert_int_gt(in_time, timeouts / 10 * 7);
+}
+END_TEST
+
 UNIT_SUITE("policy", on_a_steady_link_no_switch_is_over_the_threshold,
 	   on_a_noisy_link_few_switches_are_over_the_threshold,
 	   every_migration_ends_and_as_the_user_chose,
@@ -485,4 +549,5 @@ UNIT_SUITE("policy", on_a_steady_link_no_switch_is_over_the_threshold,
 	   the_switch_is_within_a_tenth_of_the_best_moment_at_hand,
 	   a_forecast_of_a_guest_that_writes_all_over_comes_true,
 	   a_forecast_is_right_in_all_but_few_cases,
-	   a_forecast_ends_whatever_was_measured)
+	   a_forecast_ends_whatever_was_measured,
+	   what_is_said_to_do_would_have_done)

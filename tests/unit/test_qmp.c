@@ -53,6 +53,8 @@ static void fake_info(void *opaque, struct qmp_info *ret)
 		.name = "fake",
 		.reason = "",
 		.session = "0123",
+		.moving_to = fake->has_report ? "tcp:h:1" : "",
+		.dry_run = fake->report.dry_run,
 		.status = fake->running ? "running" : "paused",
 		.running = fake->running,
 		.cpus = 2,
@@ -565,6 +567,7 @@ START_TEST(a_balloon_is_set_and_shown_in_qemus_shapes)
 	json_decref(ret);
 	ret = call(peer, "{\"execute\":\"x-godwit-info\"}");
 	ck_assert_int_eq(int_at(ret, "wanted-memory"), 512 * MIB);
+	ck_assert(!json_object_get(ret, "moving-to"));
 	json_decref(ret);
 	ONE_PEER_GOES(fake, peer);
 }
@@ -634,7 +637,8 @@ START_TEST(migrate_takes_qemus_uris_and_our_limits)
 		      "\"tcp:[::1]:4444\",\"detach\":true,"
 		      "\"x-godwit-max-downtime-us\":1500,"
 		      "\"x-godwit-abort-after-us\":2000000,"
-		      "\"x-godwit-bandwidth\":100000,\"x-godwit-timeout-us\":5,"
+		      "\"x-godwit-bandwidth\":100000,"
+		      "\"x-godwit-timeout-us\":5000,"
 		      "\"x-godwit-on-timeout\":\"pause\","
 		      "\"x-godwit-offline\":true,"
 		      "\"x-godwit-verify\":true}}");
@@ -644,7 +648,7 @@ START_TEST(migrate_takes_qemus_uris_and_our_limits)
 	ck_assert_uint_eq(fake->migrated.max_downtime_ns, 1500 * NS_PER_US);
 	ck_assert_uint_eq(fake->migrated.abort_after_ns, 2 * NS_PER_S);
 	ck_assert_uint_eq(fake->migrated.bandwidth, 100000);
-	ck_assert_uint_eq(fake->migrated.timeout_ns, 5 * NS_PER_US);
+	ck_assert_uint_eq(fake->migrated.timeout_ns, 5 * NS_PER_MS);
 	ck_assert_int_eq(fake->migrated.on_timeout, SOURCE_TIMEOUT_PAUSE);
 	ck_assert(fake->migrated.offline);
 	ck_assert(fake->migrated.verify);
@@ -683,6 +687,18 @@ START_TEST(migrate_refuses_what_it_can_not_do)
 		"{\"execute\":\"migrate\",\"arguments\":{\"uri\":"
 		"\"fd:0\"}}",
 		"'0'");
+	refused(peer,
+		"{\"execute\":\"migrate\",\"arguments\":{\"uri\":"
+		"\"tcp:127.0.0.1:1\",\"x-godwit-max-downtime-us\":99}}",
+		"give 100 to 2000000000");
+	refused(peer,
+		"{\"execute\":\"migrate\",\"arguments\":{\"uri\":"
+		"\"tcp:127.0.0.1:1\",\"x-godwit-abort-after-us\":0}}",
+		"give 100 to");
+	refused(peer,
+		"{\"execute\":\"migrate\",\"arguments\":{\"uri\":"
+		"\"tcp:127.0.0.1:1\",\"x-godwit-timeout-us\":999}}",
+		"give 1000 to");
 	refused(peer,
 		"{\"execute\":\"migrate\",\"arguments\":{\"uri\":"
 		"\"tcp:127.0.0.1:1\",\"x-godwit-bandwidth\":-1}}",
@@ -815,6 +831,7 @@ START_TEST(query_migrate_has_qemus_shape)
 	check_ram(json_object_get(ret, "ram"));
 	ck_assert_uint_eq(json_array_size(json_object_get(ret, "rounds")), 2);
 	ck_assert(!json_object_get(ret, "forecast"));
+	ck_assert(!json_object_get(ret, "dry-run"));
 	json_decref(ret);
 	ONE_PEER_GOES(fake, peer);
 }
@@ -830,9 +847,15 @@ START_TEST(query_migrate_has_the_forecast_of_a_dry_run)
 	fake->report.forecast = (struct report_forecast){
 		.converges = true, .rounds = 7, .downtime_ns = 1234567
 	};
+	fake->report.dry_run = true;
 	fake->has_report = true;
+	ret = call(peer, "{\"execute\":\"x-godwit-info\"}");
+	ck_assert_str_eq(text_at(ret, "moving-to"), "tcp:h:1");
+	ck_assert(json_is_true(json_object_get(ret, "dry-run")));
+	json_decref(ret);
 	ret = call(peer, "{\"execute\":\"query-migrate\"}");
 	ck_assert_str_eq(text_at(ret, "status"), "rehearsed");
+	ck_assert(json_is_true(json_object_get(ret, "dry-run")));
 	forecast = json_object_get(ret, "forecast");
 	ck_assert_int_eq(int_at(forecast, "rounds"), 7);
 	ck_assert(json_is_true(json_object_get(forecast, "converges")));
