@@ -30,6 +30,7 @@ enum balloon_stat {
 struct balloon_info {
 	uint64_t actual; /* bytes that the guest has */
 	uint64_t wanted; /* that it should have */
+	bool driven;	 /* there is a driver that would hear of it */
 	uint64_t told_s; /* when it said the rest: Unix time; 0: never */
 	uint64_t stats[BALLOON_STATS];
 };

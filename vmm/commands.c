@@ -15,6 +15,7 @@
 #include "vmm/log.h"
 #include "vmm/progress.h"
 #include "vmm/rundir.h"
+#include "vmm/units.h"
 
 /* How long `list` waits for all VMs together, and then still for each. */
 #define LIST_PATIENCE (10 * NS_PER_S)
@@ -63,6 +64,15 @@ static const char *text_of(json_t *object, const char *key)
 static long long number_of(json_t *object, const char *key)
 {
 	return json_integer_value(json_object_get(object, key));
+}
+
+/* Whole megabytes, as its user writes them; a balloon counts in pages. */
+static const char *size_of(json_t *object, const char *key,
+			   char size[UNITS_TEXT_MAX])
+{
+	uint64_t bytes = (uint64_t)number_of(object, key);
+
+	return units_size_text(bytes / MIB * MIB, size);
 }
 
 /* ---- one word to the VM ---- */
@@ -176,65 +186,6 @@ int command_simple(const char *command, const char *name)
 	return EXIT_SUCCESS;
 }
 
-/* What is in force now. */
-static void print_limits(const char *name, json_t *limits)
-{
-	long long bandwidth = number_of(limits, "max-bandwidth");
-
-	printf("%s: max-downtime %.3f ms, bandwidth ", name,
-	       (double)number_of(limits, "x-godwit-downtime-limit-us") / 1e3);
-	if (bandwidth)
-		printf("%.1f MiB/s\n", (double)bandwidth / (double)MIB);
-	else
-		printf("not limited\n");
-}
-
-static int set_memory(const struct set_options *options)
-{
-	struct error err;
-	json_t *answer = ask(
-		options->name, "balloon",
-		json_pack("{s:I}", "value", (json_int_t)options->value), &err);
-
-	if (!answer)
-		return failed(options->name, &err);
-	json_decref(answer);
-	return EXIT_SUCCESS;
-}
-
-int command_set(const struct set_options *options)
-{
-	struct client client;
-	struct error err;
-	json_t *arguments, *answer, *limits = NULL;
-
-	if (options->parameter == SET_MEMORY)
-		return set_memory(options);
-	/* Rounded up: what was asked for is not to become "none". */
-	if (options->parameter == SET_MAX_DOWNTIME)
-		arguments = json_pack(
-			"{s:I}", "x-godwit-downtime-limit-us",
-			(json_int_t)div_round_up(options->value, NS_PER_US));
-	else
-		arguments = json_pack("{s:I}", "max-bandwidth",
-				      (json_int_t)options->value);
-	if (client_open(options->name, &client, &err)) {
-		json_decref(arguments);
-		return failed(options->name, &err);
-	}
-	answer =
-		client_call(&client, "migrate-set-parameters", arguments, &err);
-	if (answer)
-		limits = client_call(&client, "query-migrate-parameters", NULL,
-				     &err);
-	if (limits)
-		print_limits(options->name, limits);
-	json_decref(answer);
-	json_decref(limits);
-	client_close(&client);
-	return limits ? EXIT_SUCCESS : failed(options->name, &err);
-}
-
 int command_show(const struct name_options *options)
 {
 	struct error err;
@@ -283,11 +234,13 @@ static void print_migration(const char *name, json_t *migration, const char *to)
 
 static void print_machine(const char *name, json_t *info)
 {
+	char size[UNITS_TEXT_MAX];
+
 	printf("%s: %s\n  process %lld", name, text_of(info, "status"),
 	       number_of(info, "pid"));
 	if (number_of(info, "cpus"))
-		printf(", %lld vCPUs, %lld MiB\n", number_of(info, "cpus"),
-		       number_of(info, "memory") / (long long)MIB);
+		printf(", %lld vCPUs, %s\n", number_of(info, "cpus"),
+		       size_of(info, "memory", size));
 	else
 		printf(", no guest has come yet\n");
 }
@@ -298,14 +251,19 @@ static void print_balloon(json_t *info)
 	long long all = number_of(info, "memory");
 	long long actual = number_of(info, "actual-memory");
 	long long wanted = number_of(info, "wanted-memory");
+	char size[UNITS_TEXT_MAX];
 
 	if (!json_object_get(info, "actual-memory") ||
 	    (actual == all && wanted == all))
 		return;
-	printf("  the guest has %lld MiB of it", actual / (long long)MIB);
+	printf("  the guest has %s of it",
+	       size_of(info, "actual-memory", size));
 	if (wanted != actual)
-		printf(", and is asked to have %lld MiB",
-		       wanted / (long long)MIB);
+		printf(", and is asked to have %s%s",
+		       size_of(info, "wanted-memory", size),
+		       json_is_true(json_object_get(info, "balloon-driver"))
+			       ? ""
+			       : "; no driver of its answers");
 	printf("\n");
 }
 
@@ -377,14 +335,15 @@ static void print_list(json_t *vms)
 	json_array_foreach(vms, i, vm)
 	{
 		const char *to = text_of(vm, "moving-to");
+		char size[UNITS_TEXT_MAX];
 
 		printf("%-20s %-15s ", text_of(vm, "name"),
 		       text_of(vm, "status"));
 		if (number_of(vm, "pid"))
 			printf("%8lld ", number_of(vm, "pid"));
 		if (number_of(vm, "cpus"))
-			printf("%5lld %6lld MiB", number_of(vm, "cpus"),
-			       number_of(vm, "memory") / (long long)MIB);
+			printf("%5lld %10s", number_of(vm, "cpus"),
+			       size_of(vm, "memory", size));
 		if (to[0])
 			printf("  %s to %s",
 			       json_is_true(json_object_get(vm, "dry-run"))

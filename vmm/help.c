@@ -183,7 +183,7 @@ static const struct help helps[] = {
 	  "`godwit help\n"
 	  "resolve`; 5 --dry-run: would not keep within it.\n" },
 	{ "set", "change a limit of migrations, or a guest's memory",
-	  "NAME max-downtime|bandwidth|memory VALUE",
+	  "NAME [max-downtime|bandwidth|memory [VALUE]]",
 	  "  max-downtime TIME    like 10ms\n"
 	  "  bandwidth RATE       bytes a second, like 500M; 0 for no "
 	  "limit\n"
@@ -191,7 +191,9 @@ static const struct help helps[] = {
 	  "512M; it gives\n"
 	  "                       the rest back when it can\n"
 	  "\n"
-	  "Limits hold for a migration that is under way, too.\n" },
+	  "Without VALUE it shows what is in force, and without more all of "
+	  "that. Limits hold\n"
+	  "for a migration that is under way, too.\n" },
 	{ "console", "show a console of a VM here, too", "NAME [DEVICE]",
 	  "DEVICE is serial0, console0, …: the first virtio console when none "
 	  "is named, or\n"

@@ -737,9 +737,12 @@ static int take_kept_memory(const char *value, uint64_t *ret, struct error *err)
 {
 	int rc = units_size(value, ret, err);
 
-	if (!rc && !*ret)
-		return option_refuse(err, "no guest can do without memory; "
-					  "give a size like 512M");
+	if (!rc && *ret < MEMORY_MIN)
+		return option_refuse(err,
+				     "no guest is made with less than %lluM, "
+				     "and none lives on less; give a size like "
+				     "512M",
+				     MEMORY_MIN / MIB);
 	return rc;
 }
 
@@ -759,6 +762,7 @@ static int set_parameter_word(struct set_options *set, const char *text,
 		if (strcmp(text, set_parameters[i].name) != 0)
 			continue;
 		set->parameter = (enum set_parameter)i;
+		set->has_parameter = true;
 		return 0;
 	}
 	return option_refuse(err,
@@ -777,6 +781,7 @@ static int set_word(void *opts, unsigned int index, const char *text,
 		return take_name(text, &set->name, err);
 	if (index == 1)
 		return set_parameter_word(set, text, err);
+	set->has_value = true;
 	rc = set_parameters[set->parameter].take(text, &set->value, err);
 	if (rc)
 		error_prefix(err, "%s %.100s",
@@ -791,6 +796,7 @@ int options_set(char *const argv[], struct set_options *ret, struct error *err)
 					     "VALUE", NULL };
 	static const struct option_walk walk = {
 		.words = words,
+		.needed = 1,
 		.word = set_word,
 	};
 

@@ -140,6 +140,8 @@ enum set_parameter {
 
 struct set_options {
 	const char *name;
+	bool has_parameter; /* else all are shown */
+	bool has_value;	    /* else it is shown, and not changed */
 	enum set_parameter parameter;
 	uint64_t value;
 };

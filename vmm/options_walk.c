@@ -4,6 +4,7 @@
  * `--name VALUE`, `--name=VALUE`, `-n VALUE` and `--`, in any order with the
  * other words.
  */
+#include <ctype.h>
 #include <errno.h>
 #include <string.h>
 
@@ -208,6 +209,12 @@ static int take_word(struct walker *w, void *opts, struct error *err)
 	return w->walk->word(opts, w->nwords++, text, err);
 }
 
+/* "-" is a file, and "-1M" a number that somebody else refuses. */
+static bool is_option(const char *text)
+{
+	return text[0] == '-' && text[1] && !isdigit((unsigned char)text[1]);
+}
+
 int option_walk(const struct option_walk *walk, char *const argv[], void *opts,
 		struct error *err)
 {
@@ -225,7 +232,7 @@ int option_walk(const struct option_walk *walk, char *const argv[], void *opts,
 		if (!w.only_words &&
 		    (!strcmp(text, "--help") || !strcmp(text, "-h")))
 			return OPTIONS_HELP;
-		if (!w.only_words && text[0] == '-' && text[1])
+		if (!w.only_words && is_option(text))
 			rc = take_option(&w, opts, err);
 		else
 			rc = take_word(&w, opts, err);

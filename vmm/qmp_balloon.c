@@ -90,4 +90,5 @@ void qmp_add_balloon(struct qmp_call *call, json_t *to)
 			    json_integer((json_int_t)info.actual));
 	json_object_set_new(to, "wanted-memory",
 			    json_integer((json_int_t)info.wanted));
+	json_object_set_new(to, "balloon-driver", json_boolean(info.driven));
 }

@@ -72,6 +72,8 @@ static int parse_with(const char *text, const struct unit *units, size_t n,
 
 	if (rc == -ERANGE)
 		return error_set(err, rc, "the number is too large");
+	if (rc && *text == '-')
+		return error_set(err, rc, "a negative number; %s", like);
 	if (rc)
 		return error_set(err, rc, "not a number with a unit; %s", like);
 	if (!*number.rest && !bare)

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "devices/virtio/balloon.h"
+#include "vmm/units.h"
 #include "vmm/vm_balloon.h"
 #include "vmm/vm_internal.h"
 
@@ -18,17 +19,26 @@ static struct device *find(struct vm *vm)
 	return NULL;
 }
 
+/* What no guest is made with, none can do with. */
 static int check_size(const struct vm *vm, uint64_t bytes, struct error *err)
 {
+	char size[UNITS_TEXT_MAX], most[UNITS_TEXT_MAX], least[UNITS_TEXT_MAX];
 	uint64_t all = vm->machine.memory_size;
 
-	if (bytes && bytes <= all)
+	if (bytes >= MEMORY_MIN && bytes <= all)
 		return 0;
+	units_size_text(bytes, size);
+	units_size_text(all, most);
+	units_size_text(MEMORY_MIN, least);
+	if (bytes > all)
+		return error_set(err, -EINVAL,
+				 "memory %s: the guest was made with %s; give "
+				 "%s to %s of it",
+				 size, most, least, most);
 	return error_set(err, -EINVAL,
-			 "memory %llu bytes: the guest was made with %llu MiB, "
-			 "and can keep some or all of it",
-			 (unsigned long long)bytes,
-			 (unsigned long long)(all / MIB));
+			 "memory %s: no guest is made with less than %s, and "
+			 "none lives on less; give %s to %s",
+			 size, least, least, most);
 }
 
 int vm_balloon_set(struct vm *vm, uint64_t bytes, struct error *err)

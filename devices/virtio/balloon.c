@@ -124,6 +124,12 @@ void balloon_set(struct device *dev, uint64_t bytes)
 	virtio_config_changed(&b->virtio);
 }
 
+static bool is_driven(const struct virtio *v)
+{
+	return v->state.status & VIRTIO_DRIVER_OK &&
+	       !(v->state.status & VIRTIO_NEEDS_RESET);
+}
+
 void balloon_look(struct device *dev, struct balloon_info *ret)
 {
 	struct balloon *b = dev_to_balloon(dev);
@@ -132,6 +138,7 @@ void balloon_look(struct device *dev, struct balloon_info *ret)
 	*ret = (struct balloon_info){
 		.actual = (all - b->state.actual) << GUEST_PAGE_SHIFT,
 		.wanted = (all - b->state.wanted) << GUEST_PAGE_SHIFT,
+		.driven = is_driven(&b->virtio),
 		.told_s = b->told_s,
 	};
 	memcpy(ret->stats, b->stats, sizeof(ret->stats));
@@ -144,9 +151,7 @@ void balloon_look(struct device *dev, struct balloon_info *ret)
  */
 static bool can_hint(const struct virtio *v)
 {
-	return v->state.status & VIRTIO_DRIVER_OK &&
-	       !(v->state.status & VIRTIO_NEEDS_RESET) &&
-	       virtio_negotiated(v, BALLOON_F_FREE_PAGE_HINT) &&
+	return is_driven(v) && virtio_negotiated(v, BALLOON_F_FREE_PAGE_HINT) &&
 	       !virtio_negotiated(v, BALLOON_F_PAGE_POISON);
 }
 

@@ -37,13 +37,17 @@ def a_guest_gives_back_what_its_user_wants(world):
     wait_until(lambda: vm.resident() < full - 14 * MIB,
                f"{vm.resident()} bytes of {full} are in use")
     said = a.command("status", "bird").out
-    check("has 36 MiB of it" in said and "asked" not in said, said)
+    check("has 36M of it" in said and "asked" not in said, said)
+    equal(a.command("set", "bird", "memory").out,
+          "bird: memory 64M, of which the guest has 36M\n", "what it has")
     # More than it wants to give, which is known to be asked for.
-    a.command("set", "bird", "memory", "8M")
+    said = a.command("set", "bird", "memory", "16M")
+    check(said.out.endswith("and it is asked to have 16M\n"), said.out)
+    equal(said.err, "", "warnings")
     wait_until(lambda: a.status()["actual-memory"] == 32 * MIB,
                "all of the pool is in the balloon")
     said = a.command("status", "bird").out
-    check("has 32 MiB of it, and is asked to have 8 MiB" in said, said)
+    check("has 32M of it, and is asked to have 16M\n" in said, said)
     a.command("set", "bird", "memory", "64M")
     vm.out.wait("has 0")
     wait_until(lambda: "of it" not in a.command("status", "bird").out,
@@ -89,6 +93,10 @@ def a_guest_without_a_balloon_keeps_what_it_has(world):
     said = a.command("set", "bird", "memory", "16M", status=1).err
     check("--balloon off" in said, said)
     check("--balloon off" in a.command("show", "bird").out, "show")
+    equal(a.command("set", "bird").out,
+          "bird: max-downtime 10ms, bandwidth not limited\n"
+          "bird: memory 32M, all of which it keeps: --balloon off\n",
+          "all that can be set")
     equal(a.qmp().error("query-balloon"),
           "No balloon device has been activated", "the error")
     vm.kill()
@@ -99,8 +107,15 @@ def what_no_guest_can_have_is_refused(world):
     a = world.host("a")
     vm = a.run("heartbeat")
     said = a.command("set", "bird", "memory", "33M", status=1).err
-    check("made with 32 MiB" in said, said)
-    a.command("set", "bird", "memory", "16M")
+    check("memory 33M: the guest was made with 32M; give 16M to 32M" in said,
+          said)
+    said = a.qmp().error("balloon", value=MIB)
+    check("memory 1M: no guest is made with less than 16M" in said, said)
+    said = a.command("set", "bird", "memory", "16M")
+    equal(said.out, "bird: memory 32M, and it is asked to have 16M\n", "said")
+    check("no virtio-balloon driver that answers" in said.err, said.err)
+    said = a.command("status", "bird").out
+    check("asked to have 16M; no driver of its answers" in said, said)
     status = a.status()
     equal((status["actual-memory"], status["wanted-memory"]),
           (32 * MIB, 16 * MIB), "without a driver a wish is a wish")

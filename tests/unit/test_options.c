@@ -82,7 +82,7 @@ START_TEST(a_size_has_a_unit_and_may_have_a_fraction)
 	UNIT_REFUSED(units_size, "512X", "'X' is unknown");
 	UNIT_REFUSED(units_size, "M", "not a number");
 	UNIT_REFUSED(units_size, "", "not a number");
-	UNIT_REFUSED(units_size, "-1M", "not a number");
+	UNIT_REFUSED(units_size, "-1M", "negative");
 	UNIT_REFUSED(units_size, " 1M", "not a number");
 	UNIT_REFUSED(units_size, "1.M", "not a number");
 	UNIT_REFUSED(units_size, "99999999999999999999M", "too large");
@@ -828,14 +828,22 @@ START_TEST(set_takes_one_of_two_limits)
 	ck_assert_int_eq(options_set(ARGS("web", "bandwidth", "0"), &set, &err),
 			 0);
 	ck_assert_int_eq(set.parameter, SET_BANDWIDTH);
+	ck_assert(set.has_parameter && set.has_value);
+	ck_assert_int_eq(options_set(ARGS("web"), &set, &err), 0);
+	ck_assert(!set.has_parameter && !set.has_value);
+	ck_assert_int_eq(options_set(ARGS("web", "memory"), &set, &err), 0);
+	ck_assert(set.has_parameter && !set.has_value);
 	ck_assert_int_eq(options_set(ARGS("web", "memory", "512M"), &set, &err),
 			 0);
 	ck_assert_int_eq(set.parameter, SET_MEMORY);
 	ck_assert_uint_eq(set.value, 512 * MIB);
-	SET_REFUSED(ARGS("web", "memory", "0"), "memory 0", "like 512M");
+	SET_REFUSED(ARGS("web", "memory", "0M"), "memory 0M", "like 512M");
+	SET_REFUSED(ARGS("web", "memory", "1K"), "memory 1K", "less than 16M");
+	SET_REFUSED(ARGS("web", "memory", "-1M"), "memory -1M: a negative",
+		    "like 512M");
+	SET_REFUSED(ARGS("-1", "memory"), "'-1'");
 	SET_REFUSED(ARGS("web", "memory", "much"), "memory much");
-	SET_REFUSED(ARGS("web"), "max-downtime|bandwidth|memory", "missing");
-	SET_REFUSED(ARGS("web", "bandwidth"), "VALUE", "missing");
+	SET_REFUSED(ARGS(NULL), "NAME", "missing");
 	SET_REFUSED(ARGS("web", "bandwidth", "500"), "bandwidth 500", "64K");
 	SET_REFUSED(ARGS("web", "speed", "3"), "'speed'", "bandwidth");
 	SET_REFUSED(ARGS("web", "max-downtime", "0s"), "max-downtime 0s");
