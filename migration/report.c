@@ -238,8 +238,9 @@ void report_print(const struct report *report, FILE *to)
 	print_throttled(report, to);
 	if (report->closed_connections)
 		fprintf(to,
-			"  left behind        %llu connections of the guest's "
+			"  left behind        %llu connection%s of the guest's "
 			"by way of the host it was on\n",
-			(unsigned long long)report->closed_connections);
+			(unsigned long long)report->closed_connections,
+			report->closed_connections > 1 ? "s" : "");
 	print_phases(report, to);
 }

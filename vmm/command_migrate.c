@@ -294,9 +294,9 @@ static void print_moved(const struct follow *follow)
 	       json_array_size(json_object_get(report, "rounds")),
 	       real_of(report, "bandwidth_bytes_per_s") / (double)MIB);
 	if (closed > 0)
-		printf("  %.0f of the guest's connections went through this "
-		       "host, and have ended\n",
-		       closed);
+		printf("  %.0f connection%s of the guest's went through this "
+		       "host, and ha%s ended\n",
+		       closed, closed > 1 ? "s" : "", closed > 1 ? "ve" : "s");
 	print_phases(phases);
 }
 

@@ -395,10 +395,14 @@ static void answer(const struct child *c, int code, const struct error *err)
 	(void)!send(c->orders, &said, sizeof(said), MSG_NOSIGNAL);
 }
 
-/* Those of a terminal are for the other process, whose end is ours. */
+/*
+ * Those of a terminal, or for a whole group, are for the other process, whose
+ * end is ours.
+ */
 static void set_up_signals(void)
 {
-	static const int not_ours[] = { SIGINT, SIGHUP, SIGQUIT, SIGPIPE };
+	static const int not_ours[] = { SIGINT, SIGTERM, SIGHUP, SIGQUIT,
+					SIGPIPE };
 	sigset_t none;
 
 	for (size_t i = 0; i < ARRAY_SIZE(not_ours); i++)

@@ -352,8 +352,23 @@ int user_net_load(struct user_net *net, const struct user_state *state)
 		       : 0;
 }
 
+/*
+ * The stack keeps a connection for a while after both ends have closed it. Its
+ * socket is hung up then, which poll() tells without being asked.
+ */
 unsigned int user_net_connections(const struct user_net *net)
 {
-	return net->connections;
+	struct pollfd fds[USER_FDS_MAX];
+	unsigned int n = 0, left = 0;
+
+	for (int fd = 0; fd < USER_FDS_MAX && n < net->connections; fd++) {
+		if (net->is_connection[fd])
+			fds[n++] = (struct pollfd){ .fd = fd };
+	}
+	if (!n || poll(fds, n, 0) < 0)
+		return n;
+	for (unsigned int i = 0; i < n; i++)
+		left += !(fds[i].revents & POLLHUP);
+	return left;
 }
 #endif

@@ -160,6 +160,36 @@ def a_user_network_moves_and_its_connections_end(world):
 
 
 @test
+def a_signal_to_all_ends_the_vm_and_not_its_network_first(world):
+    a = world.host("a")
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        vm = run_host(a)
+        network = network_of(vm)
+        # It has them first, and answers all the same.
+        os.kill(network, number)
+        connect().close()
+        vm.signal(number)
+        vm.expect_exit(125)
+        check("user network is gone" not in vm.err.text(), vm.err.text())
+        check(is_gone(network), "the network's process is left")
+
+
+@test
+def a_connection_that_is_closed_already_is_none_that_a_move_ends(world):
+    a, b = world.hosts()
+    vm = run_host(a)
+    # The network's stack remembers it for some seconds.
+    connect().close()
+    vm.out.wait("closed 80")
+    listener = b.listen("--net", f"net0=user,{forwards()}")
+    report = a.migrate(listener.address, "--json").json()
+    equal(report["closed_connections"], 0, "connections that the move ended")
+    moved_by(vm)
+    listener.send(b"q")
+    listener.expect_exit(0)
+
+
+@test
 def a_user_network_moves_back_and_forth(world):
     a, b = world.hosts()
     vm = run_host(a)
@@ -167,7 +197,8 @@ def a_user_network_moves_back_and_forth(world):
         client = connect_soon()
         listener = there.listen("--net", f"net0=user,{forwards()}")
         said = here.migrate(listener.address).out
-        check("1 of the guest's connections went through" in said, said)
+        check("1 connection of the guest's went through this host, and has "
+              "ended" in said, said)
         moved_by(vm)
         vm = listener
         client.close()
