@@ -30,8 +30,8 @@
  * @vm_fd: as for arch_cpu_model_host().
  * @cpus: 1 to ARCH_CPUS_MAX, for its topology.
  *
- * Return: 0; -EINVAL when @name is none; -ENOTSUP when this host lacks a
- * feature of it, which @err names.
+ * Return: 0; -EINVAL when @name is none; -ENOTSUP when this host lacks
+ * features of it, which @err names.
  */
 int __must_check arch_cpu_model_named(const struct kvm *kvm, int vm_fd,
 				      const char *name, uint32_t cpus,

@@ -337,13 +337,15 @@ static int compare_rest(const struct arch_cpu_source *hosts,
 static void put_next_level(FILE *why, const struct arch_cpu_source *hosts,
 			   const struct facts *facts, size_t n, int level)
 {
+	struct cpu_set asked;
+
 	if (level + 1 >= CPU_LEVELS)
 		return;
+	cpu_level_set((unsigned int)level + 1, &asked);
 	for (size_t i = 0; i < n; i++) {
-		const char *lacks = cpu_level_lacks((unsigned int)level + 1,
-						    &facts[i].features);
+		char lacks[CPU_MISSING_MAX];
 
-		if (lacks)
+		if (cpu_list_missing(&asked, &facts[i].features, lacks))
 			fprintf(why, "%s is out: %s has no %s\n",
 				cpu_level_name((unsigned int)level + 1),
 				hosts[i].from, lacks);

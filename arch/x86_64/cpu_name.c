@@ -110,6 +110,35 @@ const char *cpu_set_next(const struct cpu_set *set, unsigned int *at)
 	return NULL;
 }
 
+/* Longer lists than this are read by nobody. */
+#define LISTED 16
+
+unsigned int cpu_list_missing(const struct cpu_set *want,
+			      const struct cpu_set *have,
+			      char text[CPU_MISSING_MAX])
+{
+	struct cpu_set seen = *have;
+	unsigned int at = 0, n = 0;
+	const char *name;
+	size_t len = 0;
+
+	text[0] = '\0';
+	while ((name = cpu_set_next(want, &at))) {
+		/* Some have two places, and one name. */
+		if (cpu_set_has(&seen, name))
+			continue;
+		(void)cpu_set_name(&seen, name, true);
+		if (n++ < LISTED)
+			len += (size_t)snprintf(text + len,
+						CPU_MISSING_MAX - len, "%s%s",
+						len ? ", " : "", name);
+	}
+	if (n > LISTED)
+		snprintf(text + len, CPU_MISSING_MAX - len, " and %u more",
+			 n - LISTED);
+	return n;
+}
+
 void cpu_set_of_model(const struct arch_cpu_model *model, struct cpu_set *ret)
 {
 	size_t count;
@@ -190,6 +219,9 @@ static int parse_phys_bits(const char *number, struct name *ret,
 	char *end;
 	unsigned long bits = strtoul(number, &end, 10);
 
+	if (ret->phys_bits)
+		return error_set(err, -EINVAL,
+				 "phys-bits: given twice; give it once");
 	if (number[0] < '0' || number[0] > '9' || *end || bits < 32 ||
 	    bits > 52)
 		return error_set(err, -EINVAL, "phys-bits=%.20s: give 32 to 52",
@@ -202,6 +234,11 @@ static int parse_feature(const char *word, struct name *ret, struct error *err)
 {
 	bool plus = word[0] == '+';
 
+	if (cpu_set_has(plus ? &ret->minus : &ret->plus, word + 1))
+		return error_set(err, -EINVAL,
+				 "%.40s: both added and taken away; give "
+				 "+%.40s or -%.40s",
+				 word + 1, word + 1, word + 1);
 	if (!cpu_set_name(plus ? &ret->plus : &ret->minus, word + 1, true))
 		return error_set(err, -EINVAL,
 				 "'%.40s': no CPU feature that a guest can "
@@ -279,25 +316,12 @@ static void offered_by(const struct cpuid_table *supported, bool tsc_deadline,
 	(void)cpu_set_name(ret, "cmp_legacy", true);
 }
 
-/* The first of @want that the host hasn't got, by any of its places. */
-static const char *first_missing(const struct cpu_set *want,
-				 const struct cpu_set *offered)
-{
-	unsigned int at = 0;
-	const char *name;
-
-	while ((name = cpu_set_next(want, &at)))
-		if (!cpu_set_has(offered, name))
-			return name;
-	return NULL;
-}
-
 int cpu_choose(const char *text, const struct cpuid_table *supported,
 	       bool tsc_deadline, struct cpuid_choice *ret, struct error *err)
 {
 	struct cpu_set base = { 0 }, offered;
+	char lacks[CPU_MISSING_MAX];
 	struct name name;
-	const char *lacks;
 	int rc = parse_name(text, &name, err);
 
 	if (rc)
@@ -308,8 +332,7 @@ int cpu_choose(const char *text, const struct cpuid_table *supported,
 	for (size_t i = 0; i < CPUID_WORDS_MAX; i++)
 		base.mask[i] = (base.mask[i] & ~name.minus.mask[i]) |
 			       name.plus.mask[i];
-	lacks = first_missing(&base, &offered);
-	if (lacks)
+	if (cpu_list_missing(&base, &offered, lacks))
 		return error_set(err, -ENOTSUP,
 				 "this host does not offer %s; `godwit cpu` "
 				 "says what it offers",

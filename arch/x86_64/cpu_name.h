@@ -52,6 +52,18 @@ void cpu_level_set(unsigned int level, struct cpu_set *ret);
  */
 const char *cpu_level_lacks(unsigned int level, const struct cpu_set *set);
 
+#define CPU_MISSING_MAX 512 /* bytes of text */
+
+/**
+ * cpu_list_missing() - the names of what a set lacks of another, with how many
+ * more there are where there are many: "avx, avx2 and 3 more".
+ *
+ * Return: how many; with 0 @text is "".
+ */
+unsigned int cpu_list_missing(const struct cpu_set *want,
+			      const struct cpu_set *have,
+			      char text[CPU_MISSING_MAX]);
+
 /**
  * cpu_level_of() - the highest level that a set has; -1 for none.
  */

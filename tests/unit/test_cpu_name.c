@@ -155,6 +155,17 @@ START_TEST(what_a_host_lacks_is_named)
 	ck_assert_msg(strstr(err.text, "popcnt") != NULL, "%s", err.text);
 	ck_assert_msg(!build(&t, "x86-64-v2,-popcnt", &err), "%s", err.text);
 	ck_assert_int_eq(build(&t, "host,+popcnt", &err), -ENOTSUP);
+	/* All of it, and no end of it. */
+	take_away(&t, 1, CPUID_ECX, 1U << 20);
+	ck_assert_int_eq(build(&t, "x86-64-v2", &err), -ENOTSUP);
+	ck_assert_msg(strstr(err.text, "offer sse4_2, popcnt; ") != NULL, "%s",
+		      err.text);
+	take_away(&t, 1, CPUID_ECX, ~0U);
+	take_away(&t, 1, CPUID_EDX, ~0U);
+	take_away(&t, 7, CPUID_EBX, ~0U);
+	ck_assert_int_eq(build(&t, "x86-64-v4", &err), -ENOTSUP);
+	ck_assert_msg(strstr(err.text, " and ") && strstr(err.text, " more; "),
+		      "%s", err.text);
 }
 END_TEST
 
@@ -173,6 +184,9 @@ START_TEST(names_that_are_none_are_refused)
 		{ "x86-64-v2,phys-bits=31", "32 to 52" },
 		{ "x86-64-v2,phys-bits=-40", "32 to 52" },
 		{ "x86-64-v2,phys-bits=", "32 to 52" },
+		{ "x86-64-v2,phys-bits=40,phys-bits=41", "given twice" },
+		{ "x86-64-v2,+avx2,-avx2", "avx2: both added and taken" },
+		{ "host,-avx2,+aes,+avx2", "give +avx2 or -avx2" },
 	};
 	struct error err;
 
@@ -183,6 +197,7 @@ START_TEST(names_that_are_none_are_refused)
 			      cases[i].name, err.text);
 	}
 	ck_assert_int_eq(arch_cpu_name_check("x86-64-v2,exact,+aes", &err), 0);
+	ck_assert_int_eq(arch_cpu_name_check("host,+aes,+aes", &err), 0);
 }
 END_TEST
 
@@ -251,7 +266,9 @@ START_TEST(hosts_have_in_common_what_all_have)
 	ck_assert_int_eq(arch_cpu_common(hosts, 2, &name, &why, &err), 0);
 	ck_assert_msg(!strncmp(name, "x86-64-v3,exact,phys-bits=39,", 29), "%s",
 		      name);
-	ck_assert_msg(strstr(why, "x86-64-v4 is out: b has no avx512f") != NULL,
+	ck_assert_msg(strstr(why, "x86-64-v4 is out: b has no avx512f, "
+				  "avx512dq, avx512cd, avx512bw, avx512vl\n") !=
+			      NULL,
 		      "%s", why);
 	ck_assert_msg(strstr(why, "a has more than all have:") != NULL, "%s",
 		      why);

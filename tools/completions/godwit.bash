@@ -33,7 +33,7 @@ _godwit()
 		return
 		;;
 	--console | --serial) words="stdio null unix: file:" ;;
-	--cpu) words="host x86-64-v2 x86-64-v3 x86-64-v4" ;;
+	--cpu) words="host x86-64 x86-64-v2 x86-64-v3 x86-64-v4" ;;
 	--can-run)
 		compopt -o filenames
 		mapfile -t COMPREPLY < <(compgen -f -- "$cur")
