@@ -17,6 +17,7 @@
  * missed is known, and nothing is shown twice.
  */
 #include <errno.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -43,6 +44,7 @@ struct attach {
 	struct loop_fd *in_watch; /* NULL: it has ended */
 	int signal_fd;
 	struct loop_fd *signal_watch;
+	struct loop_fd *out_watch; /* of a pipe: its reader may go */
 
 	char name[MACHINE_NAME_MAX]; /* of the VM that has the guest now */
 	char device[DEVICE_ID_MAX];  /* "": not known yet */
@@ -51,6 +53,8 @@ struct attach {
 	int stream;
 	struct loop_fd *stream_watch;
 	uint64_t heard;	      /* bytes of this VM's console */
+	bool shown;	      /* standard output is a terminal, … */
+	bool at_edge;	      /* … and at the left edge of it */
 	uint8_t typed[PIECE]; /* that the stream has not taken yet */
 	size_t ntyped;
 
@@ -62,14 +66,25 @@ struct attach {
 	int status; /* our own */
 };
 
+/* Before we say something: where the guest's last row has no end, end it. */
+static void end_row(struct attach *a)
+{
+	if (a->shown && !a->at_edge)
+		(void)!write(STDOUT_FILENO, "\n", 1);
+	a->at_edge = true;
+}
+
 static void finish(struct attach *a, int status)
 {
+	end_row(a);
 	a->status = status;
-	loop_stop(a->loop);
+	if (a->loop)
+		loop_stop(a->loop);
 }
 
 static void fail(struct attach *a, const struct error *err)
 {
+	end_row(a);
 	log_error("%s: %s", a->name, err->text);
 	finish(a, EXIT_FAILURE);
 }
@@ -84,7 +99,29 @@ static int show(struct attach *a, const void *bytes, size_t len,
 	if (rc)
 		return error_set(err, rc, "standard output: %s", strerror(-rc));
 	a->heard += len;
+	a->at_edge = line_row_ends(bytes, len, a->at_edge);
 	return 0;
+}
+
+/* Who reads us has had enough: that is his to decide, and no failure. */
+static bool has_reader(void)
+{
+	struct pollfd out = { .fd = STDOUT_FILENO };
+
+	return poll(&out, 1, 0) <= 0 || !(out.revents & POLLERR);
+}
+
+static void fail_to_show(struct attach *a, const struct error *err)
+{
+	if (has_reader())
+		fail(a, err);
+	else
+		finish(a, EXIT_SUCCESS);
+}
+
+static void on_reader_gone(void *opaque, uint32_t events __maybe_unused)
+{
+	finish(opaque, EXIT_SUCCESS);
 }
 
 static void on_stream_end(struct attach *a);
@@ -132,7 +169,7 @@ static void on_stream(void *opaque, uint32_t events)
 	if (n <= 0)
 		on_stream_end(a);
 	else if (show(a, piece, (size_t)n, &err))
-		fail(a, &err);
+		fail_to_show(a, &err);
 }
 
 static void on_input(void *opaque, uint32_t events __maybe_unused)
@@ -263,10 +300,12 @@ static int begin_stream(struct attach *a, struct client *client, json_t *answer,
 		(uint64_t)json_integer_value(json_object_get(answer, "offset"));
 
 	snprintf(a->device, sizeof(a->device), "%s", device ? device : "");
-	if (offset > a->heard && a->heard)
+	if (offset > a->heard && a->heard) {
+		end_row(a);
 		log_warn("%s: this end reads too slowly: %llu bytes were "
 			 "skipped",
 			 a->name, (unsigned long long)(offset - a->heard));
+	}
 	a->heard = offset;
 	return show(a, client->in, client->len, err);
 }
@@ -346,6 +385,7 @@ static void follow(struct attach *a)
 		rc = rundir_list(&dir, look_at_vm, a, &err);
 		rundir_close(&dir);
 	}
+	end_row(a);
 	if (rc || a->moved) {
 		log_warn("%s: moved away, and there is no VM of yours on this "
 			 "host that it has become",
@@ -356,7 +396,7 @@ static void follow(struct attach *a)
 	log_warn("%s: moved to %s", before, a->name);
 	a->heard = 0;
 	if (connect_to_vm(a, &err))
-		fail(a, &err);
+		fail_to_show(a, &err);
 }
 
 static void on_stream_end(struct attach *a)
@@ -371,13 +411,15 @@ static void on_stream_end(struct attach *a)
 	if (a->moved) {
 		follow(a);
 	} else if (a->ended) {
+		end_row(a);
 		log_warn("%s: ended with status %d", a->name, a->ended_with);
 		finish(a, EXIT_SUCCESS);
 	} else if (!a->control_watch) {
+		end_row(a);
 		log_error("%s: its process has ended", a->name);
 		finish(a, EXIT_FAILURE);
 	} else if (open_stream(a, &err)) {
-		fail(a, &err);
+		fail_to_show(a, &err);
 	} else {
 		send_typed(a);
 	}
@@ -415,10 +457,21 @@ static int open_input(struct attach *a, struct error *err)
 		return rc;
 	if (a->terminal) {
 		a->in = terminal_console_in(a->terminal);
+		end_row(a);
 		log_warn("%s: this is %s; Ctrl-A x leaves", a->name, a->device);
 	}
 	return loop_fd_add(a->loop, a->in, EPOLLIN, on_input, a, NULL,
 			   &a->in_watch, err);
+}
+
+/* A file has no reader, and can't be watched. */
+static void watch_reader(struct attach *a)
+{
+	struct error ignored;
+
+	if (!a->shown)
+		(void)!loop_fd_add(a->loop, STDOUT_FILENO, 0, on_reader_gone, a,
+				   NULL, &a->out_watch, &ignored);
 }
 
 static int run(struct attach *a, struct error *err)
@@ -436,6 +489,7 @@ static int run(struct attach *a, struct error *err)
 	if (rc)
 		return rc;
 	tell_size(a);
+	watch_reader(a);
 	loop_run(a->loop);
 	return 0;
 }
@@ -448,6 +502,7 @@ static void close_all(struct attach *a)
 	loop_fd_remove(a->in_watch);
 	terminal_free(a->terminal);
 	loop_fd_remove(a->signal_watch);
+	loop_fd_remove(a->out_watch);
 	close_fd(&a->signal_fd);
 	loop_free(a->loop);
 }
@@ -468,10 +523,10 @@ int command_console(const struct attach_options *options)
 	snprintf(a->name, sizeof(a->name), "%s", options->name);
 	snprintf(a->device, sizeof(a->device), "%s",
 		 options->device ? options->device : "");
-	if (run(a, &err)) {
-		log_error("%s: %s", a->name, err.text);
-		a->status = EXIT_FAILURE;
-	}
+	a->shown = isatty(STDOUT_FILENO);
+	a->at_edge = true;
+	if (run(a, &err))
+		fail_to_show(a, &err);
 	close_all(a);
 	status = a->status;
 	free(a);

@@ -17,6 +17,8 @@ struct console {
 	char id[DEVICE_ID_MAX];
 	struct line *line;
 	struct terminal *terminal; /* of stdio, if it is one */
+	bool shown;		   /* on standard output, which is one, too */
+	uint64_t broken_at; /* where we have ended a row of the guest's */
 	char path[sizeof(((struct sockaddr_un *)0)->sun_path)]; /* unix: */
 };
 
@@ -95,6 +97,7 @@ static int open_stdio(struct consoles *consoles, struct console *console,
 	end->in = STDIN_FILENO;
 	if (is_writable(STDOUT_FILENO))
 		end->out = STDOUT_FILENO;
+	console->shown = end->out >= 0 && isatty(end->out);
 	if (!isatty(STDIN_FILENO))
 		return 0;
 	rc = terminal_create(consoles->loop, STDIN_FILENO, consoles->leave,
@@ -320,8 +323,25 @@ int consoles_open(const struct process_options *options, struct loop *loop,
 	return 0;
 }
 
-void consoles_restore(const struct consoles *consoles)
+void consoles_end_row(struct consoles *consoles)
 {
+	for (uint32_t i = 0; consoles && i < consoles->count; i++) {
+		struct console *console = &consoles->all[i];
+		uint64_t at;
+
+		if (!console->shown)
+			continue;
+		at = line_midway(console->line);
+		/* Nothing can be done about a terminal that takes nothing. */
+		if (at && at != console->broken_at)
+			(void)!write(STDOUT_FILENO, "\n", 1);
+		console->broken_at = at;
+	}
+}
+
+void consoles_restore(struct consoles *consoles)
+{
+	consoles_end_row(consoles);
 	for (uint32_t i = 0; consoles && i < consoles->count; i++) {
 		if (consoles->all[i].terminal)
 			terminal_restore(consoles->all[i].terminal);

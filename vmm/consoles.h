@@ -71,10 +71,16 @@ bool consoles_served(struct consoles *consoles);
 void consoles_on_served(struct consoles *consoles, loop_fn *fn, void *opaque);
 
 /**
+ * consoles_end_row() - where the guest's last row on our own terminal has no
+ * end, end it: before we say something there ourselves. NULL is fine.
+ */
+void consoles_end_row(struct consoles *consoles);
+
+/**
  * consoles_restore() - put a terminal's settings back, early: so that what is
  * said next is seen as it should be. May be repeated; NULL is fine.
  */
-void consoles_restore(const struct consoles *consoles);
+void consoles_restore(struct consoles *consoles);
 
 /**
  * consoles_free() - restore, close; the VM is gone. NULL is fine.

@@ -158,6 +158,7 @@ static void note_paused_by(struct instance *inst, const char *text)
 
 static void on_crash(struct instance *inst, const char *text, bool pause)
 {
+	consoles_end_row(inst->consoles);
 	log_error("the guest crashed: %s%s", text,
 		  pause ? "; it is paused, as --on-panic says" : "");
 	control_event(
@@ -193,6 +194,7 @@ static void on_vm_event(void *opaque, enum vm_event event, uint8_t status,
 	case VM_EVENT_IO_ERROR:
 		inst->io_error = true;
 		note_paused_by(inst, text);
+		consoles_end_row(inst->consoles);
 		log_error("the guest is paused: %s", text);
 		control_event(inst->control, "BLOCK_IO_ERROR",
 			      io_error_data(text));
@@ -223,6 +225,7 @@ static void on_vm_event(void *opaque, enum vm_event event, uint8_t status,
 		on_crash(inst, text, true);
 		break;
 	case VM_EVENT_FAILED:
+		consoles_end_row(inst->consoles);
 		log_error("the guest can't go on: %s", text);
 		instance_finish(inst, END_FAILED, "host-error");
 		break;
@@ -302,6 +305,7 @@ static void on_move_end(void *opaque, int rc, const char *text)
 	struct report report = { 0 };
 
 	(void)mover_report(inst->mover, &report);
+	consoles_end_row(inst->consoles);
 	if (rc == SOURCE_REHEARSED)
 		log_info("rehearsed a move to %s", inst->moved_to);
 	else if (rc)

@@ -125,6 +125,20 @@ void line_resize(struct line *line, struct line_size size);
 void line_range(struct line *line, uint64_t *ret_first, uint64_t *ret_end);
 
 /**
+ * line_midway() - is the end, if it is a terminal, left in the middle of a row?
+ *
+ * Return: how many bytes have been said until then; 0: it is at its left edge.
+ */
+uint64_t line_midway(struct line *line);
+
+/**
+ * line_row_ends() - the same told of bytes: do they leave a terminal at its
+ * left edge? One that they don't move is where it was.
+ * @before: where they found it.
+ */
+bool line_row_ends(const uint8_t *bytes, size_t len, bool before);
+
+/**
  * line_watch() - show the line to one more.
  * @fd: a connected, non-blocking socket; the line's from here on.
  * @from: the byte to begin with, of line_range().

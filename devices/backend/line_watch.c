@@ -152,6 +152,29 @@ void line_record(struct line *line, const uint8_t *bytes, size_t len)
 	}
 }
 
+bool line_row_ends(const uint8_t *bytes, size_t len, bool before)
+{
+	/* Some say "\n\r". */
+	while (len && bytes[len - 1] == '\r')
+		len--;
+	return len ? bytes[len - 1] == '\n' : before;
+}
+
+uint64_t line_midway(struct line *line)
+{
+	uint8_t last[2];
+	uint64_t said;
+	size_t n;
+
+	pthread_mutex_lock(&line->lock);
+	said = line->said;
+	n = (size_t)MIN(said, sizeof(last));
+	for (size_t i = 0; i < n; i++)
+		last[i] = line->scroll[(said - n + i) % LINE_SCROLLBACK];
+	pthread_mutex_unlock(&line->lock);
+	return line_row_ends(last, n, true) ? 0 : said;
+}
+
 void line_range(struct line *line, uint64_t *ret_first, uint64_t *ret_end)
 {
 	pthread_mutex_lock(&line->lock);

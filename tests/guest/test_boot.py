@@ -6,6 +6,7 @@ import fcntl
 import os
 import pty
 import re
+import select
 import signal
 import subprocess
 import termios
@@ -250,6 +251,12 @@ class Terminal:
         """The terminal's local modes now."""
         return termios.tcgetattr(self.slave)[3]
 
+    def rest(self):
+        """All that is on the screen, when nobody writes there any more."""
+        while select.select([self.master], [], [], 0)[0]:
+            self.data += os.read(self.master, 4096)
+        return self.data
+
     def expect_restored(self):
         """It is as it was."""
         equal(termios.tcgetattr(self.slave), self.before, "the terminal")
@@ -285,6 +292,20 @@ def a_terminal_is_restored_when_a_signal_ends_godwit(world):
     term.vm.signal(signal.SIGTERM)
     term.vm.expect_exit(125)
     term.expect_restored()
+
+
+@test
+def a_terminal_is_left_at_its_left_edge(world):
+    host = world.host()
+    term = Terminal(host, "heartbeat")
+    term.wait(b"...")
+    term.type(b"\x01x")
+    term.vm.expect_exit(125)
+    check(term.rest().endswith(b".\r\n"), term.data[-80:])
+    term = Terminal(host, "hello", "exit=9")
+    term.vm.expect_exit(9)
+    # Once: that guest has ended its row itself.
+    check(re.search(rb"verdict 9\r*\n\Z", term.rest()), term.data[-80:])
 
 
 @test

@@ -184,6 +184,7 @@ def hear_end(client):
 def a_watcher_follows_a_guest_that_moves_and_hears_each_byte_once(world):
     host = world.host()
     parts = [console(host, "--console", "stdio", **SLOWLY)]
+    host.wait_running()
     watcher = watch(host)
     watcher.out.wait(r"\A0000")
     names = ["bird"]
@@ -262,6 +263,42 @@ def a_terminal_that_watches_is_raw_has_a_size_and_leaves(world):
     term.vm.expect_exit(0)
     term.expect_restored()
     check(vm.running(), "the guest ended with its watcher")
+
+
+@test
+def a_watcher_begins_rows_of_its_own_and_ends_the_guests(world):
+    host = world.host()
+    vm = host.run("heartbeat")
+    vm.out.wait(r"\.\.\.")
+    term = Terminal.__new__(Terminal)
+    term.master, term.slave = pty.openpty()
+    term.data = b""
+    term.vm = watch(host, stdin=term.slave, stdout=term.slave)
+    # What was said before comes first, and then a word of ours on stderr.
+    term.wait(b".\r\n")
+    term.vm.err.wait("this is serial0")
+    term.wait(b"\n.")
+    term.type(b"\x01x")
+    term.vm.expect_exit(0)
+    check(term.rest().endswith(b".\r\n"), term.data[-80:])
+
+
+@test
+def a_watcher_whose_reader_has_heard_enough_ends_without_a_word(world):
+    host = world.host()
+    vm = host.run("heartbeat")
+    vm.out.wait(r"\.\.\.")
+    quiet = host.run("echo", name="quiet")
+    quiet.out.wait("ready")
+    for name in ("bird", "quiet"):
+        reads, writes = os.pipe()
+        watcher = watch(host, name=name, stdout=writes)
+        os.close(writes)
+        os.read(reads, 1)
+        os.close(reads)
+        watcher.expect_exit(0)
+        equal(watcher.err.text(), "", "what it said")
+    check(vm.running() and quiet.running(), "a guest ended with its watcher")
 
 
 def resize(term, columns, rows):

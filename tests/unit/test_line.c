@@ -523,6 +523,27 @@ START_TEST(line_knows_the_size_that_it_was_told_last)
 }
 END_TEST
 
+START_TEST(a_row_ends_with_a_newline_whatever_returns_behind_it)
+{
+	static const struct {
+		const char *said;
+		bool before, ends;
+	} cases[] = {
+		{ "", true, true },	  { "", false, false },
+		{ "\r", true, true },	  { "\r", false, false },
+		{ "x\n", false, true },	  { "x\r\n", false, true },
+		{ "x\n\r", false, true }, { "\nx", true, false },
+		{ "x\r", true, false },
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++)
+		ck_assert_int_eq(line_row_ends((const uint8_t *)cases[i].said,
+					       strlen(cases[i].said),
+					       cases[i].before),
+				 cases[i].ends);
+}
+END_TEST
+
 UNIT_SUITE("line", line_shows_a_watcher_what_was_said_and_what_is_said_then,
 	   line_keeps_the_last_of_what_was_said,
 	   line_hangs_up_on_a_watcher_who_does_not_read_and_on_no_other,
@@ -536,4 +557,5 @@ UNIT_SUITE("line", line_shows_a_watcher_what_was_said_and_what_is_said_then,
 	   line_serves_clients_of_a_socket_one_after_the_other,
 	   line_lets_the_next_client_in_though_the_guest_reads_nothing,
 	   line_waits_for_a_client_who_does_not_read,
-	   line_knows_the_size_that_it_was_told_last)
+	   line_knows_the_size_that_it_was_told_last,
+	   a_row_ends_with_a_newline_whatever_returns_behind_it)
