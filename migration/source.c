@@ -250,9 +250,12 @@ static int timed_out(struct source *s, struct error *err)
 {
 	return error_set(err, -ETIME,
 			 "timeout: %.3f ms are over, and the target has not "
-			 "answered in phase %s%s",
+			 "answered in phase %s%s%s",
 			 (double)s->params.timeout_ns / 1e6,
 			 report_phase_name(s->report.phase),
+			 s->report.phase == PHASE_HELLO
+				 ? "; does a `godwit listen` wait there?"
+				 : "",
 			 s->grace_ns ? "; nothing has been sent that a pause "
 				       "could finish"
 				     : "");

@@ -115,6 +115,11 @@ static int say_hello(struct source *s, struct error *err)
 	if (!rc)
 		rc = source_expect(s, WIRE_WELCOME, &record, source_patience(s),
 				   err);
+	if (rc == -EBADMSG)
+		error_prefix(err,
+			     "%s is not where a `godwit listen` waits; a "
+			     "control socket and a console are other places",
+			     s->params.to.text);
 	if (!rc)
 		rc = stream_decode(&record, wire_welcome_visit, &welcome, err);
 	if (rc)

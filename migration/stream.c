@@ -324,7 +324,11 @@ static int check_crc(const struct stream *s, const struct wire_header *header,
 
 	crc = crc32c(crc, at + sizeof(*header), need - sizeof(*header));
 	if (crc != header->crc)
-		return broken(err, "checksum", header->crc);
+		return error_set(err, -EBADMSG,
+				 "record %u arrived damaged: its checksum is "
+				 "0x%x, and that of what came 0x%x; try again, "
+				 "or look at the link",
+				 header->sequence, header->crc, crc);
 	return 0;
 }
 

@@ -302,7 +302,7 @@ int transport_connect(const struct address *address, int interrupt_fd,
 		return error_set(err, rc, "cancelled");
 	return error_set(err, rc,
 			 "connect to %s: %s; is `godwit listen` "
-			 "running there?",
+			 "running there? It listens until it has its guest",
 			 address->text, strerror(-rc));
 }
 

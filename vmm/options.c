@@ -316,6 +316,17 @@ static int take_downtime(const char *value, uint64_t *ret, struct error *err)
 	return rc;
 }
 
+static int take_target(const char *value, struct address *ret,
+		       struct error *err)
+{
+	int rc = address_parse(value, ret, err);
+
+	if (!rc && ret->kind == ADDRESS_TCP && !ret->port)
+		return option_refuse(err, "nobody listens on port 0; give the "
+					  "one that `godwit listen` prints");
+	return rc;
+}
+
 /* Behind the address. */
 #define AFTER	 "after="
 #define DOWNTIME "max-downtime="
@@ -345,7 +356,7 @@ static int run_migrate_to(void *opts, const char *value, struct error *err)
 
 	value = option_next_piece(value, piece, sizeof(piece), &rc, err);
 	if (!rc)
-		rc = address_parse(piece, &run->migrate_to, err);
+		rc = take_target(piece, &run->migrate_to, err);
 	while (!rc && value) {
 		value = option_next_piece(value, piece, sizeof(piece), &rc,
 					  err);
@@ -587,7 +598,7 @@ int options_listen(char *const argv[], struct listen_options *ret,
 static int migrate_to(void *opts, const char *value, struct error *err)
 {
 	MIGRATE(opts)->has_to = true;
-	return address_parse(value, &MIGRATE(opts)->params.to, err);
+	return take_target(value, &MIGRATE(opts)->params.to, err);
 }
 
 static int migrate_max_downtime(void *opts, const char *value,

@@ -169,7 +169,22 @@ static int take_word(enum net_word word, const char *value,
 	return -EINVAL;
 }
 
-static int refuse_word(const char *word, struct error *err)
+/* @seen: what came before, which says what may come yet. */
+static const char *other_words(unsigned int seen, unsigned int allowed)
+{
+	bool run = allowed & BIT(WORD_ID);
+
+	if (seen & BIT(WORD_USER))
+		return run ? "id=, mac=, vectors= or hostfwd=" : "hostfwd=";
+	if (seen & BIT(WORD_TAP))
+		return run ? "id=, mac=, queues= or vectors=" : "queues=";
+	if (seen & BIT(WORD_FD))
+		return run ? "id=, mac= or vectors=" : "fd=N alone";
+	return "tap=NAME or user";
+}
+
+static int refuse_word(const char *word, unsigned int seen,
+		       unsigned int allowed, struct error *err)
 {
 	const char *near = options_nearest(word, words);
 
@@ -177,8 +192,8 @@ static int refuse_word(const char *word, struct error *err)
 		return option_refuse(err,
 				     "'%s': no such word; did you mean %s?",
 				     word, near);
-	return option_refuse(err, "'%s': no such word; give tap=NAME or user",
-			     word);
+	return option_refuse(err, "'%s': no such word; give %s", word,
+			     other_words(seen, allowed));
 }
 
 static int take_piece(char *piece, unsigned int allowed,
@@ -193,7 +208,7 @@ static int take_piece(char *piece, unsigned int allowed,
 	while (words[word] && strcmp(words[word], piece) != 0)
 		word++;
 	if (!words[word])
-		return refuse_word(piece, err);
+		return refuse_word(piece, *seen, allowed, err);
 	if (!(allowed & BIT(word)))
 		return option_refuse(err,
 				     "%s: the guest brings that along; leave "

@@ -407,7 +407,7 @@ def a_pause_at_the_timeout_is_none_where_nothing_was_sent(world):
                               "pause")
     accept().expect("HELLO")
     command.expect_exit(1)
-    check("in phase hello; nothing has been sent that a pause could finish" in
+    check("; nothing has been sent that a pause could finish" in
           command.err.text(), command.err.text())
     vm.out.wait_more(20)
 

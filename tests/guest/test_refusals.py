@@ -299,6 +299,20 @@ def nobody_listening_is_said_with_the_address(world):
 
 
 @test
+def a_control_socket_and_a_console_are_no_places_to_move_to(world):
+    a = world.host("a")
+    line = world.dir / "line"
+    vm = a.run("heartbeat", options=("--serial", f"unix:{line}"))
+    a.wait_running()
+    for path in (a.socket_path(), line):
+        result = a.migrate(f"unix:{path}", status=1)
+        check(f"unix:{path} is not where a `godwit listen` waits; a control "
+              "socket and a console are other places: " in result.err,
+              result.err)
+    check(vm.running(), "the guest is gone")
+
+
+@test
 def a_move_that_can_not_begin_leaves_the_guest_running_and_says_so(world):
     a = world.host("a")
     a.run("heartbeat").out.wait(r"\.")

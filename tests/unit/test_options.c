@@ -240,6 +240,7 @@ START_TEST(run_refuses_values_that_make_no_machine)
 		    "seconds");
 	RUN_REFUSED(ARGS("--migrate-to", "tcp:h:1,after=1,max-downtime=7"),
 		    "--migrate-to", "unit");
+	RUN_REFUSED(ARGS("--migrate-to", "tcp:h:0,after=1"), "port 0");
 	RUN_REFUSED(ARGS("--migrate-to", "tcp:h:1,max-downtime=0ms"),
 		    "--migrate-to", "pause");
 	RUN_REFUSED(ARGS("--migrate-to", "unix:/x,frob=1"), "'frob=1'",
@@ -661,6 +662,14 @@ START_TEST(a_net_may_be_a_user_network_with_ports_of_the_host)
 	ck_assert(t->user && t->nforwards == 1);
 	ck_assert_str_eq(user_forward_text(t->forwards, text),
 			 "tcp:127.0.0.1:80-:80");
+	NET_REFUSED("user,foo", "'foo'",
+		    "give id=, mac=, vectors= or hostfwd=");
+	NET_REFUSED("tap=t,foo", "'foo'",
+		    "give id=, mac=, queues= or vectors=");
+	NET_REFUSED("fd=7,foo", "'foo'", "give id=, mac= or vectors=");
+	NET_REFUSED("foo", "'foo'", "give tap=NAME or user");
+	LISTEN_REFUSED(ARGS("unix:s", "--net", "net0=user,foo"), "'foo'",
+		       "give hostfwd=");
 	LISTEN_REFUSED(ARGS("unix:s", "--net", "user"), "net0=user");
 	LISTEN_REFUSED(ARGS("unix:s", "--net", "net0=users"), "net0=user");
 }
@@ -791,6 +800,8 @@ START_TEST(migrate_refuses_what_can_not_be_meant)
 	MIGRATE_REFUSED(ARGS("web"), "--to", "missing");
 	MIGRATE_REFUSED(ARGS("web", "--to", "unix:s", "--dry-run", "--offline"),
 			"--dry-run", "--offline", "leave one out");
+	MIGRATE_REFUSED(ARGS("web", "--to", "tcp:h:0"), "--to tcp:h:0",
+			"port 0", "godwit listen");
 	MIGRATE_REFUSED(ARGS("web", "--max-downtime", "0ms"),
 			"--max-downtime 0ms", "10ms");
 	MIGRATE_REFUSED(ARGS("web", "--max-downtime", "99us"),

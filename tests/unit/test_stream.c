@@ -167,6 +167,24 @@ START_TEST(headers_that_cannot_be_are_refused_unread)
 }
 END_TEST
 
+START_TEST(a_record_that_was_damaged_is_called_that)
+{
+	struct wire_end wire = open_wire(-1);
+	struct record record;
+	struct error err;
+	uint8_t bytes[64];
+	size_t len = forge(bytes, WIRE_COMMIT, 0, 0, "", 0);
+
+	bytes[len - 1] ^= 1;
+	ck_assert(!write_full(wire.fd, bytes, len));
+	ck_assert_int_eq(stream_recv(wire.stream, &record, soon(), &err),
+			 -EBADMSG);
+	ck_assert_msg(strstr(err.text, "record 0 arrived damaged") != NULL,
+		      "%s", err.text);
+	close_wire(&wire);
+}
+END_TEST
+
 START_TEST(unknown_optional_records_are_skipped)
 {
 	uint8_t bytes[128];
@@ -336,6 +354,7 @@ UNIT_SUITE("stream", records_come_as_they_were_sent,
 	   a_cut_at_any_byte_ends_the_stream_after_whole_records,
 	   a_flipped_bit_anywhere_is_found,
 	   headers_that_cannot_be_are_refused_unread,
+	   a_record_that_was_damaged_is_called_that,
 	   unknown_optional_records_are_skipped,
 	   a_peer_that_says_nothing_runs_into_the_deadline,
 	   an_interrupt_ends_a_wait, a_record_that_went_out_in_part_is_the_last,
