@@ -377,6 +377,21 @@ static int keep(struct source *s, int rc, struct error *err)
 	return rc;
 }
 
+/*
+ * What was let go is of use on this host only. The target hangs up when it has
+ * taken it, and whoever hears that the guest has moved finds it there.
+ */
+static void await_takeover(struct source *s)
+{
+	struct record record;
+	struct error ignored;
+
+	if (s->env.on_moved && transport_is_within_host(s->stream->fd))
+		(void)!stream_recv(s->stream, &record,
+				   clock_ns() + SOURCE_GOODBYE_PATIENCE,
+				   &ignored);
+}
+
 static int moved(struct source *s)
 {
 	uint64_t now = clock_ns();
@@ -387,8 +402,11 @@ static int moved(struct source *s)
 	s->report.downtime_ns = now - s->pause_ns;
 	pthread_mutex_unlock(&s->lock);
 	finish_report(s, s->resolved ? "discarded at the operator's word" : "");
-	if (s->stream)
+	source_let_go(s);
+	if (s->stream) {
 		source_send_done(s->stream);
+		await_takeover(s);
+	}
 	source_set_status(s, STATUS_COMPLETED);
 	return 0;
 }

@@ -59,6 +59,12 @@ struct source_env {
 	void (*on_status)(void *opaque, enum report_status status);
 	/* Round @number, from 0 on, begins; on the migration thread. */
 	void (*on_round)(void *opaque, uint32_t number);
+	/*
+	 * The target runs the guest, and hears next that we know: what it is to
+	 * find free then is let go here. Once; on the migration thread. One on
+	 * this host has taken it when the status becomes COMPLETED.
+	 */
+	void (*on_moved)(void *opaque);
 	void *opaque;
 };
 

@@ -27,6 +27,13 @@ void source_send_done(struct stream *stream)
 			   clock_ns() + SOURCE_GOODBYE_PATIENCE, &err);
 }
 
+void source_let_go(struct source *s)
+{
+	if (!s->let_go && s->env.on_moved)
+		s->env.on_moved(s->env.opaque);
+	s->let_go = true;
+}
+
 static enum source_event verdict_event(const struct wire_verdict *verdict)
 {
 	switch (verdict->kind) {
@@ -64,6 +71,8 @@ static void ask_once(struct source *s)
 	/* The operator may have been faster; his word stands. */
 	if (!rc)
 		(void)!source_step(s, verdict_event(&verdict));
+	if (!rc && source_state_now(s) == SOURCE_MOVED)
+		source_let_go(s);
 	if (!rc && verdict.kind != WIRE_VERDICT_UNKNOWN)
 		source_send_done(stream);
 	stream_close(stream);

@@ -41,6 +41,7 @@ struct source {
 	uint64_t grace_ns;    /* of who answers, even after that */
 	uint64_t pause_ns;    /* when the pause began */
 	uint64_t abort_ns;    /* when it is called off */
+	bool let_go;	      /* env.on_moved() has been called */
 	bool nacked; /* the target has said that it never ran the guest */
 	bool forced; /* switched over at the timeout, whatever it costs */
 
@@ -191,6 +192,11 @@ void source_hand_over(struct source *s, struct error *err);
  * source_ask() - ask until s->state is ASKING no more.
  */
 void source_ask(struct source *s);
+
+/**
+ * source_let_go() - the guest has moved for good: tell env.on_moved, once.
+ */
+void source_let_go(struct source *s);
 
 /**
  * source_send_done() - we know what became of the session; the target may

@@ -352,51 +352,115 @@ static int connect_to_vm(struct attach *a, struct error *err)
 
 /* ---- after the end of a stream ---- */
 
+struct search {
+	struct attach *a;
+	bool found;
+	pid_t pid;
+	char own_name[MACHINE_NAME_MAX]; /* the guest's */
+};
+
 static void look_at_vm(void *opaque, const char *name)
 {
-	struct attach *a = opaque;
-	const char *session;
+	struct search *search = opaque;
+	struct attach *a = search->a;
+	const char *session, *own;
 	struct client client;
 	struct error err;
 	json_t *info;
 
-	if (!a->moved ||
+	if (search->found ||
 	    client_open_within(name, SEARCH_PATIENCE, &client, &err))
 		return;
 	info = client_call(&client, "x-godwit-info", NULL, &err);
 	session = json_string_value(json_object_get(info, "session"));
-	if (session && !strcmp(session, a->session)) {
+	own = json_string_value(json_object_get(info, "name"));
+	search->found = session && !strcmp(session, a->session);
+	if (search->found) {
 		snprintf(a->name, sizeof(a->name), "%s", name);
-		a->moved = false; /* found */
+		search->pid = client.pid;
+		snprintf(search->own_name, sizeof(search->own_name), "%s",
+			 own ? own : name);
 	}
 	json_decref(info);
 	client_close(&client);
 }
 
+/* The VM of our session, whatever it is called now. */
+static int search_vm(struct search *search, struct error *err)
+{
+	struct rundir dir;
+	int rc = rundir_open(false, &dir, err);
+
+	search->found = false;
+	if (!rc) {
+		rc = rundir_list(&dir, look_at_vm, search, err);
+		rundir_close(&dir);
+	}
+	if (!rc && !search->found)
+		rc = error_set(err, -ENOENT,
+			       "moved away, and there is no VM of yours on "
+			       "this host that it has become");
+	return rc;
+}
+
+/* It gets its own name as soon as the one before has let that go: meanwhile. */
+#define SEARCHES 8
+
+/* @before: what it was called; NULL: it has not moved again. */
+static int connect_by_session(struct attach *a, const char *before,
+			      struct error *err)
+{
+	struct search search = { .a = a };
+	int rc = -ENOENT;
+
+	for (int i = 0; i < SEARCHES && rc == -ENOENT; i++) {
+		rc = search_vm(&search, err);
+		if (rc)
+			continue;
+		if (before) {
+			bool renamed = strcmp(before, search.own_name) != 0;
+
+			end_row(a);
+			log_warn("%s: moved to process %d%s%s", before,
+				 search.pid, renamed ? ", as " : "",
+				 renamed ? search.own_name : "");
+			a->heard = 0;
+			before = NULL;
+		}
+		close_control(a);
+		rc = connect_to_vm(a, err);
+	}
+	return rc;
+}
+
 static void follow(struct attach *a)
 {
 	char before[MACHINE_NAME_MAX];
-	struct rundir dir;
 	struct error err;
-	int rc = rundir_open(false, &dir, &err);
+	int rc;
 
 	memcpy(before, a->name, sizeof(before));
-	if (!rc) {
-		rc = rundir_list(&dir, look_at_vm, a, &err);
-		rundir_close(&dir);
-	}
-	end_row(a);
-	if (rc || a->moved) {
-		log_warn("%s: moved away, and there is no VM of yours on this "
-			 "host that it has become",
-			 before);
-		finish(a, EXIT_SUCCESS);
-		return;
-	}
-	log_warn("%s: moved to %s", before, a->name);
-	a->heard = 0;
-	if (connect_to_vm(a, &err))
+	a->moved = false;
+	rc = connect_by_session(a, before, &err);
+	if (rc && rc != -ENOENT) {
 		fail_to_show(a, &err);
+	} else if (rc) {
+		end_row(a);
+		log_warn("%s: %s", before, err.text);
+		finish(a, EXIT_SUCCESS);
+	}
+}
+
+/* The stream has ended, and nothing else: we were too slow. */
+static int open_stream_again(struct attach *a, struct error *err)
+{
+	int rc = open_stream(a, err);
+
+	if (rc == -ENOENT && a->session[0])
+		return connect_by_session(a, NULL, err);
+	if (!rc)
+		send_typed(a);
+	return rc;
 }
 
 static void on_stream_end(struct attach *a)
@@ -418,10 +482,8 @@ static void on_stream_end(struct attach *a)
 		end_row(a);
 		log_error("%s: its process has ended", a->name);
 		finish(a, EXIT_FAILURE);
-	} else if (open_stream(a, &err)) {
+	} else if (open_stream_again(a, &err)) {
 		fail_to_show(a, &err);
-	} else {
-		send_typed(a);
 	}
 }
 

@@ -277,6 +277,17 @@ static void on_move_status(void *opaque, enum report_status status)
 	control_event(inst->control, "MIGRATION", data);
 }
 
+/*
+ * The guest's name is free for it where it runs now, if that is on this host.
+ * The loop's thread has no business with the name while a move is under way.
+ */
+static void on_moved(void *opaque)
+{
+	struct instance *inst = opaque;
+
+	rundir_unclaim(&inst->dir, &inst->socket);
+}
+
 static void on_move_pass(void *opaque, uint32_t pass)
 {
 	struct instance *inst = opaque;
@@ -465,6 +476,7 @@ int instance_start(struct instance *inst, struct error *err)
 		.loop = inst->loop,
 		.sandbox = inst->sandbox,
 		.on_status = on_move_status,
+		.on_moved = on_moved,
 		.on_pass = on_move_pass,
 		.on_end = on_move_end,
 		.opaque = inst,

@@ -16,7 +16,10 @@
  *
  * The guest's name is known when its CONFIG comes, on the receiving thread: it
  * claims the control socket's name there, and gives it back when the attempt
- * fails. The loop's thread has no business with the name meanwhile.
+ * fails. The loop's thread has no business with the name meanwhile. A name that
+ * is taken gets a number; when it was the source that had it, that lets it go
+ * before it says DONE, and the socket is renamed then. The guest itself is
+ * called by its name all along, also where it moves on from here.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -55,7 +58,8 @@ struct listener {
 	bool coming;	/* clients have been told that a guest comes */
 	bool rehearsed; /* the last attempt was a dry run that went well */
 	char came_as[MACHINE_NAME_MAX]; /* what it was called there */
-	struct error taken;		/* why it isn't here; "": --name */
+	char called[MACHINE_NAME_MAX];	/* and what it is called here */
+	struct error taken;		/* why that is another; "": --name */
 	struct chore filling;		/* the spares */
 	struct chore unmaking;		/* the target of the last attempt */
 
@@ -80,25 +84,35 @@ static int stem_length(const char *name)
 	return (int)MIN(len, MACHINE_NAME_MAX - 6);
 }
 
-static int claim_name(struct listener *l, struct machine *machine,
-		      struct error *err)
+static int claim_name(struct listener *l, struct error *err)
 {
 	struct instance *inst = &l->inst;
 	const char *wanted = l->came_as;
 	int rc;
 
-	rc = rundir_claim(&inst->dir, &inst->socket, machine->name, err);
+	rc = rundir_claim(&inst->dir, &inst->socket, l->called, err);
 	l->taken = *err;
 	for (int n = 2; rc == -EADDRINUSE && n < NAME_TRIES; n++) {
-		snprintf(machine->name, sizeof(machine->name), "%.*s-%d",
+		snprintf(l->called, sizeof(l->called), "%.*s-%d",
 			 stem_length(wanted), wanted, n);
-		rc = rundir_claim(&inst->dir, &inst->socket, machine->name,
-				  err);
+		rc = rundir_claim(&inst->dir, &inst->socket, l->called, err);
 	}
 	if (rc)
 		return rc;
 	l->claimed = true;
 	return 0;
+}
+
+/* The source has gone: what kept the guest's name may have been just that. */
+static void claim_own_name(struct listener *l)
+{
+	struct instance *inst = &l->inst;
+	struct error ignored;
+
+	if (!l->claimed || !strcmp(l->called, l->came_as) ||
+	    rundir_claim(&inst->dir, &inst->socket, l->came_as, &ignored))
+		return;
+	memcpy(l->called, l->came_as, sizeof(l->called));
 }
 
 static void tell_status(struct listener *l, enum report_status status)
@@ -144,10 +158,12 @@ static int on_config(void *opaque, struct wire_config *config,
 	wire_session_text(session, l->session);
 	pthread_mutex_unlock(&l->lock);
 	loop_post(l->inst.loop, on_coming, l);
+	snprintf(l->called, sizeof(l->called), "%s",
+		 name ? name : machine->name);
 	if (!name)
-		return claim_name(l, machine, err);
+		return claim_name(l, err);
 	l->taken.text[0] = '\0';
-	snprintf(machine->name, sizeof(machine->name), "%s", name);
+	memcpy(machine->name, l->called, sizeof(machine->name));
 	return 0;
 }
 
@@ -275,6 +291,9 @@ static int attempt(struct listener *l, struct stream *stream,
 		return error_set(err, -ECANCELED, "the listener is leaving");
 	}
 	rc = target_run(target, stream, err);
+	/* Before the source, which waits for it, sees the connection end. */
+	if (!rc)
+		claim_own_name(l);
 	/* Nobody is here to answer for it once the process has ended. */
 	if (rc && l->options->once && l->door)
 		target_linger(target, clock_ns() + LINGER);
@@ -284,7 +303,7 @@ static int attempt(struct listener *l, struct stream *stream,
 }
 
 static void on_no_guest(void *opaque);
-static void on_door_check(void *opaque);
+static void on_received(void *opaque);
 
 /* A dry run, however it ends, is no attempt to bring a guest. */
 static bool was_dry_run(const struct listener *l,
@@ -318,7 +337,7 @@ static void *receive(void *arg)
 		 (!l->options->once || was_dry_run(l, &hello)));
 	/* Nobody comes any more. */
 	spares_drop(l->inst.spares);
-	loop_post(l->inst.loop, rc ? on_no_guest : on_door_check, l);
+	loop_post(l->inst.loop, rc ? on_no_guest : on_received, l);
 	return NULL;
 }
 
@@ -380,14 +399,15 @@ static void on_door_check(void *opaque)
 }
 
 /* Only now: one that doesn't come is called nothing here. */
-static void tell_name(const struct listener *l)
+static void on_received(void *opaque)
 {
-	const char *name = vm_machine(l->arrived)->name;
+	struct listener *l = opaque;
 	const char *why = l->taken.text;
 
-	if (strcmp(l->came_as, name) != 0)
+	if (strcmp(l->came_as, l->called) != 0)
 		log_warn("the guest '%s' is called '%s' here%s%s", l->came_as,
-			 name, why[0] ? ": " : "", why);
+			 l->called, why[0] ? ": " : "", why);
+	on_door_check(l);
 }
 
 static void on_arrived(void *opaque)
@@ -398,7 +418,6 @@ static void on_arrived(void *opaque)
 		door_refuse_guests(l->door, "this listener has its guest");
 	instance_adopt(&l->inst, l->arrived);
 	tell_status(l, STATUS_COMPLETED);
-	tell_name(l);
 	loop_timer_arm(l->door_timer, clock_ns() + DOOR_CHECK);
 }
 

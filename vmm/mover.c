@@ -111,6 +111,13 @@ static void note_round(void *opaque, uint32_t number)
 	loop_post(mover->env.loop, deliver_statuses, mover);
 }
 
+static void note_moved(void *opaque)
+{
+	struct mover *mover = opaque;
+
+	mover->env.on_moved(mover->env.opaque);
+}
+
 static struct source *wait_for_job(struct mover *mover)
 {
 	struct source *job;
@@ -224,6 +231,7 @@ int mover_start(struct mover *mover, struct vm *vm,
 		.vm = vm,
 		.on_status = note_status,
 		.on_round = note_round,
+		.on_moved = note_moved,
 		.opaque = mover,
 	};
 	struct source *source;

@@ -4,7 +4,7 @@
  * sandboxed and parked until somebody asks for a move; after a move that failed
  * it parks again. The source engine (migration/source.h) runs on it.
  *
- * All functions belong to the loop's thread, and so do the callbacks.
+ * All functions belong to the loop's thread, and so do the callbacks but one.
  */
 #ifndef GODWIT_MOVER_H
 #define GODWIT_MOVER_H
@@ -17,6 +17,8 @@ struct mover_env {
 	struct loop *loop;
 	const struct sandbox *sandbox;
 	void (*on_status)(void *opaque, enum report_status status);
+	/* On the moving thread, as the only one; see source_env. */
+	void (*on_moved)(void *opaque);
 	/* A round began, the first is 1; each is told, in order. */
 	void (*on_pass)(void *opaque, uint32_t pass);
 	/*

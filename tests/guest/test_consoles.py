@@ -165,7 +165,7 @@ def watchers_who_stall_hurt_neither_guest_nor_move_nor_others(world):
     target = host.listen("--console", "stdio")
     host.migrate(target.address)
     vm.expect_exit(124)
-    keen.err.wait("bird: moved to bird-2")
+    keen.err.wait("bird: moved to process [0-9]+")
     keen.send(b"x")
     keen.expect_exit(0)
     target.expect_exit(0)
@@ -193,7 +193,8 @@ def a_watcher_follows_a_guest_that_moves_and_hears_each_byte_once(world):
         parts.append(target)
         host.migrate(target.address, name=names[-1])
         names.append(f"nest{number}")
-        watcher.err.wait(f"{names[-2]}: moved to {names[-1]}")
+        watcher.err.wait(f"{names[-2]}: moved to process {target.pid}, as "
+                         f"{names[-1]}")
         watcher.out.wait_more()
     watcher.send(b".")
     watcher.expect_exit(0)

@@ -477,9 +477,58 @@ def a_move_on_one_host_keeps_both_apart(world):
     vm.out.wait(r"\.")
     a.migrate(listener.address)
     moved_by(vm)
-    a.wait_running("bird-2")
-    equal(list(a.list()), ["bird-2"], "names")
+    # It has its own name as soon as the first knows that it has arrived.
+    equal(a.wait_running()["pid"], listener.pid, "whose it is")
+    equal(list(a.list()), ["bird"], "names")
+    check("is called" not in listener.err.text(), listener.err.text())
     finish(listener, vm)
+
+
+def fill(client):
+    """It asks much, and never listens."""
+    client.sock.setblocking(False)
+    try:
+        while True:
+            client.send(b'{"execute": "query-commands"}\n')
+    except BlockingIOError:
+        pass
+
+
+@test
+def a_guest_is_found_by_its_name_wherever_on_a_host_it_went(world):
+    a = world.host("a")
+    vm = a.run("heartbeat")
+    vm.out.wait(r"\.")
+    for _ in range(3):
+        listener = a.listen()
+        # For whom the source still waits at its end, if not for long.
+        fill(a.qmp())
+        a.migrate(listener.address)
+        equal(a.status()["pid"], listener.pid, "whose it is")
+        moved_by(vm)
+        vm = listener
+    check("--name bird" in a.command("show", "bird").out, "show")
+    vm.send(b"q")
+    vm.expect_exit(0)
+
+
+@test
+def a_guest_has_its_own_name_again_where_nobody_else_has_it(world):
+    a, b = world.hosts()
+    b.run("heartbeat").out.wait(r"\.")
+    listener = b.listen()
+    vm = a.run("heartbeat")
+    vm.out.wait(r"\.")
+    a.migrate(listener.address)
+    moved_by(vm)
+    listener.err.wait("is called 'bird-2' here")
+    back = a.listen()
+    b.migrate(back.address, name="bird-2")
+    moved_by(listener)
+    a.wait_running()
+    equal(list(a.list()), ["bird"], "names")
+    back.send(b"q")
+    back.expect_exit(0)
 
 
 @test
