@@ -44,11 +44,13 @@ int __must_check arch_cpu_model_named(const struct kvm *kvm, int vm_fd,
 int __must_check arch_cpu_name_check(const char *name, struct error *err);
 
 /**
- * arch_cpu_model_name() - a name, an exact one, that makes @model again.
+ * arch_cpu_model_name() - the shortest name that makes @model again on a host
+ * whose "host" is @host.
  *
  * Return: text that the caller frees, NULL without memory.
  */
-char *arch_cpu_model_name(const struct arch_cpu_model *model);
+char *arch_cpu_model_name(const struct arch_cpu_model *model,
+			  const struct arch_cpu_model *host);
 
 /**
  * arch_cpu_facts() - a model as text.

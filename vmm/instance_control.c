@@ -411,6 +411,8 @@ static void put_image(const struct instance *inst, FILE *to)
 /* What was asked for here; elsewhere, what makes the same processor. */
 static void put_cpu(const struct instance *inst, FILE *to)
 {
+	const struct arch_cpu_model *host;
+	struct error ignored;
 	char *name;
 
 	if (inst->cpu_name) {
@@ -418,8 +420,10 @@ static void put_cpu(const struct instance *inst, FILE *to)
 			put_option(to, "--cpu", inst->cpu_name);
 		return;
 	}
-	name = arch_cpu_model_name(&vm_machine(inst->vm)->cpu_model);
-	if (name)
+	if (spares_offer(inst->spares, &host, &ignored))
+		return;
+	name = arch_cpu_model_name(&vm_machine(inst->vm)->cpu_model, host);
+	if (name && strcmp(name, "host") != 0)
 		put_option(to, "--cpu", name);
 	free(name);
 }

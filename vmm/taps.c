@@ -262,6 +262,12 @@ static bool is_unsaid(const char *word)
 	return false;
 }
 
+/* Of a user-mode network nobody says that there is one. */
+static bool is_queues(const char *word)
+{
+	return !strncmp(word, "queues=", strlen("queues="));
+}
+
 static void put_user(const struct tap_options *options, FILE *to)
 {
 	char text[USER_FORWARD_TEXT];
@@ -290,7 +296,7 @@ bool taps_put_words(const struct taps *taps, const struct device_config *config,
 	while (*word) {
 		size_t len = strcspn(word, ",");
 
-		if (!is_unsaid(word))
+		if (!is_unsaid(word) && !(taps->users[at] && is_queues(word)))
 			fprintf(to, ",%.*s", (int)len, word);
 		word += len;
 		word += *word == ',';

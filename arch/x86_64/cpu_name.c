@@ -382,41 +382,115 @@ int arch_cpu_model_named(const struct kvm *kvm, int vm_fd, const char *name,
 
 /* ---- from features to a name ---- */
 
-char *cpu_name_of(const struct cpu_set *set, uint32_t phys_bits)
+/* Set as every VM, or its number of vCPUs, wants it. */
+static void add_everyones(struct cpu_set *set)
 {
-	int level = MAX(cpu_level_of(set), 0);
-	struct cpu_set known;
+	(void)cpu_set_name(set, "hypervisor", true);
+	(void)cpu_set_name(set, "ht", true);
+	(void)cpu_set_name(set, "cmp_legacy", true);
+}
+
+/*
+ * Those of @set that @known has not, each with @sign. Some have two places, and
+ * one name; those with a space in theirs come with others.
+ */
+static void put_features(FILE *to, char sign, const struct cpu_set *set,
+			 struct cpu_set known)
+{
 	unsigned int at = 0;
 	const char *feature;
+
+	add_everyones(&known);
+	while ((feature = cpu_set_next(set, &at))) {
+		if (cpu_set_has(&known, feature) || strchr(feature, ' '))
+			continue;
+		(void)cpu_set_name(&known, feature, true);
+		fprintf(to, ",%c%s", sign, feature);
+	}
+}
+
+/* What a name means, and with what behind it it means @set. */
+struct meaning {
+	const char *name;
+	bool exact;
+	struct cpu_set set;
+	uint32_t phys_bits;
+};
+
+static char *name_by(const struct meaning *m, const struct cpu_set *set,
+		     uint32_t phys_bits)
+{
 	char *text = NULL;
 	size_t size;
 	FILE *to = open_memstream(&text, &size);
 
 	if (!to)
 		return NULL;
-	cpu_level_set((unsigned int)level, &known);
-	/* Set as every VM, or its number of vCPUs, wants it. */
-	(void)cpu_set_name(&known, "hypervisor", true);
-	(void)cpu_set_name(&known, "ht", true);
-	(void)cpu_set_name(&known, "cmp_legacy", true);
-	fprintf(to, "%s,exact", levels[level].name);
-	if (phys_bits != LEVEL_PHYS_BITS)
+	fprintf(to, "%s%s", m->name, m->exact ? ",exact" : "");
+	if (phys_bits != m->phys_bits)
 		fprintf(to, ",phys-bits=%u", phys_bits);
-	while ((feature = cpu_set_next(set, &at))) {
-		/* Some have two places, and one name. */
-		if (cpu_set_has(&known, feature) || strchr(feature, ' '))
-			continue;
-		(void)cpu_set_name(&known, feature, true);
-		fprintf(to, ",+%s", feature);
-	}
+	put_features(to, '+', set, m->set);
+	put_features(to, '-', &m->set, *set);
 	fclose(to);
 	return text;
 }
 
-char *arch_cpu_model_name(const struct arch_cpu_model *model)
+static struct meaning exact_level(unsigned int level)
 {
-	struct cpu_set set;
+	struct meaning m = { .name = levels[level].name,
+			     .exact = true,
+			     .phys_bits = LEVEL_PHYS_BITS };
 
+	cpu_level_set(level, &m.set);
+	return m;
+}
+
+/* With what it also has on a host that offers @all. */
+static struct meaning level_on(unsigned int level, const struct cpu_set *all)
+{
+	struct meaning m = exact_level(level);
+
+	m.exact = false;
+	for (size_t i = 0; usual[i]; i++) {
+		if (cpu_set_has(all, usual[i]))
+			(void)cpu_set_name(&m.set, usual[i], true);
+	}
+	return m;
+}
+
+char *cpu_name_of(const struct cpu_set *set, uint32_t phys_bits)
+{
+	unsigned int level = (unsigned int)MAX(cpu_level_of(set), 0);
+	struct meaning m = exact_level(level);
+
+	return name_by(&m, set, phys_bits);
+}
+
+/* The shorter one; both are allocated, or NULL. */
+static char *shorter(char *a, char *b)
+{
+	bool first = b && a && strlen(a) <= strlen(b);
+
+	free(first ? b : a);
+	return first ? a : b;
+}
+
+char *arch_cpu_model_name(const struct arch_cpu_model *model,
+			  const struct arch_cpu_model *host)
+{
+	struct meaning all = { .name = "host",
+			       .phys_bits = cpuid_phys_bits(host) };
+	uint32_t bits = cpuid_phys_bits(model);
+	struct cpu_set set;
+	char *name;
+
+	cpu_set_of_model(host, &all.set);
 	cpu_set_of_model(model, &set);
-	return cpu_name_of(&set, cpuid_phys_bits(model));
+	name = shorter(name_by(&all, &set, bits), cpu_name_of(&set, bits));
+	for (unsigned int i = 0; i < CPU_LEVELS; i++) {
+		struct meaning level = level_on(i, &all.set);
+
+		name = shorter(name_by(&level, &set, bits), name);
+	}
+	return name;
 }

@@ -155,6 +155,7 @@ def a_user_network_moves_and_its_connections_end(world):
     listener.out.wait(LEASED)
     line = b.command("show", "bird").out
     check(f"--net user,{forwards()},id=net0,mac={MAC}," in line, line)
+    check("queues=" not in line and "--cpu " not in line, line)
     listener.send(b"q")
     listener.expect_exit(0)
 

@@ -217,8 +217,11 @@ START_TEST(the_name_of_a_model_makes_it_again)
 	static const char *const names[] = { "host", "x86-64-v2", "x86-64",
 					     "x86-64-v3,+aes,-fma",
 					     "host,-pku,phys-bits=39" };
+	static struct arch_cpu_model host;
 	struct cpu_set first, second;
 
+	build_ok("host");
+	host = model;
 	for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
 		unsigned int bits;
 		char *name;
@@ -226,8 +229,9 @@ START_TEST(the_name_of_a_model_makes_it_again)
 		build_ok(names[i]);
 		cpu_set_of_model(&model, &first);
 		bits = cpuid_phys_bits(&model);
-		name = arch_cpu_model_name(&model);
+		name = arch_cpu_model_name(&model, &host);
 		ck_assert_ptr_nonnull(name);
+		ck_assert_uint_le(strlen(name), strlen(names[i]));
 		build_ok(name);
 		cpu_set_of_model(&model, &second);
 		ck_assert_msg(!memcmp(&first, &second, sizeof(first)),
