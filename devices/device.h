@@ -160,6 +160,11 @@ enum device_handover {
 	DEVICE_TAKE,
 	/* Target, after RUNNING: own it, as soon as the source lets go. */
 	DEVICE_OWN,
+	/*
+	 * Source, the target runs the guest: let go of all that is left now,
+	 * and not when the machine is unmade, which takes its time.
+	 */
+	DEVICE_LEAVE,
 };
 
 #define DEVICE_SESSION_SIZE 16

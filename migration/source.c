@@ -396,12 +396,14 @@ static int moved(struct source *s)
 {
 	uint64_t now = clock_ns();
 	uint64_t closed = vm_left_behind(s->vm);
+	struct error ignored;
 
 	pthread_mutex_lock(&s->lock);
 	s->report.closed_connections = closed;
 	s->report.downtime_ns = now - s->pause_ns;
 	pthread_mutex_unlock(&s->lock);
 	finish_report(s, s->resolved ? "discarded at the operator's word" : "");
+	(void)!vm_handover(s->vm, DEVICE_LEAVE, s->session, &ignored);
 	source_let_go(s);
 	if (s->stream) {
 		source_send_done(s->stream);

@@ -35,7 +35,8 @@ int vm_handover(struct vm *vm, enum device_handover step,
 		struct device *dev = vm->devices[i];
 		int rc = dev->ops->handover(dev, step, session, err);
 
-		if (!rc || step == DEVICE_RECLAIM || step == DEVICE_OWN)
+		if (!rc || step == DEVICE_RECLAIM || step == DEVICE_OWN ||
+		    step == DEVICE_LEAVE)
 			continue;
 		error_prefix(err, "device %s", dev->id);
 		return rc;

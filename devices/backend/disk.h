@@ -195,6 +195,12 @@ int __must_check disk_look_for_writer(const char *path, struct error *err);
 int __must_check disk_take_owner(struct disk *disk, struct error *err);
 
 /**
+ * disk_unlock() - let go of whatever @disk holds: source after RUNNING, and
+ * whoever closes it.
+ */
+void disk_unlock(struct disk *disk);
+
+/**
  * disk_flush() - all that was written is on stable storage. Blocks.
  */
 int __must_check disk_flush(struct disk *disk, struct error *err);

@@ -131,11 +131,6 @@ int __must_check disk_badge_learn(struct disk *disk, struct error *err);
 int __must_check disk_badge_wear(struct disk *disk, struct error *err);
 void disk_badge_take_off(struct disk *disk);
 
-/**
- * disk_unlock() - let go of whatever @disk holds.
- */
-void disk_unlock(struct disk *disk);
-
 /* ---- io_uring; see disk_uring.c ---- */
 
 /**

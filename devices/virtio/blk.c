@@ -282,6 +282,10 @@ static int handover_locked(struct blk *blk, enum device_handover step,
 	case DEVICE_OWN:
 		want_lock(blk, BLK_LOCK_OWNER);
 		return 0;
+	case DEVICE_LEAVE:
+		blk->lock_wanted = BLK_LOCK_NONE;
+		disk_unlock(blk->disk);
+		return 0;
 	}
 	return 0;
 }

@@ -134,6 +134,9 @@ static int do_step(struct holder *holder, enum device_handover step,
 		holder->wants_owner = true;
 		try_wanted(holder);
 		return 0;
+	case DEVICE_LEAVE:
+		disk_unlock(holder->disk);
+		return 0;
 	}
 	return -EINVAL;
 }

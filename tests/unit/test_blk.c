@@ -845,10 +845,12 @@ START_TEST(blk_hands_its_disk_over)
 	ck_assert_int_eq(hand(target, DEVICE_PROVE), -EBUSY);
 	/* A move on that comes too early is none the worse for it. */
 	ck_assert_int_eq(hand(target, DEVICE_RECLAIM), 0);
-	virtio_rig_free(source);
+	ck_assert_int_eq(hand(source, DEVICE_LEAVE), 0);
 	while (others_get_owner(drive))
 		sched_yield();
 	ck_assert_int_eq(hand(target, DEVICE_PROVE), 0);
+	ck_assert(!others_get_it(drive));
+	virtio_rig_free(source);
 	ck_assert(!others_get_it(drive));
 	virtio_rig_free(target);
 	ck_assert(others_get_it(drive));
