@@ -141,6 +141,8 @@ class Guest:
         self._next = vmm.listen(self.spec)
 
     def _move(self, times, progress):
+        """Moves it so often; the Report of the last one."""
+        report = None
         if times and self._next is None:
             self._listen()
         for number in range(times):
@@ -162,6 +164,7 @@ class Guest:
             self.moves.append(Move(report.total_ms, report.downtime_ms,
                                    report.verify_ms, silence))
             progress(number + 1)
+        return report
 
     @staticmethod
     def _left(source):

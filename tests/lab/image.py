@@ -27,6 +27,8 @@ DIRECTORIES = ("bin", "dev", "proc", "sys", "run", "tmp", "etc", "modules",
                "root", "store")
 GUEST_MODULES = ("virtio_pci", "virtio_blk", "virtio_rng", "virtio_net",
                  "virtio_console", "button", "evdev")
+# Told lab.late, guests load these too.
+GUEST_LATE = ("virtio_balloon",)
 HOST_MODULES = ("irqbypass", "kvm", "kvm_amd", "virtio_pci", "virtio_console",
                 "virtio_blk", "tun", "bridge")
 # Of hosts with a network: these take a while to load.
@@ -235,8 +237,8 @@ def guest_image(path, kernel, programs):
     They are counting guests, or, told root=/dev/vda, go on from their disk.
     programs: name -> path here, of those that they have besides busybox.
     """
-    archive = _base("guest", kernel, GUEST_MODULES)
-    for name in ("server", "writer", "answer"):
+    archive = _base("guest", kernel, GUEST_MODULES, GUEST_LATE)
+    for name in ("server", "writer", "answer", "build"):
         archive.file("lab/" + name, HERE / "init" / name, 0o755)
     for name, program in programs.items():
         archive.program("bin/" + name, program)

@@ -4,6 +4,7 @@
 import itertools
 import re
 
+from building import BuildingGuest
 from card import GUEST_ADDRESS, CardGuest
 from faults import EnduringGuest
 from guest import CountingGuest, DiskGuest
@@ -16,12 +17,16 @@ MOVED = (Spec("6.1", 1), Spec("6.12", 4))
 # Of disk guests: two vCPUs, so that the disk is used from both.
 DISK_SPEC = Spec("6.12", 2)
 CARD_SPEC = Spec("6.12", 2, address=GUEST_ADDRESS, hvc=True)
+# With init_on_alloc, Debian's default, it would write to all that it hints at.
+BUILD_SPEC = Spec("6.12", 2, words="lab.late init_on_alloc=0", memory=256)
+BIG_BUILD_SPEC = BUILD_SPEC._replace(memory=512)
 # Where a guest is moved: its counters, or its disk, or its clients decide.
 COUNTING = "counting"
 DISK = "a disk on one host"
 NFS = "a disk on NFS between two hosts"
 NBD = "an NBD device between two hosts"
 CARD = "a network card on the bridges of two hosts"
+BUILD = "a build"
 # Those that are told on a site of three hosts, and on which: that of NFS has
 # room for both, one after the other.
 SITES = {CARD: NFS, NFS: NFS, NBD: NBD}
@@ -66,13 +71,16 @@ class Story:
         elif place == CARD:
             self.what = place
             steps = self._answering()
+        elif place == BUILD:
+            self.what = place
+            steps = self._building(options)
         else:
             self.what = place
             steps = self._working()
             if vmm is Godwit and place in TOURS:
                 steps.insert(0, ("tour", "runs and moves as README's tour "
                                  "says"))
-        if vmm is Godwit and any(name in ("move", "work", "answer")
+        if vmm is Godwit and any(name in ("move", "work", "answer", "spare")
                                  for name, _ in steps):
             steps.append(("streams", "sent what the specification says"))
         if vmm is Godwit and place == NBD:
@@ -103,6 +111,16 @@ class Story:
                 ("reboot", "reboots where it was moved to"),
                 ("poweroff", "powers off, and the VMM exits with 0")]
 
+    def _building(self, options):
+        steps = [("boot", "boots Debian"),
+                 ("build", "gives memory back to the host when it has ended"),
+                 ("spare", "is moved without what it gave back"),
+                 ("resize", "gives back what caches files when asked to")]
+        if options.move_all:
+            steps += [("plain", "is moved with all of it when no driver gives "
+                       "it back")]
+        return steps + [("poweroff", "powers off, and the VMM exits with 0")]
+
     def _counting(self, options):
         steps = [("boot", "boots to busybox")]
         if self.spec in MOVED or options.move_all:
@@ -128,17 +146,20 @@ class Story:
             return CardGuest(vmms, self.spec, self.label, place)
         if self.place == DISK:
             return DiskGuest(vmms, self.spec, self.label, place, IMAGE)
+        if self.place == BUILD:
+            return BuildingGuest(vmms, self.spec, self.label, place, IMAGE)
         return EnduringGuest(vmms, self.spec, self.label, place, IMAGE)
 
 
 def plan(options):
     """All stories that are asked for, in the order in which they are told."""
+    build_spec = BIG_BUILD_SPEC if options.move_all else BUILD_SPEC
     specs = sorted(SPECS, key=lambda spec: -spec.cpus)
     # Long ones first, so that all end together; a site, which is three hosts,
     # beside others rather than another site.
     places = [(CARD, CARD_SPEC), (NFS, DISK_SPEC), (DISK, DISK_SPEC),
               *((COUNTING, spec) for spec in specs if spec in MOVED),
-              (NBD, DISK_SPEC),
+              (NBD, DISK_SPEC), (BUILD, build_spec),
               *((COUNTING, spec) for spec in specs if spec not in MOVED)]
     # QEMU's show what these hosts can do, when asked.
     qemus = ()

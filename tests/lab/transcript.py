@@ -31,6 +31,7 @@ WROTE = re.compile(r"wrote (\d+)")
 PASSED = re.compile(r"passed (fio|stress-ng) (\d+)")
 ANSWER = re.compile(r"(?:pong \d+|counted|checked|resting|awake|listening"
                     r"|silent|speaking|serving|heard \d+|typed \d+"
+                    r"|built|cleaned|cached|kept|bound|unbound"
                     r"|random(?: [0-9a-f]{32})?)")
 
 

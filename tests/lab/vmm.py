@@ -12,6 +12,7 @@ does between processes of one. What a Vmm does not have yet, it says.
 import collections
 import itertools
 import json
+import re
 
 from host import LabError
 from streams import Capture
@@ -33,6 +34,7 @@ TAKEN = b" runs here from now on"
 NOT_TAKEN = b"no guest came: "
 # Of hosts that share one (place.py).
 NETWORK = "192.0.2.0/24"
+RESIDENT = re.compile(r"VmRSS:\s+(\d+) kB")
 START_S = 120
 MOVE_S = 180
 END_S = 120
@@ -52,13 +54,17 @@ CARD_MAC = "52:54:00:78:00:01"
 # What the initrd of a guest with a card is called besides: it has iperf3.
 CARD_INITRD = "-card"
 
-# address: of its network card, if it has one; hvc: its console is a virtio one.
-Spec = collections.namedtuple("Spec", "series cpus disk address hvc",
-                              defaults=(None, None, False))
+# address: of its network card, if it has one; hvc: its console is a virtio one;
+# words: more for its kernel; memory: MiB, if not as others.
+Spec = collections.namedtuple("Spec", "series cpus disk address hvc words memory",
+                              defaults=(None, None, False, "", None))
 # A disk in a host: its path there; past the host's cache; where locks go.
 Disk = collections.namedtuple("Disk", "path direct lock_dir",
                               defaults=(False, None))
-Report = collections.namedtuple("Report", "total_ms downtime_ms verify_ms")
+# bytes: that were sent; hinted: pages that were not, as the guest called them
+# free.
+Report = collections.namedtuple("Report", "total_ms downtime_ms verify_ms "
+                                "bytes hinted", defaults=(None, None))
 # A move of godwit's under way: the command, what captures it, or None, and
 # whether memory and state are compared.
 Attempt = collections.namedtuple("Attempt", "command capture verify")
@@ -72,12 +78,13 @@ def guest_files(spec):
     initrd = spec.series + (CARD_INITRD if spec.address else "")
     return (f"/guest/vmlinuz-{spec.series}", f"/guest/initrd-{initrd}",
             words + (" root=/dev/vda" if spec.disk else "") +
-            (f" lab.address={spec.address}" if spec.address else ""))
+            (f" lab.address={spec.address}" if spec.address else "") +
+            (f" {spec.words}" if spec.words else ""))
 
 
 def memory_mib(spec):
     """How much memory a guest gets."""
-    return DISK_MEMORY_MIB if spec.disk else MEMORY_MIB
+    return spec.memory or (DISK_MEMORY_MIB if spec.disk else MEMORY_MIB)
 
 
 class Machine:
@@ -378,7 +385,8 @@ class Godwit:
             if attempt.verify and not verified:
                 raise LabError("a move was not verified")
             return MOVED, Report(result["total_ms"], result["downtime_ms"],
-                                 verified)
+                                 verified, result["bytes"],
+                                 result["hinted_pages"])
         if status in (1, 4):
             return (STAYED if status == 1 else UNCERTAIN,
                     words.decode(errors="replace").strip())
@@ -405,6 +413,16 @@ class Godwit:
     def set(self, name, what, value):
         """Changes a limit of a guest's moves."""
         self._must("set", name, what, value)
+
+    def status(self, name):
+        """What godwit says of a guest."""
+        return json.loads(self._must("status", name, "--json"))
+
+    def resident_mib(self, machine):
+        """How much of the host's memory a machine's process has."""
+        pid = self.status(machine.name)["pid"]
+        _, said, _ = self.host.run(["cat", f"/proc/{pid}/status"], START_S)
+        return int(RESIDENT.search(said)[1]) / 1024
 
     def running(self):
         """The names of the guests that run on this host."""
