@@ -5,7 +5,7 @@
  * gives at home: start a command, feed its standard input, get its output as
  * it appears, learn its exit status. It also listens on unix sockets, so that
  * a VMM's monitor can call the driver: then nobody has to poll for a socket to
- * appear.
+ * appear. One that is there can be called.
  *
  * Why not a shell on the serial line: many consoles run at once, each must
  * arrive byte for byte, and each piece carries the time at which it was seen
@@ -239,8 +239,21 @@ static void spawn(struct agent *agent, uint16_t id, char *data, size_t len)
 	}
 }
 
-static void listen_at(struct agent *agent, uint16_t id, const char *path,
-		      size_t len)
+static bool listens(int fd, const struct sockaddr_un *addr)
+{
+	return !bind(fd, (const struct sockaddr *)addr, sizeof(*addr)) &&
+	       !listen(fd, 1);
+}
+
+static bool calls(int fd, const struct sockaddr_un *addr)
+{
+	return !connect(fd, (const struct sockaddr *)addr, sizeof(*addr));
+}
+
+/* A channel that has a unix socket; NULL when the driver was told why not. */
+static struct channel *
+open_socket(struct agent *agent, uint16_t id, const char *path, size_t len,
+	    bool (*begin)(int fd, const struct sockaddr_un *addr))
 {
 	struct sockaddr_un addr = { .sun_family = AF_UNIX };
 	struct channel *ch;
@@ -248,25 +261,43 @@ static void listen_at(struct agent *agent, uint16_t id, const char *path,
 
 	if (!len || len >= sizeof(addr.sun_path)) {
 		send_error(agent, id, "a socket path of %zu bytes", len);
-		return;
+		return NULL;
 	}
 	memcpy(addr.sun_path, path, len);
 	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	if (fd < 0 || bind(fd, (struct sockaddr *)&addr, sizeof(addr)) ||
-	    listen(fd, 1)) {
+	if (fd < 0 || !begin(fd, &addr)) {
 		send_error(agent, id, "%s: %s", addr.sun_path, strerror(errno));
 		if (fd >= 0)
 			close(fd);
-		return;
+		return NULL;
 	}
 	ch = new_channel(agent, id);
-	if (!ch) {
+	if (ch)
+		ch->fd[LAB_STDIN] = fd;
+	else
 		close(fd);
+	return ch;
+}
+
+static void listen_at(struct agent *agent, uint16_t id, const char *path,
+		      size_t len)
+{
+	struct channel *ch = open_socket(agent, id, path, len, listens);
+
+	if (!ch)
 		return;
-	}
 	ch->listening = true;
-	ch->fd[LAB_STDIN] = fd;
 	send_frame(agent, id, LAB_LISTENS, LAB_STDIN, NULL, 0);
+}
+
+static void call(struct agent *agent, uint16_t id, const char *path, size_t len)
+{
+	struct channel *ch = open_socket(agent, id, path, len, calls);
+
+	if (!ch)
+		return;
+	ch->is_socket = true;
+	send_frame(agent, id, LAB_CALLED, LAB_STDIN, NULL, 0);
 }
 
 static void take_call(struct agent *agent, struct channel *ch)
@@ -335,6 +366,9 @@ static void obey(struct agent *agent, const struct lab_frame *frame, char *data)
 		break;
 	case LAB_LISTEN:
 		listen_at(agent, frame->channel, data, frame->length);
+		break;
+	case LAB_CALL:
+		call(agent, frame->channel, data, frame->length);
 		break;
 	case LAB_SIGNAL:
 		/* Its whole session: a shell's children go with it. */

@@ -3,7 +3,7 @@
 
 Host starts QEMU with TCG and talks to the agent (agent.c, wire.h) over one
 virtio console port. Host.spawn and Host.listen give channels: a command's
-pipes, or a unix socket there that one program calls.
+pipes, a unix socket there that one program calls, or one that is called.
 
 Threads: one reader a host, which hands every frame to its channel. Anybody
 may use a channel; everything in it is under the host's one condition, which
@@ -23,7 +23,7 @@ import time
 HEADER = struct.Struct("<IHBBQ")
 PAYLOAD = 65536
 (SPAWN, LISTEN, SIGNAL, DATA, END, HELLO, LISTENS, CALLED, EXIT,
- ERROR, STARTS) = range(1, 12)
+ ERROR, STARTS, CALL) = range(1, 13)
 STDIN, STDOUT, STDERR = range(3)
 
 
@@ -254,9 +254,16 @@ class Host:
 
     def listen(self, path, seconds=30):
         """Makes a unix socket that somebody there will call."""
-        channel = self._open(LISTEN, str(path).encode(), f"socket {path}")
-        self.wait(lambda: channel.listens or channel.failure, seconds,
-                  channel.what)
+        return self._socket_at(LISTEN, path, "listens", seconds)
+
+    def call(self, path, seconds=30):
+        """Calls a unix socket there."""
+        return self._socket_at(CALL, path, "called", seconds)
+
+    def _socket_at(self, kind, path, is_done, seconds):
+        channel = self._open(kind, str(path).encode(), f"socket {path}")
+        self.wait(lambda: getattr(channel, is_done) or channel.failure,
+                  seconds, channel.what)
         if channel.failure:
             raise LabError(f"{channel.what}: {channel.failure}")
         return channel

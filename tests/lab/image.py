@@ -28,7 +28,7 @@ DIRECTORIES = ("bin", "dev", "proc", "sys", "run", "tmp", "etc", "modules",
 GUEST_MODULES = ("virtio_pci", "virtio_blk", "virtio_rng", "virtio_net",
                  "virtio_console", "button", "evdev")
 # Told lab.late, guests load these too.
-GUEST_LATE = ("virtio_balloon",)
+GUEST_LATE = ("virtio_balloon", "pvpanic_mmio")
 HOST_MODULES = ("irqbypass", "kvm", "kvm_amd", "virtio_pci", "virtio_console",
                 "virtio_blk", "tun", "bridge")
 # Of hosts with a network: these take a while to load.
@@ -238,7 +238,7 @@ def guest_image(path, kernel, programs):
     programs: name -> path here, of those that they have besides busybox.
     """
     archive = _base("guest", kernel, GUEST_MODULES, GUEST_LATE)
-    for name in ("server", "writer", "answer", "build"):
+    for name in ("server", "writer", "answer", "build", "leased"):
         archive.file("lab/" + name, HERE / "init" / name, 0o755)
     for name, program in programs.items():
         archive.program("bin/" + name, program)

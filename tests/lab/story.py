@@ -8,6 +8,7 @@ from building import BuildingGuest
 from card import GUEST_ADDRESS, CardGuest
 from faults import EnduringGuest
 from guest import CountingGuest, DiskGuest
+from rootless import RootlessGuest
 from vmm import Godwit, Qemu, Spec
 
 SERIES = ("6.1", "6.12")
@@ -17,6 +18,7 @@ MOVED = (Spec("6.1", 1), Spec("6.12", 4))
 # Of disk guests: two vCPUs, so that the disk is used from both.
 DISK_SPEC = Spec("6.12", 2)
 CARD_SPEC = Spec("6.12", 2, address=GUEST_ADDRESS, hvc=True)
+ROOTLESS_SPEC = Spec("6.12", 2, words="lab.late", rootless=True)
 # With init_on_alloc, Debian's default, it would write to all that it hints at.
 BUILD_SPEC = Spec("6.12", 2, words="lab.late init_on_alloc=0", memory=256)
 BIG_BUILD_SPEC = BUILD_SPEC._replace(memory=512)
@@ -27,6 +29,7 @@ NFS = "a disk on NFS between two hosts"
 NBD = "an NBD device between two hosts"
 CARD = "a network card on the bridges of two hosts"
 BUILD = "a build"
+ROOTLESS = "a user-mode network"
 # Those that are told on a site of three hosts, and on which: that of NFS has
 # room for both, one after the other.
 SITES = {CARD: NFS, NFS: NFS, NBD: NBD}
@@ -71,6 +74,9 @@ class Story:
         elif place == CARD:
             self.what = place
             steps = self._answering()
+        elif place == ROOTLESS:
+            self.what = place
+            steps = self._calling()
         elif place == BUILD:
             self.what = place
             steps = self._building(options)
@@ -80,8 +86,8 @@ class Story:
             if vmm is Godwit and place in TOURS:
                 steps.insert(0, ("tour", "runs and moves as README's tour "
                                  "says"))
-        if vmm is Godwit and any(name in ("move", "work", "answer", "spare")
-                                 for name, _ in steps):
+        if vmm is Godwit and any(name in ("move", "work", "answer", "spare",
+                                              "connect") for name, _ in steps):
             steps.append(("streams", "sent what the specification says"))
         if vmm is Godwit and place == NBD:
             steps.append(("unlike", "moves to a lesser host only with what "
@@ -110,6 +116,12 @@ class Story:
                  "pings, a session and a stream"),
                 ("reboot", "reboots where it was moved to"),
                 ("poweroff", "powers off, and the VMM exits with 0")]
+
+    def _calling(self):
+        return [("boot", "boots, and gets an address by DHCP"),
+                ("connect", "moves without its connections, and has new ones"),
+                ("panic", "moves as it has panicked, and boots again"),
+                ("die", "panics, and the VMM exits with 3")]
 
     def _building(self, options):
         steps = [("boot", "boots Debian"),
@@ -146,6 +158,8 @@ class Story:
             return CardGuest(vmms, self.spec, self.label, place)
         if self.place == DISK:
             return DiskGuest(vmms, self.spec, self.label, place, IMAGE)
+        if self.place == ROOTLESS:
+            return RootlessGuest(vmms, self.spec, self.label)
         if self.place == BUILD:
             return BuildingGuest(vmms, self.spec, self.label, place, IMAGE)
         return EnduringGuest(vmms, self.spec, self.label, place, IMAGE)
@@ -160,6 +174,7 @@ def plan(options):
     places = [(CARD, CARD_SPEC), (NFS, DISK_SPEC), (DISK, DISK_SPEC),
               *((COUNTING, spec) for spec in specs if spec in MOVED),
               (NBD, DISK_SPEC), (BUILD, build_spec),
+              (ROOTLESS, ROOTLESS_SPEC),
               *((COUNTING, spec) for spec in specs if spec not in MOVED)]
     # QEMU's show what these hosts can do, when asked.
     qemus = ()

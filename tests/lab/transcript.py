@@ -31,6 +31,7 @@ WROTE = re.compile(r"wrote (\d+)")
 PASSED = re.compile(r"passed (fio|stress-ng) (\d+)")
 ANSWER = re.compile(r"(?:pong \d+|counted|checked|resting|awake|listening"
                     r"|silent|speaking|serving|heard \d+|typed \d+"
+                    r"|leased [0-9.]+"
                     r"|built|cleaned|cached|kept|bound|unbound"
                     r"|random(?: [0-9a-f]{32})?)")
 
@@ -52,6 +53,7 @@ class Transcript:
         self._arrival_ns = 0
         # Some of the console's bytes never got here.
         self._torn = False
+        self.panics = False     # until it has booted again
         # In these times the kernel and firmware may print what they like.
         self._free = True
 
@@ -70,6 +72,11 @@ class Transcript:
         """The guest was told to reboot or to power off."""
         self._free = True
         self._last.clear()
+
+    def panicking(self):
+        """The guest was told to panic, and will say what it likes of that."""
+        self.panics = True
+        self.restarting()
 
     def crashed(self):
         """The guest died with its host, in the middle of anything."""
@@ -101,6 +108,8 @@ class Transcript:
             self._judge_log(line[4:])
         elif match := READY.fullmatch(line):
             self._judge_ready(match.groups())
+        elif self._free and self.panics:
+            pass
         elif self._free:
             if ALARM.search(line) and not EXCUSED.search(line):
                 self._fault(f"the kernel says: {line.strip()}")
@@ -136,7 +145,7 @@ class Transcript:
             self._fault("two boots with one boot id")
         self.boots.append(boot)
         self._last.clear()
-        self._free = False
+        self._free = self.panics = False
 
     def _judge_tick(self, counter, number, time, date, uptime, again):
         before, time_before, date_before, up_before = self._last.get(

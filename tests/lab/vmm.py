@@ -55,16 +55,25 @@ CARD_MAC = "52:54:00:78:00:01"
 CARD_INITRD = "-card"
 
 # address: of its network card, if it has one; hvc: its console is a virtio one;
-# words: more for its kernel; memory: MiB, if not as others.
-Spec = collections.namedtuple("Spec", "series cpus disk address hvc words memory",
-                              defaults=(None, None, False, "", None))
+# words: more for its kernel; memory: MiB, if not as others;
+# rootless: it has a user-mode network; on_panic: what becomes of it where it is
+# moved to next.
+Spec = collections.namedtuple(
+    "Spec", "series cpus disk address hvc words memory rootless on_panic",
+    defaults=(None, None, False, "", None, False, None))
+# A port of its host that leads to the same one of a guest that is rootless.
+FORWARDED_PORT = 7001
+# godwit's exit status when its guest has crashed.
+CRASHED = 3
+CONTROL = "/run/user/godwit/{}.sock"
 # A disk in a host: its path there; past the host's cache; where locks go.
 Disk = collections.namedtuple("Disk", "path direct lock_dir",
                               defaults=(False, None))
 # bytes: that were sent; hinted: pages that were not, as the guest called them
-# free.
+# free; closed: connections that ended.
 Report = collections.namedtuple("Report", "total_ms downtime_ms verify_ms "
-                                "bytes hinted", defaults=(None, None))
+                                "bytes hinted closed",
+                                defaults=(None, None, None))
 # A move of godwit's under way: the command, what captures it, or None, and
 # whether memory and state are compared.
 Attempt = collections.namedtuple("Attempt", "command capture verify")
@@ -104,7 +113,7 @@ class Machine:
 
 
 class Qmp:
-    """A QMP monitor that called us over a listening channel."""
+    """A QMP monitor that called us, or was called, over a channel."""
 
     def __init__(self, channel):
         self._channel = channel
@@ -294,6 +303,9 @@ class Godwit:
         self._taps = itertools.cycle(("card0", "card1"))
 
     def _card(self, spec, name="", words=""):
+        if spec.rootless:
+            return ["--net", f"{name}user,hostfwd=tcp:{FORWARDED_PORT}"
+                    f"-:{FORWARDED_PORT}"]
         if not spec.address:
             return []
         return ["--net", f"{name}tap={next(self._taps)}{words}"]
@@ -339,6 +351,8 @@ class Godwit:
         """
         address = self.host.address or "127.0.0.1"
         words = ["--once"] if once else []
+        if spec.on_panic:
+            words += ["--on-panic", spec.on_panic]
         if self.host.address:
             words += ["--allow", NETWORK]
         machine = self._spawn([
@@ -386,7 +400,8 @@ class Godwit:
                 raise LabError("a move was not verified")
             return MOVED, Report(result["total_ms"], result["downtime_ms"],
                                  verified, result["bytes"],
-                                 result["hinted_pages"])
+                                 result["hinted_pages"],
+                                 result["closed_connections"])
         if status in (1, 4):
             return (STAYED if status == 1 else UNCERTAIN,
                     words.decode(errors="replace").strip())
@@ -417,6 +432,17 @@ class Godwit:
     def status(self, name):
         """What godwit says of a guest."""
         return json.loads(self._must("status", name, "--json"))
+
+    def monitor(self, machine):
+        """A QMP monitor of a machine's."""
+        qmp = Qmp(self.host.call(CONTROL.format(machine.name)))
+        qmp.next(("QMP",), START_S, "greeting")
+        qmp.command("qmp_capabilities")
+        return qmp
+
+    def resume(self, machine):
+        """Has a guest that was paused run on."""
+        self._must("resume", machine.name)
 
     def resident_mib(self, machine):
         """How much of the host's memory a machine's process has."""

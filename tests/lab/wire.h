@@ -40,6 +40,8 @@ enum lab_type {
 	LAB_EXIT = 9,	 /* payload: wait status, 32 bits */
 	LAB_ERROR = 10,	 /* payload: text; the channel is gone */
 	LAB_STARTS = 11, /* the command is about to be run */
+	/* driver to agent */
+	LAB_CALL = 12, /* payload: path of a unix socket to call */
 };
 
 enum lab_stream {
