@@ -27,6 +27,8 @@ int crew_create(const struct vcpu_env *env, uint32_t count, struct crew **ret,
 	tally_init(&crew->busy);
 	own.out = &crew->out;
 	own.busy = &crew->busy;
+	/* Not where they would keep one another from a processor. */
+	own.alert = count == 1 || count < processors();
 	for (uint32_t i = 0; i < count; i++) {
 		int rc = vcpu_create(&own, i, &crew->vcpus[i], err);
 

@@ -15,6 +15,7 @@
  */
 #include <assert.h>
 #include <errno.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -25,6 +26,9 @@
 
 #include "vmm/log.h"
 #include "vmm/vcpu.h"
+
+/* From a state that has been loaded to the word that it shall run. */
+#define ALERT_NS 300000
 
 struct vcpu {
 	struct vcpu_env env;
@@ -41,6 +45,8 @@ struct vcpu {
 	_Atomic bool park_wanted; /* written under lock, read anywhere */
 	bool parked;
 	bool quit;
+	_Atomic bool called;   /* something of these has changed … */
+	int caller_cpu;	       /* … by a thread that ran there */
 	uint64_t nap_until_ns; /* of clock_ns(); 0: awake */
 	bool errand_busy;
 	vcpu_errand_fn *errand;
@@ -267,9 +273,32 @@ static void complete_access(struct vcpu *vcpu)
 	}
 }
 
+/*
+ * Whoever asks something of a parked vCPU soon asks more of it, and in a pause
+ * a guest waits while a thread is woken: an alert one stays awake until
+ * *@until_ns, and once woken for as long again, unless it would keep that very
+ * thread from its processor. Called with the lock held, which is let go
+ * meanwhile.
+ */
+static void rest(struct vcpu *vcpu, uint64_t *until_ns)
+{
+	if (!vcpu->env.alert || vcpu->caller_cpu == sched_getcpu() ||
+	    clock_ns() >= *until_ns) {
+		pthread_cond_wait(&vcpu->wake, &vcpu->lock);
+		*until_ns = clock_ns() + ALERT_NS;
+		return;
+	}
+	vcpu->called = false;
+	pthread_mutex_unlock(&vcpu->lock);
+	while (!vcpu->called && clock_ns() < *until_ns)
+		__builtin_ia32_pause();
+	pthread_mutex_lock(&vcpu->lock);
+}
+
 /* Wait, running errands, until unparked. Returns false to end the thread. */
 static bool park(struct vcpu *vcpu)
 {
+	uint64_t alert_until_ns = clock_ns() + ALERT_NS;
 	bool go_on;
 
 	complete_access(vcpu);
@@ -280,7 +309,7 @@ static bool park(struct vcpu *vcpu)
 		if (vcpu->errand)
 			run_errand(vcpu);
 		else
-			pthread_cond_wait(&vcpu->wake, &vcpu->lock);
+			rest(vcpu, &alert_until_ns);
 	}
 	go_on = !vcpu->quit;
 	if (go_on) {
@@ -320,6 +349,13 @@ static void *vcpu_thread(void *opaque)
 
 /* ---- everyone else ---- */
 
+/* With the lock held: it has a reason to look up. */
+static void call(struct vcpu *vcpu)
+{
+	vcpu->caller_cpu = sched_getcpu();
+	vcpu->called = true;
+}
+
 /*
  * Out of the guest, or out of bed. Called with the lock held, which it lets go
  * first: who is woken wants it, and shall not be put back to sleep at once. If
@@ -331,6 +367,7 @@ static void rouse_and_unlock(struct vcpu *vcpu)
 
 	if (!parked)
 		set_immediate_exit(vcpu, 1);
+	call(vcpu);
 	pthread_mutex_unlock(&vcpu->lock);
 	pthread_cond_signal(&vcpu->wake);
 	if (!parked)
@@ -360,6 +397,7 @@ void vcpu_unpark(struct vcpu *vcpu)
 {
 	pthread_mutex_lock(&vcpu->lock);
 	vcpu->park_wanted = false;
+	call(vcpu);
 	pthread_mutex_unlock(&vcpu->lock);
 	pthread_cond_signal(&vcpu->wake);
 }
@@ -462,6 +500,7 @@ void vcpu_free(struct vcpu *vcpu)
 		vcpu_kick(vcpu);
 		pthread_mutex_lock(&vcpu->lock);
 		vcpu->quit = true;
+		call(vcpu);
 		pthread_cond_signal(&vcpu->wake);
 		pthread_mutex_unlock(&vcpu->lock);
 		pthread_join(vcpu->thread, NULL);

@@ -48,6 +48,7 @@ struct vcpu_env {
 	void *opaque;
 	struct tally *out;  /* counts vCPUs that are not parked */
 	struct tally *busy; /* and those whose errand has not ended */
+	bool alert;	    /* stay awake for a moment when parked */
 };
 
 /**
