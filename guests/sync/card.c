@@ -391,6 +391,14 @@ void point_card_announce(void)
 	sync_wait();
 }
 
+/* It is wanted again with each of the host's own announcements, a few. */
+static bool has_announced(void)
+{
+	if (announce_wanted())
+		command(CTRL_ANNOUNCE, 0, NULL, 0);
+	return !announce_wanted();
+}
+
 /* And here it is, and it does. */
 void point_card_announce_wanted(void)
 {
@@ -400,7 +408,6 @@ void point_card_announce_wanted(void)
 	}
 	sync_wait();
 	sync_check("an announcement is wanted", 1, announce_wanted());
-	command(CTRL_ANNOUNCE, 0, NULL, 0);
-	sync_check("it still is", 0, announce_wanted());
+	unit_await("it is not any more", has_announced);
 	card_down();
 }

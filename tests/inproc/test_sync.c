@@ -20,6 +20,8 @@
 
 #define SECTIONS_MAX 32
 #define DISK_SIZE    (1 * MIB)
+/* What no guest goes below, and what its host wants of it at some points. */
+#define MEMORY (17 * MIB)
 
 /* A tick of the PIT, which goes on in a VM that stands still, asks for it. */
 #define IRQ_0	     0x01
@@ -335,6 +337,7 @@ static void visit_all(uint32_t cpus, enum way way)
 	struct rig_guest guest = { .elf = "sync",
 				   .cmdline = v.peered ? "peer=yes" : "",
 				   .console = v.peered,
+				   .memory = MEMORY,
 				   .cpus = cpus };
 	char line[200] = "";
 
