@@ -20,6 +20,11 @@
 
 /* ---- lines ---- */
 
+static int has_ended(struct error *err)
+{
+	return error_set(err, -ENODATA, "the VM's process has ended");
+}
+
 static int fill(struct client *client, struct error *err)
 {
 	ssize_t n;
@@ -33,7 +38,7 @@ static int fill(struct client *client, struct error *err)
 	if (n < 0 && errno != ECONNRESET)
 		return error_set(err, -errno, "reading: %s", strerror(errno));
 	if (n <= 0)
-		return error_set(err, -ENODATA, "the VM's process has ended");
+		return has_ended(err);
 	client->len += (size_t)n;
 	return 0;
 }
@@ -150,9 +155,11 @@ static int send_all(struct client *client, const char *text, struct error *err)
 
 		if (n < 0 && errno == EINTR)
 			continue;
-		if (n < 0)
+		if (n < 0 && errno != EPIPE && errno != ECONNRESET)
 			return error_set(err, -errno, "writing: %s",
 					 strerror(errno));
+		if (n < 0)
+			return has_ended(err);
 		text += n;
 		len -= (size_t)n;
 	}
