@@ -21,17 +21,9 @@
  * Verdicts: 20 a page of its own is not what it was; 21 a page that was given
  * to the host is not zero.
  */
+#include "balloon.h"
 #include "lib/guest.h"
 #include "lib/virtio.h"
-
-#define BALLOON_ID 5U
-
-#define F_STATS	    (1UL << 1)
-#define F_HINTS	    (1UL << 3)
-#define F_REPORTING (1UL << 5)
-
-#define HINTS_STOP 0U
-#define HINTS_DONE 1U
 
 #define VERDICT_OWN_PAGE 20
 #define VERDICT_NOT_ZERO 21

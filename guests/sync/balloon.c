@@ -2,16 +2,8 @@
 /*
  * Points about a balloon. What the host wants at each is said there.
  */
+#include "balloon.h"
 #include "unit.h"
-
-#define BALLOON_ID 5U
-
-#define F_STATS	    (1UL << 1)
-#define F_HINTS	    (1UL << 3)
-#define F_REPORTING (1UL << 5)
-
-#define HINTS_STOP 0U
-#define HINTS_DONE 1U
 
 #define STAT_FREE 4U
 

@@ -426,8 +426,8 @@ def once_takes_a_guest_as_any_listener(world):
     move_once(world, world.host("b").listen("--once"))
 
 
-@test
-def a_name_that_is_taken_over_there_gets_a_number(world):
+def moved_to_a_namesake(world):
+    """A guest that has moved from the first host to one with its name taken."""
     a, b = world.hosts()
     b.run("heartbeat").out.wait(r"\.")
     listener = b.listen()
@@ -435,6 +435,12 @@ def a_name_that_is_taken_over_there_gets_a_number(world):
     vm.out.wait(r"\.")
     a.migrate(listener.address)
     moved_by(vm)
+    return a, b, listener, vm
+
+
+@test
+def a_name_that_is_taken_over_there_gets_a_number(world):
+    a, b, listener, vm = moved_to_a_namesake(world)
     listener.err.wait("the guest 'bird' is called 'bird-2' here: name 'bird'")
     equal(sorted(b.list()), ["bird", "bird-2"], "names")
     finish(listener, vm)
@@ -514,13 +520,7 @@ def a_guest_is_found_by_its_name_wherever_on_a_host_it_went(world):
 
 @test
 def a_guest_has_its_own_name_again_where_nobody_else_has_it(world):
-    a, b = world.hosts()
-    b.run("heartbeat").out.wait(r"\.")
-    listener = b.listen()
-    vm = a.run("heartbeat")
-    vm.out.wait(r"\.")
-    a.migrate(listener.address)
-    moved_by(vm)
+    a, b, listener, vm = moved_to_a_namesake(world)
     listener.err.wait("is called 'bird-2' here")
     back = a.listen()
     b.migrate(back.address, name="bird-2")

@@ -419,6 +419,14 @@ static int connect_to(const struct sockaddr_un *to, socklen_t len)
 	return fd;
 }
 
+static struct rig *rig_listening(struct sockaddr_un *to, socklen_t *len)
+{
+	return rig_on(&(struct line_end){ .in = -1,
+					  .out = -1,
+					  .listen = listen_somewhere(to, len),
+					  .owned = true });
+}
+
 START_TEST(line_serves_clients_of_a_socket_one_after_the_other)
 {
 	struct sockaddr_un to;
@@ -426,10 +434,7 @@ START_TEST(line_serves_clients_of_a_socket_one_after_the_other)
 	struct rig *rig;
 	int one, two;
 
-	rig = rig_on(&(struct line_end){ .in = -1,
-					 .out = -1,
-					 .listen = listen_somewhere(&to, &len),
-					 .owned = true });
+	rig = rig_listening(&to, &len);
 	ck_assert_uint_eq(put(rig, "nobody hears this"), 17);
 	one = connect_to(&to, len);
 	two = connect_to(&to, len);
@@ -461,10 +466,7 @@ START_TEST(line_lets_the_next_client_in_though_the_guest_reads_nothing)
 	struct rig *rig;
 	int one, two;
 
-	rig = rig_on(&(struct line_end){ .in = -1,
-					 .out = -1,
-					 .listen = listen_somewhere(&to, &len),
-					 .owned = true });
+	rig = rig_listening(&to, &len);
 	one = connect_to(&to, len);
 	turn(rig);
 	close(one);
@@ -488,10 +490,7 @@ START_TEST(line_waits_for_a_client_who_does_not_read)
 	ssize_t got;
 	int fd;
 
-	rig = rig_on(&(struct line_end){ .in = -1,
-					 .out = -1,
-					 .listen = listen_somewhere(&to, &len),
-					 .owned = true });
+	rig = rig_listening(&to, &len);
 	fd = connect_to(&to, len);
 	turn(rig);
 	n = line_put(rig->line, much, sizeof(much));
