@@ -119,7 +119,7 @@ static int refuse_command(const char *command)
 			  command, near);
 	else
 		log_error("%s: no such command; `godwit --help` lists them",
-			  command);
+			  *command ? command : "''");
 	return EXIT_USAGE;
 }
 

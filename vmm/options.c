@@ -796,7 +796,8 @@ static int set_word(void *opts, unsigned int index, const char *text,
 	rc = set_parameters[set->parameter].take(text, &set->value, err);
 	if (rc)
 		error_prefix(err, "%s %.100s",
-			     set_parameters[set->parameter].name, text);
+			     set_parameters[set->parameter].name,
+			     *text ? text : "''");
 	return rc;
 }
 

@@ -17,11 +17,9 @@ static int cpu_guest(void *opts, const char *value, struct error *err)
 	return rc;
 }
 
-static int cpu_can_run(void *opts, const char *value,
-		       struct error *err __maybe_unused)
+static int cpu_can_run(void *opts, const char *value, struct error *err)
 {
-	CPU(opts)->can_run = value;
-	return 0;
+	return option_take_path(value, &CPU(opts)->can_run, err);
 }
 
 static int cpu_file(void *opts, unsigned int index, const char *text,
@@ -30,8 +28,8 @@ static int cpu_file(void *opts, unsigned int index, const char *text,
 	if (index == CPU_FILES_MAX)
 		return option_refuse(err, "'%.100s': give at most %d files",
 				     text, CPU_FILES_MAX);
-	CPU(opts)->files[CPU(opts)->nfiles++] = text;
-	return 0;
+	return option_take_path(text, &CPU(opts)->files[CPU(opts)->nfiles++],
+				err);
 }
 
 int options_cpu(char *const argv[], struct cpu_options *ret, struct error *err)

@@ -43,6 +43,17 @@ static const char *parse_end(char *text, struct in_addr *ret_address,
 	return NULL;
 }
 
+/* One that the guest can have; all zero stands for what DHCP gives. */
+static bool is_guests(struct in_addr address)
+{
+	uint32_t host = ntohl(address.s_addr);
+
+	return !host ||
+	       ((host & USER_NETMASK) == USER_NETWORK && host != USER_NETWORK &&
+		host != (USER_NETWORK | ~USER_NETMASK) && host != USER_HOST &&
+		host != USER_NAME_SERVER);
+}
+
 static bool same_port(const struct user_forward *a,
 		      const struct user_forward *b)
 {
@@ -95,6 +106,9 @@ int option_user_forward(const char *value, struct tap_options *net,
 	if (!wrong)
 		wrong = parse_end(guest, &forward.guest_address,
 				  &forward.guest_port);
+	if (!wrong && !is_guests(forward.guest_address))
+		wrong = "no guest has that address, but one of 10.0.2.0/24 "
+			"beside 10.0.2.2 and 10.0.2.3";
 	return wrong ? refuse(value, wrong, err)
 		     : keep(value, &forward, net, err);
 }

@@ -187,7 +187,8 @@ static int take_option(struct walker *w, void *opts, struct error *err)
 	if (!rc || !strncmp(err->text, spec->name, strlen(spec->name)))
 		return rc;
 	if (value)
-		error_prefix(err, "%s %.100s", spec->name, value);
+		error_prefix(err, "%s %.100s", spec->name,
+			     *value ? value : "''");
 	else
 		error_prefix(err, "%s", spec->name);
 	return rc;

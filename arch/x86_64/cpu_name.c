@@ -239,6 +239,11 @@ static int parse_feature(const char *word, struct name *ret, struct error *err)
 				 "%.40s: both added and taken away; give "
 				 "+%.40s or -%.40s",
 				 word + 1, word + 1, word + 1);
+	if (!plus && cpuid_is_needed(word + 1))
+		return error_set(err, -EINVAL,
+				 "%s: every 64-bit guest has it, and none is "
+				 "made without; leave it out",
+				 word);
 	if (!cpu_set_name(plus ? &ret->plus : &ret->minus, word + 1, true))
 		return error_set(err, -EINVAL,
 				 "'%.40s': no CPU feature that a guest can "

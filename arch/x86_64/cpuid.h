@@ -163,6 +163,12 @@ int __must_check cpuid_check_shape(const struct arch_cpu_model *model,
 				   struct error *err);
 
 /**
+ * cpuid_is_needed() - is this a feature without which cpuid_check_shape() takes
+ * no model?
+ */
+bool cpuid_is_needed(const char *name);
+
+/**
  * cpuid_check_subset() - does a host that offers @host have all that @model
  * needs? Pure; @model has passed cpuid_check_shape().
  *

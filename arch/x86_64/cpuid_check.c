@@ -49,24 +49,31 @@ static int check_entry(const struct arch_cpu_model *model, uint32_t at,
 	return 0;
 }
 
-/* Every 64-bit guest has these; code above relies on the leaves. */
+/* Every 64-bit guest has these. */
+static const struct {
+	uint32_t function;
+	enum cpuid_reg reg;
+	unsigned int bit;
+	const char *name;
+} need[] = {
+	{ 1, CPUID_EDX, 0, "fpu" },   { 1, CPUID_EDX, 4, "tsc" },
+	{ 1, CPUID_EDX, 5, "msr" },   { 1, CPUID_EDX, 6, "pae" },
+	{ 1, CPUID_EDX, 9, "apic" },  { 1, CPUID_EDX, 24, "fxsr" },
+	{ 1, CPUID_EDX, 26, "sse2" }, { 0x80000001, CPUID_EDX, 29, "lm" },
+};
+
+bool cpuid_is_needed(const char *name)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(need); i++) {
+		if (!strcmp(name, need[i].name))
+			return true;
+	}
+	return false;
+}
+
+/* Code above relies on the leaves. */
 static int check_baseline(const struct arch_cpu_model *model, struct error *err)
 {
-	static const struct {
-		uint32_t function;
-		enum cpuid_reg reg;
-		unsigned int bit;
-		const char *name;
-	} need[] = {
-		{ 1, CPUID_EDX, 0, "fpu" },
-		{ 1, CPUID_EDX, 4, "tsc" },
-		{ 1, CPUID_EDX, 5, "msr" },
-		{ 1, CPUID_EDX, 6, "pae" },
-		{ 1, CPUID_EDX, 9, "apic" },
-		{ 1, CPUID_EDX, 24, "fxsr" },
-		{ 1, CPUID_EDX, 26, "sse2" },
-		{ 0x80000001, CPUID_EDX, 29, "lm" },
-	};
 	static const uint32_t leaves[] = { 0, 1, 0x80000000, 0x80000001 };
 
 	for (size_t i = 0; i < ARRAY_SIZE(leaves); i++)

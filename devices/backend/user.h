@@ -45,6 +45,13 @@
 #define USER_STATE_MAX	  256
 #define USER_MTU	  1500
 
+/* The guest's network, as it is: addresses in host byte order. */
+#define USER_NETWORK	  0x0a000200u /* 10.0.2.0 */
+#define USER_NETMASK	  0xffffff00u
+#define USER_HOST	  0x0a000202u /* 10.0.2.2, the host and the way out */
+#define USER_NAME_SERVER  0x0a000203u
+#define USER_FIRST_CLIENT 0x0a00020fu /* 10.0.2.15 and up by DHCP */
+
 struct user;
 
 /* A port of the host that leads to one of the guest. */

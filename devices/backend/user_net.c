@@ -160,11 +160,11 @@ int user_net_create(user_net_send_fn *send, void *opaque, struct user_net **ret,
 
 	if (!net)
 		return error_set(err, -ENOMEM, "user: out of memory");
-	inet_pton(AF_INET, "10.0.2.0", &config.vnetwork);
-	inet_pton(AF_INET, "255.255.255.0", &config.vnetmask);
-	inet_pton(AF_INET, "10.0.2.2", &config.vhost);
-	inet_pton(AF_INET, "10.0.2.3", &config.vnameserver);
-	inet_pton(AF_INET, "10.0.2.15", &config.vdhcp_start);
+	config.vnetwork.s_addr = htonl(USER_NETWORK);
+	config.vnetmask.s_addr = htonl(USER_NETMASK);
+	config.vhost.s_addr = htonl(USER_HOST);
+	config.vnameserver.s_addr = htonl(USER_NAME_SERVER);
+	config.vdhcp_start.s_addr = htonl(USER_FIRST_CLIENT);
 	inet_pton(AF_INET6, "fec0::", &config.vprefix_addr6);
 	inet_pton(AF_INET6, "fec0::2", &config.vhost6);
 	inet_pton(AF_INET6, "fec0::3", &config.vnameserver6);

@@ -185,6 +185,8 @@ START_TEST(names_that_are_none_are_refused)
 		{ "x86-64-v2,phys-bits=-40", "32 to 52" },
 		{ "x86-64-v2,phys-bits=", "32 to 52" },
 		{ "x86-64-v2,phys-bits=40,phys-bits=41", "given twice" },
+		{ "x86-64,-lm", "-lm: every 64-bit guest has it" },
+		{ "host,-sse2", "none is made without; leave it out" },
 		{ "x86-64-v2,+avx2,-avx2", "avx2: both added and taken" },
 		{ "host,-avx2,+aes,+avx2", "give +avx2 or -avx2" },
 	};

@@ -690,6 +690,11 @@ START_TEST(a_user_network_that_can_not_be_is_refused_with_the_reason)
 	FORWARD_REFUSED("tcp:localhost:22-:22", "none of IPv4");
 	FORWARD_REFUSED("tcp:[::1]:22-:22", "none of IPv4");
 	FORWARD_REFUSED("tcp:22-guest:22", "none of IPv4");
+	FORWARD_REFUSED("tcp:22-192.0.2.1:22", "no guest has that address");
+	FORWARD_REFUSED("tcp:22-10.0.3.15:22", "no guest has that address");
+	FORWARD_REFUSED("tcp:22-10.0.2.2:22", "no guest has that address");
+	FORWARD_REFUSED("tcp:22-10.0.2.3:22", "no guest has that address");
+	FORWARD_REFUSED("tcp:22-10.0.2.255:22", "no guest has that address");
 	FORWARD_REFUSED("tcp:1-00000000000000000000000000000000000"
 			"000000000000000000000022",
 			"too long");
