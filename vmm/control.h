@@ -15,7 +15,9 @@
 #include "vmm/loop.h"
 #include "vmm/qmp.h"
 
-#define CONTROL_CLIENTS_MAX 16
+/* Room for two consoles with as many watchers as each can have, and some more.
+ */
+#define CONTROL_CLIENTS_MAX 40
 #define CONTROL_UNSENT_MAX  (1 * MIB)
 
 struct control;

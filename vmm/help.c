@@ -206,8 +206,8 @@ static const struct help helps[] = {
 	  "another\n"
 	  "process on this host. Who reads too slowly is told how much was "
 	  "skipped; the\n"
-	  "guest doesn't wait. Up to fifteen can show consoles of a VM at "
-	  "once.\n" },
+	  "guest doesn't wait. Up to sixteen can show a console at once.\n" },
+
 	{ "cancel", "call a migration off", "NAME", "" },
 	{ "status", "what a VM and its migration are doing", "NAME [--json]",
 	  "  --json               print one JSON object\n" },
