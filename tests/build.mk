@@ -39,6 +39,7 @@ $(BUILD)/tests/unit/test_disks: UNIT_LDFLAGS = \
 	   $(patsubst %,-Wl$(comma)--wrap=%,disk_is_block_device disk_direct)
 $(BUILD)/tests/unit/test_blk: UNIT_LDFLAGS = \
 	   $(patsubst %,-Wl$(comma)--wrap=%,pwritev fdatasync)
+$(BUILD)/tests/unit/test_user: UNIT_LDFLAGS = -Wl,--wrap=recv
 $(BUILD)/tests/unit/test_net: UNIT_LDFLAGS = -Wl,--wrap=clock_ns
 $(BUILD)/tests/unit/test_spares $(BUILD)/tests/unit/test_memory: \
 	UNIT_LDFLAGS = -Wl,--wrap=ioctl

@@ -65,9 +65,13 @@ static int open_unix(struct console *console, const char *path,
 /* A guest that moves within a host finds what it said before. */
 static int open_file(const char *path, struct line_end *end, struct error *err)
 {
-	/* A FIFO that nobody reads is not waited for. */
+	/*
+	 * A FIFO that nobody reads is not waited for, and a terminal's hang-up
+	 * is none of ours.
+	 */
 	int fd = open(path,
-		      O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NONBLOCK,
+		      O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NONBLOCK |
+			      O_NOCTTY,
 		      0644);
 
 	if (fd < 0 && errno == ENXIO)

@@ -167,7 +167,15 @@ static int await_ready(const struct user *user, struct error *err)
 
 	(void)!setsockopt(user->orders, SOL_SOCKET, SO_RCVTIMEO, &patience,
 			  sizeof(patience));
-	n = recv(user->orders, &answer, sizeof(answer), 0);
+	do {
+		n = recv(user->orders, &answer, sizeof(answer), 0);
+	} while (n < 0 && errno == EINTR);
+	if (n < 0 && errno == EAGAIN)
+		return error_set(err, -ETIMEDOUT,
+				 "user: its process is not ready after %d s; "
+				 "see what keeps this host busy, and try "
+				 "again",
+				 READY_PATIENCE);
 	if (n != (ssize_t)sizeof(answer))
 		return error_set(err, -ECHILD,
 				 "user: its process has ended before it was "

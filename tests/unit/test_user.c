@@ -319,6 +319,40 @@ static uint16_t take_port(int *ret_fd)
 	return ntohs(at.sin_port);
 }
 
+/* What recv() fails with next; 0: it does not. The tests' own, not forked. */
+static int failures[2];
+
+ssize_t __real_recv(int fd, void *buf, size_t len, int flags);
+ssize_t __wrap_recv(int fd, void *buf, size_t len, int flags);
+
+ssize_t __wrap_recv(int fd, void *buf, size_t len, int flags)
+{
+	int code = failures[0];
+
+	if (!code)
+		return __real_recv(fd, buf, len, flags);
+	failures[0] = failures[1];
+	failures[1] = 0;
+	errno = code;
+	return -1;
+}
+
+START_TEST(a_process_that_takes_too_long_is_not_said_to_have_ended)
+{
+	const struct user_params params = { .id = "net0" };
+	struct user *user;
+	struct error err;
+
+	failures[0] = EINTR;
+	failures[1] = EAGAIN;
+	ck_assert_int_eq(user_create(&params, &user, &err), -ETIMEDOUT);
+	ck_assert_ptr_nonnull(strstr(err.text, "not ready after 30 s"));
+	failures[0] = EINTR;
+	ck_assert_int_eq(user_create(&params, &user, &err), 0);
+	user_free(user);
+}
+END_TEST
+
 START_TEST(a_port_is_refused_at_once_or_tried_for_when_the_guest_is_there)
 {
 	struct user_forward forward = {
@@ -470,6 +504,7 @@ UNIT_SUITE("user", a_state_is_what_libslirp_writes_without_programs_or_nothing,
 	   addresses_are_given_and_stay_whose_they_are_after_a_move,
 	   whatever_a_guest_says_the_process_goes_on,
 	   a_port_is_refused_at_once_or_tried_for_when_the_guest_is_there,
+	   a_process_that_takes_too_long_is_not_said_to_have_ended,
 #if CAGEABLE
 	   who_breaks_out_of_the_cage_dies, its_work_is_done_in_the_cage,
 #endif
