@@ -280,8 +280,9 @@ static void await_knowledge(struct target *t)
  * It did not work. Destroy first, then say so: NACK and REFUSE are promises
  * that the guest never ran here and never will.
  *
- * A source that called it off before its guest was paused waits for neither,
- * nor for anything that is held here: what was built is left to target_free().
+ * A source that called it off before its guest was paused, or was lost, waits
+ * for neither, nor for anything that is held here: what was built is left to
+ * target_free().
  */
 static void give_up(struct target *t, int rc, const char *why)
 {
@@ -310,6 +311,9 @@ int target_run(struct target *t, struct stream *stream, struct error *err)
 	t->stream = stream;
 	stream->interrupt_fd = t->wake_fd;
 	rc = receive(t, err);
+	/* Nor has COMMIT come from who is lost before its guest was paused. */
+	if (rc == STREAM_ENDED && t->stage < STAGE_FINAL)
+		t->called_off = true;
 	if (rc)
 		give_up(t, rc, err->text);
 	else

@@ -45,8 +45,9 @@ int __must_check target_create(const struct target_env *env,
 
 /**
  * target_free() - forget the session, and unmake what is left of it: of an
- * attempt that was called off before the guest was paused, the whole machine,
- * which can take a while. The VM that on_running() took lives on. Any thread.
+ * attempt that was called off, or lost, before the guest was paused, the whole
+ * machine, which can take a while. The VM that on_running() took lives on. Any
+ * thread.
  */
 void target_free(struct target *target);
 

@@ -54,7 +54,7 @@ struct target {
 	struct wire_load_times times;
 	uint64_t commit_deadline_ns;
 	bool rehearsed;	 /* and the source wanted no more */
-	bool called_off; /* before it came to a pause */
+	bool called_off; /* or lost, before it came to a pause */
 
 	pthread_mutex_t lock;
 	pthread_cond_t changed;

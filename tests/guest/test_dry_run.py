@@ -73,6 +73,24 @@ def a_move_may_follow_on_the_heels_of_a_dry_run_that_had_the_disk(world):
 
 
 @test
+def a_move_may_follow_on_the_heels_of_one_that_was_lost(world):
+    a, b = world.hosts()
+    path = image(world)
+    listener = b.listen("--disk", f"disk0={path}")
+    vm = run_blk(a, path)
+    for _ in range(3):
+        relay = world.relay(listener.address, faults=True)
+        gate = relay.hold("ROUND")
+        lost = a.start_migrate(relay.address)
+        gate.wait()
+        gate.close()
+        lost.expect_exit(1)
+    a.migrate(listener.address)
+    moved_by(vm)
+    verify_and_end(listener)
+
+
+@test
 def a_dry_run_with_a_threshold_that_can_not_be_kept_ends_with_5(world):
     a, b = world.hosts()
     listener = b.listen()
