@@ -242,6 +242,12 @@ void pacing_remedy(const struct pacing *p, uint64_t elapsed_ns,
 		   uint64_t most_ns, struct pacing_remedy *ret);
 
 /**
+ * pacing_advice() - the same in words, for who has just been given up on.
+ */
+const char *pacing_advice(const struct pacing *p, uint64_t elapsed_ns,
+			  uint64_t most_ns, char text[PACING_REASON_MAX]);
+
+/**
  * pacing_action_name() - "go on", "switch", …; never NULL.
  */
 const char *pacing_action_name(enum pacing_action action);

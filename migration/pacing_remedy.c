@@ -4,6 +4,8 @@
  * come to its end: found by playing the move with it, so that it is known to
  * do. See pacing.h.
  */
+#include <stdio.h>
+
 #include "migration/pacing.h"
 
 /*
@@ -89,4 +91,33 @@ void pacing_remedy(const struct pacing *p, uint64_t elapsed_ns,
 	ret->max_downtime_ns =
 		find_downtime(p, elapsed_ns, most_ns, &ret->throttle);
 	ret->timeout_ns = find_timeout(p, elapsed_ns, most_ns);
+}
+
+static double ms(uint64_t ns)
+{
+	return (double)ns / 1e6;
+}
+
+const char *pacing_advice(const struct pacing *p, uint64_t elapsed_ns,
+			  uint64_t most_ns, char text[PACING_REASON_MAX])
+{
+	struct pacing_remedy remedy;
+
+	pacing_remedy(p, elapsed_ns, most_ns, &remedy);
+	if (remedy.max_downtime_ns && remedy.timeout_ns)
+		snprintf(
+			text, PACING_REASON_MAX,
+			"--max-downtime %.15gms would do, or --timeout %.15gms",
+			ms(remedy.max_downtime_ns), ms(remedy.timeout_ns));
+	else if (remedy.max_downtime_ns)
+		snprintf(text, PACING_REASON_MAX,
+			 "--max-downtime %.15gms would do",
+			 ms(remedy.max_downtime_ns));
+	else if (remedy.timeout_ns)
+		snprintf(text, PACING_REASON_MAX, "--timeout %.15gms would do",
+			 ms(remedy.timeout_ns));
+	else
+		snprintf(text, PACING_REASON_MAX,
+			 "give a longer --timeout, or --on-timeout pause");
+	return text;
 }

@@ -393,7 +393,9 @@ int precopy_rehearse(struct source *s, struct error *err)
 		decide(&p, &decision);
 		if (decision.action == PACING_GIVE_UP ||
 		    decision.action == PACING_FORCE)
-			return error_set(err, -ETIME, "%s", decision.reason);
+			return error_set(err, -ETIME,
+					 "%s; give a longer --timeout",
+					 decision.reason);
 		/* As if the end were near: its costs are wanted. */
 		decision.prepare = true;
 		rc = get_ready(s, &decision, err);
@@ -403,6 +405,7 @@ int precopy_rehearse(struct source *s, struct error *err)
 
 int precopy_run(struct source *s, struct error *err)
 {
+	char advice[PACING_REASON_MAX];
 	struct pacing_decision decision;
 	struct precopy p;
 	int rc = 0;
@@ -426,7 +429,10 @@ int precopy_run(struct source *s, struct error *err)
 			s->forced = true;
 			return rc;
 		case PACING_GIVE_UP:
-			return error_set(err, -ETIME, "%s", decision.reason);
+			return error_set(
+				err, -ETIME, "%s; %s", decision.reason,
+				pacing_advice(&s->pacing, elapsed_ns(s),
+					      SOURCE_DOWNTIME_MAX, advice));
 		}
 	}
 	return rc;

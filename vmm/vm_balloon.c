@@ -49,7 +49,8 @@ int vm_balloon_set(struct vm *vm, uint64_t bytes, struct error *err)
 	if (!dev)
 		return error_set(err, -ENODEV,
 				 "No balloon device has been activated: the "
-				 "guest was made with --balloon off");
+				 "guest was made with --balloon off; run it "
+				 "again without that to change what it has");
 	rc = check_size(vm, bytes, err);
 	if (rc)
 		return rc;

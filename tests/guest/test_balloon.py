@@ -91,7 +91,7 @@ def a_guest_without_a_balloon_keeps_what_it_has(world):
     a = world.host("a")
     vm = a.run("heartbeat", options=("--balloon", "off"))
     said = a.command("set", "bird", "memory", "16M", status=1).err
-    check("--balloon off" in said, said)
+    check("--balloon off; run it again without that" in said, said)
     check("--balloon off" in a.command("show", "bird").out, "show")
     equal(a.command("set", "bird").out,
           "bird: max-downtime 10ms, bandwidth not limited\n"

@@ -345,6 +345,7 @@ END_TEST
 START_TEST(costs_over_the_threshold_are_refused_by_name_and_not_throttled)
 {
 	struct pacing p = fresh();
+	char advice[PACING_REASON_MAX];
 	struct pacing_decision d;
 	int i;
 
@@ -360,6 +361,10 @@ START_TEST(costs_over_the_threshold_are_refused_by_name_and_not_throttled)
 	}
 	ck_assert_int_eq(d.action, PACING_GIVE_UP);
 	ck_assert_ptr_nonnull(strstr(d.reason, "even with no page"));
+	ck_assert_str_eq(pacing_advice(&p, NS_PER_S, 2000 * NS_PER_S, advice),
+			 "--max-downtime 20ms would do");
+	ck_assert_str_eq(pacing_advice(&p, NS_PER_S, 11 * NS_PER_MS, advice),
+			 "give a longer --timeout, or --on-timeout pause");
 	ck_assert_int_lt(i, 30);
 }
 END_TEST
