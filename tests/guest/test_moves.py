@@ -817,6 +817,9 @@ def a_limit_that_is_set_while_it_moves_leaves_the_others(world):
     equal(limits(), (2000000, 10 << 30), "after max-bandwidth was set")
     gate.release()
     move.expect_exit(0)
+    equal(b.command("set", "bird", "max-downtime").out,
+          "bird: max-downtime 10ms, bandwidth not limited\n",
+          "in force where it is now")
     moved_by(vm)
 
 
