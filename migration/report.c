@@ -43,6 +43,16 @@ const char *report_phase_name(enum report_phase phase)
 	return phase_names[phase];
 }
 
+uint64_t report_over_ns(const struct report *report)
+{
+	uint64_t allowed =
+		report->max_downtime_ns + report->phase_ns[PHASE_VERIFY];
+
+	if (report->offline || report->downtime_ns <= allowed)
+		return 0;
+	return report->downtime_ns - allowed;
+}
+
 /* Milliseconds with exactly three decimals' worth of precision. */
 static json_t *json_ms(uint64_t ns)
 {
@@ -133,14 +143,17 @@ static json_t *throttled_json(const struct report *report)
 json_t *report_json(const struct report *report)
 {
 	json_t *json = json_pack(
-		"{s:s,s:s,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o}",
+		"{s:s,s:s,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,"
+		"s:o,s:o}",
 		"status", status_names[report->status], "session",
 		report->session, "total_ms", json_ms(report->total_ns),
 		"downtime_ms", json_ms(report->downtime_ns),
 		"predicted_downtime_ms", json_ms(report->predicted_ns),
-		"phases", phases_json(report->phase_ns), "rounds",
-		rounds_json(report), "pages", json_count(report->pages),
-		"zero_pages", json_count(report->zero_pages), "hinted_pages",
+		"max_downtime_ms", json_ms(report->max_downtime_ns), "over_ms",
+		json_ms(report_over_ns(report)), "phases",
+		phases_json(report->phase_ns), "rounds", rounds_json(report),
+		"pages", json_count(report->pages), "zero_pages",
+		json_count(report->zero_pages), "hinted_pages",
 		json_count(report->hinted_pages), "bytes",
 		json_count(report->bytes), "bandwidth_bytes_per_s",
 		json_count(report->bandwidth), "throttled_vcpus",
@@ -223,7 +236,12 @@ void report_print(const struct report *report, FILE *to)
 	if (report->phase_ns[PHASE_VERIFY])
 		fprintf(to, ", and %.3f ms to verify",
 			ms(report->phase_ns[PHASE_VERIFY]));
-	fprintf(to, ")\n");
+	fprintf(to, ")");
+	if (report_over_ns(report))
+		fprintf(to, ", %.3f ms longer than the %.3f ms allowed",
+			ms(report_over_ns(report)),
+			ms(report->max_downtime_ns));
+	fprintf(to, "\n");
 	fprintf(to,
 		"  memory             %llu pages sent, %llu zero, %.1f MiB on "
 		"the wire, %u rounds, %.0f MiB/s\n",

@@ -80,6 +80,7 @@ struct report_forecast {
 struct report {
 	enum report_status status;
 	bool dry_run;			  /* the guest is to stay */
+	bool offline;			  /* its pause has no limit */
 	char session[REPORT_SESSION_MAX]; /* as both sides' logs name it */
 	char error[ERROR_TEXT_MAX];	  /* FAILED and CANCELLED */
 	enum report_phase phase;	  /* the one it is in, or ended in */
@@ -125,6 +126,12 @@ bool report_status_ended(enum report_status status);
  * report_phase_name() - "hello", "config", …; never NULL.
  */
 const char *report_phase_name(enum report_phase phase);
+
+/**
+ * report_over_ns() - by how much the pause was longer than allowed; 0: it was
+ * not. What it took to verify is not counted, nor is there a limit offline.
+ */
+uint64_t report_over_ns(const struct report *report);
 
 /**
  * report_json() - the object that `migrate --json` prints.

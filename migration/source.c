@@ -62,6 +62,7 @@ int source_create(const struct source_env *env,
 		});
 	s->bandwidth_cap = params->bandwidth;
 	s->report.dry_run = params->dry_run;
+	s->report.offline = params->offline;
 	s->report.memory_size = vm_machine(s->vm)->memory_size;
 	s->report.remaining_pages = s->report.memory_size / GUEST_PAGE_SIZE;
 	pthread_mutex_init(&s->lock, NULL);
@@ -353,7 +354,10 @@ static int learn_why(struct source *s, struct error *err)
 			return error_set(err, -ECONNREFUSED,
 					 "the target refuses: %s", reason.text);
 	}
-	return STREAM_ENDED;
+	return error_set(err, STREAM_ENDED,
+			 "%s closed the connection in phase %s and said not "
+			 "why; see the log of the `godwit listen` there",
+			 s->params.to.text, report_phase_name(s->report.phase));
 }
 
 /*

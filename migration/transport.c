@@ -56,7 +56,8 @@ static int parse_tcp(const char *text, struct address *ret, struct error *err)
 		return bad_address(text, "no port", err);
 	port = parse_number(colon + 1, 65535);
 	if (port < 0)
-		return bad_address(text, "the port is not 0 to 65535", err);
+		return bad_address(
+			text, "the port is no number from 0 to 65535", err);
 	len = (size_t)(colon - host);
 	if (len >= 2 && host[0] == '[' && host[len - 1] == ']') {
 		host++;
@@ -129,6 +130,51 @@ int address_resolve(struct address *address, struct error *err)
 	address->len = found->ai_addrlen;
 	freeaddrinfo(found);
 	return 0;
+}
+
+static int check_fd(int fd, struct error *err)
+{
+	int type = 0;
+	socklen_t len = sizeof(type);
+
+	if (getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &len))
+		return error_set(err, -errno,
+				 "fd:%d: %s; pass a connected stream socket",
+				 fd, strerror(errno));
+	if (type != SOCK_STREAM)
+		return error_set(err, -EINVAL,
+				 "fd:%d: not a stream socket; pass one that "
+				 "is connected",
+				 fd);
+	return 0;
+}
+
+int address_check(const struct address *address, struct error *err)
+{
+	struct stat st;
+
+	if (address->kind == ADDRESS_FD)
+		return check_fd(address->fd, err);
+	if (address->kind == ADDRESS_UNIX && !stat(address->un.sun_path, &st) &&
+	    !S_ISSOCK(st.st_mode))
+		return error_set(err, -ENOTSOCK,
+				 "%s: what is there is no socket; give the "
+				 "path that `godwit listen` has",
+				 address->text);
+	return 0;
+}
+
+const char *address_text(const struct address *address, uint16_t port,
+			 char text[ADDRESS_TEXT_MAX])
+{
+	size_t len = strlen(address->text);
+
+	if (address->kind == ADDRESS_TCP)
+		len = (size_t)(strrchr(address->text, ':') - address->text);
+	snprintf(text, ADDRESS_TEXT_MAX, "%.*s", (int)len, address->text);
+	if (address->kind == ADDRESS_TCP && len < ADDRESS_TEXT_MAX - 7)
+		snprintf(text + len, ADDRESS_TEXT_MAX - len, ":%u", port);
+	return text;
 }
 
 bool address_is_local(const struct address *address)

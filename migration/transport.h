@@ -59,6 +59,19 @@ int __must_check address_parse(const char *text, struct address *ret,
 			       struct error *err);
 
 /**
+ * address_check() - can somebody be there to connect to? A descriptor must be a
+ * stream socket; what is at a path, if anything, a socket. Not in the sandbox.
+ */
+int __must_check address_check(const struct address *address,
+			       struct error *err);
+
+/**
+ * address_text() - as it was written, but with the port that it got.
+ */
+const char *address_text(const struct address *address, uint16_t port,
+			 char text[ADDRESS_TEXT_MAX]);
+
+/**
  * address_resolve() - look a TCP host up; no-op for others and for numbers.
  * Blocks; not in the sandbox unless the host is numeric.
  */

@@ -20,8 +20,9 @@
 
 /* ---- lines ---- */
 
-static int has_ended(struct error *err)
+static int has_ended(struct client *client, struct error *err)
 {
+	client->ended = true;
 	return error_set(err, -ENODATA, "the VM's process has ended");
 }
 
@@ -38,7 +39,7 @@ static int fill(struct client *client, struct error *err)
 	if (n < 0 && errno != ECONNRESET)
 		return error_set(err, -errno, "reading: %s", strerror(errno));
 	if (n <= 0)
-		return has_ended(err);
+		return has_ended(client, err);
 	client->len += (size_t)n;
 	return 0;
 }
@@ -159,7 +160,7 @@ static int send_all(struct client *client, const char *text, struct error *err)
 			return error_set(err, -errno, "writing: %s",
 					 strerror(errno));
 		if (n < 0)
-			return has_ended(err);
+			return has_ended(client, err);
 		text += n;
 		len -= (size_t)n;
 	}
@@ -286,17 +287,6 @@ static int connect_to(const char *name, struct error *err)
 	fd = rundir_connect(&dir, name, err);
 	rundir_close(&dir);
 	return fd;
-}
-
-/* Who listens there; the kernel knows even of one that is stopped. */
-static pid_t peer_pid(int fd)
-{
-	struct ucred cred = { 0 };
-	socklen_t len = sizeof(cred);
-
-	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &len))
-		return 0;
-	return cred.pid;
 }
 
 int client_open(const char *name, struct client *ret, struct error *err)

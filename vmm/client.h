@@ -18,7 +18,8 @@ struct client {
 	pid_t pid; /* of the VM's process, also after client_close(); 0: unknown
 		    */
 	char name[MACHINE_NAME_MAX];
-	bool told; /* a terminal knows what is being waited for */
+	bool ended; /* it has hung up: its process is gone */
+	bool told;  /* a terminal knows what is being waited for */
 	size_t len;
 	char *in; /* CLIENT_LINE_MAX bytes */
 	/* Called for each event that comes; may be NULL. */

@@ -17,6 +17,7 @@
 #include "vmm/client.h"
 #include "vmm/commands.h"
 #include "vmm/log.h"
+#include "vmm/move_words.h"
 #include "vmm/progress.h"
 #include "vmm/units.h"
 
@@ -32,9 +33,11 @@ struct follow {
 	bool progress; /* on a terminal */
 	unsigned int interrupts;
 	bool ended;
+	bool handing_over; /* the guest is paused, or about to be */
 	bool uncertain;
 	uint64_t uncertain_since_ns;
-	json_t *report; /* the last word */
+	char ending[256]; /* how the guest ended here; "": it has not */
+	json_t *report;	  /* the last word */
 };
 
 /* ---- the address ---- */
@@ -84,7 +87,10 @@ static int make_uri(struct follow *follow, char *uri, size_t size,
 		    struct error *err)
 {
 	struct address to = follow->options->params.to;
+	int rc = address_check(&to, err);
 
+	if (rc)
+		return rc;
 	switch (to.kind) {
 	case ADDRESS_TCP:
 		return numeric_tcp(&to, uri, size, err);
@@ -153,15 +159,27 @@ static int start(struct follow *follow, struct error *err)
 
 /* ---- following ---- */
 
+static void note_ending(struct follow *follow, json_t *data)
+{
+	const char *why =
+		json_string_value(json_object_get(data, "x-godwit-why"));
+
+	snprintf(follow->ending, sizeof(follow->ending), "%s",
+		 why ? why : "no reason given");
+}
+
 static void on_event(void *opaque, const char *name, json_t *data)
 {
 	struct follow *follow = opaque;
 	const char *status = json_string_value(json_object_get(data, "status"));
 	json_t *report = json_object_get(data, "x-godwit-report");
 
+	if (!strcmp(name, "SHUTDOWN"))
+		note_ending(follow, data);
 	if (strcmp(name, "MIGRATION") || !status)
 		return;
 	follow->uncertain = !strcmp(status, "uncertain");
+	follow->handing_over = follow->uncertain || !strcmp(status, "device");
 	if (follow->uncertain)
 		follow->uncertain_since_ns = clock_ns();
 	if (!report)
@@ -175,11 +193,6 @@ static void wipe_progress(const struct follow *follow)
 {
 	if (follow->progress)
 		fputs("\r\033[K", stderr);
-}
-
-static double real_of(json_t *object, const char *key)
-{
-	return json_number_value(json_object_get(object, key));
 }
 
 static size_t terminal_width(void)
@@ -222,9 +235,7 @@ static int take_interrupt(struct follow *follow, struct error *err)
 	if (read(follow->signal_fd, &info, sizeof(info)) < 0)
 		return 0;
 	if (follow->interrupts++)
-		return error_set(err, -EINTR,
-				 "not followed to its end; see `godwit "
-				 "status`");
+		return error_set(err, -EINTR, "interrupted");
 	answer = client_call(&follow->client, "migrate_cancel", NULL, err);
 	wipe_progress(follow);
 	if (!answer)
@@ -261,111 +272,6 @@ static int follow_move(struct follow *follow, struct error *err)
 
 /* ---- the last word ---- */
 
-static void print_phases(json_t *phases)
-{
-	const char *name;
-	json_t *ms;
-
-	printf("  phases, ms:");
-	json_object_foreach(phases, name, ms)
-		printf(" %s %.3f", name, json_number_value(ms));
-	printf("\n");
-}
-
-static void print_moved(const struct follow *follow)
-{
-	json_t *report = follow->report;
-	json_t *phases = json_object_get(report, "phases");
-	double verify = real_of(phases, "verify");
-	double closed = real_of(report, "closed_connections");
-
-	printf("%s moved in %.1f ms; paused for %.3f ms (predicted %.3f",
-	       follow->options->name, real_of(report, "total_ms"),
-	       real_of(report, "downtime_ms"),
-	       real_of(report, "predicted_downtime_ms"));
-	if (verify > 0)
-		printf(", and %.3f to verify", verify);
-	printf(")\n");
-	printf("  %.0f pages sent, %.0f zero, %.1f MiB on the wire, %zu "
-	       "rounds, "
-	       "%.0f MiB/s\n",
-	       real_of(report, "pages"), real_of(report, "zero_pages"),
-	       real_of(report, "bytes") / (double)MIB,
-	       json_array_size(json_object_get(report, "rounds")),
-	       real_of(report, "bandwidth_bytes_per_s") / (double)MIB);
-	if (closed > 0)
-		printf("  %.0f connection%s of the guest's went through this "
-		       "host, and ha%s ended\n",
-		       closed, closed > 1 ? "s" : "", closed > 1 ? "ve" : "s");
-	print_phases(phases);
-}
-
-static const char *time_of(json_t *f, const char *key, char *text)
-{
-	return units_time_text((uint64_t)(real_of(f, key) * 1e3) * NS_PER_US,
-			       text);
-}
-
-/* What would do, all else as it is: these were tried. */
-static void print_remedies(json_t *f)
-{
-	char downtime[UNITS_TEXT_MAX], timeout[UNITS_TEXT_MAX];
-	bool has_downtime = json_object_get(f, "enough_max_downtime_ms");
-	bool has_timeout = json_object_get(f, "enough_timeout_ms");
-	double throttle = real_of(f, "enough_throttle_percent");
-
-	if (has_downtime)
-		printf("  --max-downtime %s would do",
-		       time_of(f, "enough_max_downtime_ms", downtime));
-	if (throttle > 0)
-		printf(", with the vCPUs that dirty slowed by %.0f %%",
-		       throttle);
-	if (has_timeout)
-		printf("%s--timeout %s would do", has_downtime ? ", or " : "  ",
-		       time_of(f, "enough_timeout_ms", timeout));
-	if (has_downtime || has_timeout)
-		printf(", if link and guest stay as they are.\n");
-}
-
-/* The verdict, and what it rests on. */
-static void print_forecast(const struct follow *follow)
-{
-	json_t *f = json_object_get(follow->report, "forecast");
-	bool converges = json_is_true(json_object_get(f, "converges"));
-	double total = real_of(f, "total_ms"),
-	       pause = real_of(f, "downtime_ms");
-	double throttle = real_of(f, "throttle_percent");
-
-	printf("%s was not moved, and runs on here. A move would ",
-	       follow->options->name);
-	if (converges)
-		printf("take about %.1f ms and pause it for %.3f ms of", total,
-		       pause);
-	else if (json_is_true(json_object_get(f, "forced")))
-		printf("take about %.1f ms and, as --on-timeout says, pause it "
-		       "for %.3f ms, more than",
-		       total, pause);
-	else
-		printf("be called off after about %.1f ms: it would pause the "
-		       "guest for %.3f ms, more than",
-		       total - pause, pause);
-	printf(" the %.3f ms allowed", real_of(f, "max_downtime_ms"));
-	if (throttle > 0)
-		printf(", with the vCPUs that dirty slowed by %.0f %%",
-		       throttle);
-	printf(".\n");
-	if (!converges)
-		print_remedies(f);
-	printf("  %.0f rounds at %.0f MiB/s, while it dirties %.0f MiB/s; "
-	       "%s\n",
-	       real_of(f, "rounds"),
-	       real_of(f, "bandwidth_bytes_per_s") / (double)MIB,
-	       real_of(f, "dirty_pages_per_s") * (double)GUEST_PAGE_SIZE /
-		       (double)MIB,
-	       json_string_value(json_object_get(f, "reason")));
-	print_phases(json_object_get(f, "phases"));
-}
-
 /* @err: why there is no report. */
 static void print_json(const struct follow *follow, const char *status,
 		       const struct error *err)
@@ -382,72 +288,145 @@ static void print_json(const struct follow *follow, const char *status,
 	json_decref(out);
 }
 
-/* There is no last word: the guest's fate isn't known here. */
+static const char *dry_or_not(const struct follow *follow)
+{
+	return follow->options->params.dry_run ? "dry run given up"
+					       : "not moved";
+}
+
+/*
+ * The VM's process has ended without a last word. That the guest is about to be
+ * paused is told as that begins, and COMMIT is at least a round trip later: a
+ * process that dies meanwhile has been heard, but on a host where its loop gets
+ * no processor for all of that time.
+ */
+static int fate_of_orphan(const struct follow *follow, struct error *err)
+{
+	if (!follow->handing_over)
+		error_set(err, -ECONNRESET,
+			  "%s: its process, %d, has ended, and the guest with "
+			  "it; it had not begun to hand it over",
+			  dry_or_not(follow), follow->client.pid);
+	else
+		error_set(err, -ECONNRESET,
+			  "uncertain: its process, %d, has ended in the "
+			  "pause: the guest either runs at %s or has ended "
+			  "with it; type `godwit list` there",
+			  follow->client.pid, follow->options->params.to.text);
+	return follow->handing_over ? EXIT_UNCERTAIN : EXIT_ENDED;
+}
+
+/* There is no last word: @err says why. */
 static int finish_without_report(struct follow *follow, struct error *err)
 {
 	const char *name = follow->options->name;
+	int status = EXIT_UNCERTAIN;
 
-	if (patience_is_over(follow))
+	if (follow->client.ended)
+		status = fate_of_orphan(follow, err);
+	else if (patience_is_over(follow))
 		error_set(err, -EAGAIN,
-			  "uncertain: the guest was handed over and the "
-			  "target does not answer; see `godwit resolve %s`",
-			  name);
+			  "uncertain: the guest was handed over to %s, which "
+			  "does not say whether it runs there; type `godwit "
+			  "resolve %s` to see what to check",
+			  follow->options->params.to.text, name);
 	else
-		error_set(err, -ECONNRESET,
-			  "uncertain: its process has ended; the guest runs at "
-			  "the target if the log there says so, and else it "
-			  "died with its process");
+		error_prefix(err,
+			     "not followed to its end; type `godwit "
+			     "status %s` to see how it goes",
+			     name);
 	if (follow->options->json)
-		print_json(follow, "uncertain", err);
+		print_json(follow,
+			   status == EXIT_ENDED ? "failed" : "uncertain", err);
 	else
 		log_error("%s: %s", name, err->text);
-	return EXIT_UNCERTAIN;
+	return status;
 }
 
-/* What became of a guest that was to move and did not. */
-static void print_kept(struct follow *follow, const char *why)
+/* It has hung up; what it said before may not have been read yet. */
+static void hear_last_words(struct follow *follow)
 {
-	const char *what = follow->options->params.dry_run ? "dry run given up"
-							   : "not moved";
-	struct error err;
-	json_t *now = client_call(&follow->client, "x-godwit-info", NULL, &err);
-	const char *status = json_string_value(json_object_get(now, "status"));
-	const char *name = follow->options->name;
+	struct error ignored;
 
-	if (!status)
-		log_error("%s: %s: %s; its process has ended", name, what, why);
-	else if (!strcmp(status, "running"))
-		log_error("%s: %s: %s; the guest runs on here", name, what,
-			  why);
-	else if (!strcmp(status, "uncertain"))
-		log_error("%s: %s: %s; whether the guest is here is "
-			  "uncertain: see `godwit resolve %s`",
-			  name, what, why, name);
-	else
-		log_error("%s: %s: %s; the guest is here, %s", name, what, why,
-			  status);
+	while (!client_wait(&follow->client, 0, -1, &ignored))
+		;
+}
+
+/*
+ * What became of a guest that was to move and did not.
+ * @err: why; filled with all there is to say.
+ */
+static int fate_of_kept(struct follow *follow, struct error *err)
+{
+	const char *name = follow->options->name;
+	struct error why = *err, ignored;
+	json_t *now =
+		client_call(&follow->client, "x-godwit-info", NULL, &ignored);
+	const char *status = json_string_value(json_object_get(now, "status"));
+	const char *what = dry_or_not(follow);
+	int ret = EXIT_FAILURE;
+
+	if (follow->client.ended)
+		hear_last_words(follow);
+	if (follow->ending[0] || follow->client.ended) {
+		ret = EXIT_ENDED;
+		error_set(err, -ESHUTDOWN, "%s; its VM is gone%s%s", what,
+			  follow->ending[0] ? ": " : " without a word",
+			  follow->ending);
+	} else if (!status) {
+		error_set(err, -EIO, "%s: %s; %s", what, why.text,
+			  ignored.text);
+	} else if (!strcmp(status, "running")) {
+		error_set(err, -EIO, "%s: %s; the guest runs on here", what,
+			  why.text);
+	} else if (!strcmp(status, "uncertain")) {
+		ret = EXIT_UNCERTAIN;
+		error_set(err, -EIO,
+			  "%s: %s; whether the guest is here is uncertain: "
+			  "type `godwit resolve %s` to see what to check",
+			  what, why.text, name);
+	} else {
+		error_set(err, -EIO, "%s: %s; the guest is here, %s", what,
+			  why.text, status);
+	}
 	json_decref(now);
+	return ret;
 }
 
 /* It never began. */
-static int finish_unstarted(struct follow *follow, const struct error *err)
+static int finish_unstarted(struct follow *follow, struct error *err)
 {
+	struct error why = *err;
+	int status = EXIT_FAILURE;
+
+	if (follow->client.fd >= 0)
+		status = fate_of_kept(follow, err);
 	if (follow->options->json)
-		print_json(follow, "failed", err);
-	else if (follow->client.fd >= 0)
-		print_kept(follow, err->text);
+		print_json(follow, "failed", &why);
 	else
 		log_error("%s: %s", follow->options->name, err->text);
-	return EXIT_FAILURE;
+	return status;
 }
 
-static int forecast_status(const struct follow *follow)
+static int finish_moved(const struct follow *follow)
+{
+	if (follow->options->json)
+		print_json(follow, NULL, NULL);
+	else
+		move_words_moved(follow->options->name, follow->report);
+	return EXIT_SUCCESS;
+}
+
+static int finish_rehearsed(const struct follow *follow)
 {
 	json_t *forecast = json_object_get(follow->report, "forecast");
+	bool converges = json_is_true(json_object_get(forecast, "converges"));
 
-	return json_is_true(json_object_get(forecast, "converges"))
-		       ? EXIT_SUCCESS
-		       : EXIT_OVER;
+	if (follow->options->json)
+		print_json(follow, NULL, NULL);
+	else
+		move_words_forecast(follow->options->name, follow->report);
+	return converges ? EXIT_SUCCESS : EXIT_OVER;
 }
 
 static int finish(struct follow *follow)
@@ -456,20 +435,20 @@ static int finish(struct follow *follow)
 		json_string_value(json_object_get(follow->report, "status"));
 	const char *why =
 		json_string_value(json_object_get(follow->report, "error"));
-	bool moved = status && !strcmp(status, "completed");
-	bool rehearsed = status && !strcmp(status, "rehearsed");
+	struct error err;
+	int ret;
 
+	if (status && !strcmp(status, "completed"))
+		return finish_moved(follow);
+	if (status && !strcmp(status, "rehearsed"))
+		return finish_rehearsed(follow);
+	(void)error_set(&err, -EIO, "%s", why ? why : "no reason given");
+	ret = fate_of_kept(follow, &err);
 	if (follow->options->json)
 		print_json(follow, NULL, NULL);
-	else if (moved)
-		print_moved(follow);
-	else if (rehearsed)
-		print_forecast(follow);
 	else
-		print_kept(follow, why ? why : "no reason given");
-	if (rehearsed)
-		return forecast_status(follow);
-	return moved ? EXIT_SUCCESS : EXIT_FAILURE;
+		log_error("%s: %s", follow->options->name, err.text);
+	return ret;
 }
 
 /* ---- the whole ---- */

@@ -8,6 +8,8 @@
 
 #include "vmm/options.h"
 
+/* Of `migrate`, beside those that all commands have. */
+#define EXIT_ENDED     3 /* not moved, and the guest has ended here */
 #define EXIT_UNCERTAIN 4
 #define EXIT_OVER      5 /* a dry run: not within --max-downtime */
 

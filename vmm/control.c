@@ -308,6 +308,7 @@ int control_add(struct control *control, int fd, struct error *err)
 	client->control = control;
 	client->fd = fd;
 	qmp_session_init(&client->session);
+	client->session.peer = peer_pid(fd);
 	rc = loop_fd_add(control->loop, fd, EPOLLIN, on_client, client, NULL,
 			 &client->watch, err);
 	if (rc) {

@@ -72,10 +72,11 @@ static void tell_clients(struct instance *inst)
 	if (inst->end == END_MOVED) {
 		control_expect_end(inst->control);
 	} else {
-		data = json_pack("{s:b,s:s,s:i}", "guest",
+		data = json_pack("{s:b,s:s,s:i,s:s}", "guest",
 				 !strncmp(inst->end_reason, "guest", 5),
 				 "reason", inst->end_reason,
-				 "x-godwit-exit-status", exit_status(inst));
+				 "x-godwit-exit-status", exit_status(inst),
+				 "x-godwit-why", inst->end_why);
 		control_event(inst->control, "SHUTDOWN", data);
 	}
 	loop_timer_arm(inst->patience, clock_ns() + CLIENT_PATIENCE);
@@ -115,14 +116,23 @@ static void on_patience_end(void *opaque)
 }
 
 void instance_finish(struct instance *inst, enum instance_end end,
-		     const char *reason)
+		     const char *reason, const char *why, ...)
 {
+	bool bad = end == END_CRASHED || end == END_FAILED;
+	va_list ap;
+
 	if (inst->end != END_NOT_YET)
 		return;
 	inst->end = end;
 	inst->end_reason = reason;
+	va_start(ap, why);
+	vsnprintf(inst->end_why, sizeof(inst->end_why), why, ap);
+	va_end(ap);
+	text_make_plain(inst->end_why);
 	if (inst->vm)
 		vm_hold(inst->vm, VM_HOLD_ENDED);
+	consoles_restore(inst->consoles);
+	log_line(bad ? LOG_ERROR : LOG_NOTICE, "%s", inst->end_why);
 	wait_for_mover(inst);
 }
 
@@ -158,18 +168,19 @@ static void note_paused_by(struct instance *inst, const char *text)
 
 static void on_crash(struct instance *inst, const char *text, bool pause)
 {
-	consoles_end_row(inst->consoles);
-	log_error("the guest crashed: %s%s", text,
-		  pause ? "; it is paused, as --on-panic says" : "");
 	control_event(
 		inst->control, "GUEST_PANICKED",
 		json_pack("{s:s}", "action", pause ? "pause" : "poweroff"));
-	if (pause) {
-		inst->panicked = true;
-		note_paused_by(inst, text);
-	} else {
-		instance_finish(inst, END_CRASHED, "guest-panic");
+	if (!pause) {
+		instance_finish(inst, END_CRASHED, "guest-panic",
+				"the guest crashed: %s", text);
+		return;
 	}
+	consoles_end_row(inst->consoles);
+	log_error("the guest crashed: %s; it is paused, as --on-panic says",
+		  text);
+	inst->panicked = true;
+	note_paused_by(inst, text);
 }
 
 static void tell_balloon(struct instance *inst)
@@ -212,11 +223,14 @@ static void on_vm_event(void *opaque, enum vm_event event, uint8_t status,
 		control_event(inst->control, "RESET", reset_data(inst));
 		break;
 	case VM_EVENT_POWEROFF:
-		instance_finish(inst, END_POWEROFF, "guest-shutdown");
+		instance_finish(inst, END_POWEROFF, "guest-shutdown",
+				"the guest switched itself off");
 		break;
 	case VM_EVENT_EXIT:
 		inst->guest_status = status;
-		instance_finish(inst, END_EXIT, "guest-shutdown");
+		instance_finish(inst, END_EXIT, "guest-shutdown",
+				"the guest ended itself with status %u",
+				status);
 		break;
 	case VM_EVENT_CRASHED:
 		on_crash(inst, text, false);
@@ -225,9 +239,8 @@ static void on_vm_event(void *opaque, enum vm_event event, uint8_t status,
 		on_crash(inst, text, true);
 		break;
 	case VM_EVENT_FAILED:
-		consoles_end_row(inst->consoles);
-		log_error("the guest can't go on: %s", text);
-		instance_finish(inst, END_FAILED, "host-error");
+		instance_finish(inst, END_FAILED, "host-error",
+				"the guest can't go on: %s", text);
 		break;
 	}
 }
@@ -299,12 +312,18 @@ static void on_move_pass(void *opaque, uint32_t pass)
 static void say_moved(struct instance *inst)
 {
 	struct report report;
+	char over[80] = "";
 
 	if (!mover_report(inst->mover, &report))
 		return;
 	consoles_restore(inst->consoles);
-	log_warn("moved to %s: paused for %.3f ms, %.1f ms in all",
-		 inst->moved_to, (double)report.downtime_ns / 1e6,
+	if (report_over_ns(&report))
+		snprintf(over, sizeof(over),
+			 ", %.3f ms longer than the %.3f ms allowed",
+			 (double)report_over_ns(&report) / 1e6,
+			 (double)report.max_downtime_ns / 1e6);
+	log_warn("moved to %s: paused for %.3f ms%s, %.1f ms in all",
+		 inst->moved_to, (double)report.downtime_ns / 1e6, over,
 		 (double)report.total_ns / 1e6);
 	if (inst->options->verbosity || inst->wants_report)
 		report_print(&report, stderr);
@@ -351,6 +370,20 @@ int instance_migrate(struct instance *inst, const struct source_params *params,
 
 /* ---- signals ---- */
 
+/* The kernel itself sends one when the terminal hangs up, or for Ctrl-C. */
+static void finish_by_signal(struct instance *inst,
+			     const struct signalfd_siginfo *info)
+{
+	char sender[32] = "its terminal";
+
+	if (info->ssi_code <= 0 && info->ssi_pid)
+		snprintf(sender, sizeof(sender), "process %u", info->ssi_pid);
+	else if (info->ssi_code <= 0)
+		snprintf(sender, sizeof(sender), "outside of its container");
+	instance_finish(inst, END_QUIT, "host-signal", "ended by SIG%s from %s",
+			sigabbrev_np((int)info->ssi_signo), sender);
+}
+
 static void on_signal(void *opaque, uint32_t events __maybe_unused)
 {
 	struct instance *inst = opaque;
@@ -367,8 +400,7 @@ static void on_signal(void *opaque, uint32_t events __maybe_unused)
 		on_patience_end(inst);
 		return;
 	}
-	log_info("signal %u: leaving", info.ssi_signo);
-	instance_finish(inst, END_QUIT, "host-signal");
+	finish_by_signal(inst, &info);
 }
 
 static int open_signals(struct instance *inst, struct error *err)
@@ -395,7 +427,8 @@ static int open_signals(struct instance *inst, struct error *err)
 
 static void on_leave(void *opaque)
 {
-	instance_finish(opaque, END_QUIT, "host-ui");
+	instance_finish(opaque, END_QUIT, "host-ui",
+			"ended at its console, by Ctrl-A x");
 }
 
 static int open_control(struct instance *inst, const char *name,

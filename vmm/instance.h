@@ -74,6 +74,8 @@ struct instance {
 	enum instance_end end;
 	uint8_t guest_status;	/* END_EXIT */
 	const char *end_reason; /* QEMU's ShutdownCause */
+	char end_why[256];	/* the same for people, and who it was */
+	pid_t quit_by;		/* who has asked for it at the control socket */
 	bool abandoned;		/* the moving thread is left behind */
 	char moved_to[ADDRESS_TEXT_MAX];
 	char came_by[WIRE_SESSION_TEXT]; /* the session of its last move; "" */
@@ -132,11 +134,12 @@ int instance_run(struct instance *inst, loop_fn *ready, void *opaque,
 		 struct error *err);
 
 /**
- * instance_finish() - the end has come.
+ * instance_finish() - the end has come, unless it had before.
  * @reason: QEMU's ShutdownCause.
+ * @why: for people, and who it was; printf's. Said in the log and to clients.
  */
 void instance_finish(struct instance *inst, enum instance_end end,
-		     const char *reason);
+		     const char *reason, const char *why, ...) __printf(4, 5);
 
 /**
  * instance_failure_status() - the exit status for "godwit could not".

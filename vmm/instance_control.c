@@ -208,13 +208,19 @@ static int reset(void *opaque, struct error *err)
 
 static void quit_now(void *opaque)
 {
-	instance_finish(opaque, END_QUIT, "host-qmp-quit");
+	struct instance *inst = opaque;
+
+	instance_finish(inst, END_QUIT, "host-qmp-quit",
+			"ended at the control socket by process %d, as `godwit "
+			"kill` does",
+			inst->quit_by);
 }
 
-static void quit(void *opaque)
+static void quit(void *opaque, pid_t by)
 {
 	struct instance *inst = opaque;
 
+	inst->quit_by = by;
 	/* The answer first. */
 	loop_post(inst->loop, quit_now, inst);
 }

@@ -43,7 +43,8 @@
 struct listener {
 	struct instance inst;
 	const struct listen_options *options;
-	struct address address; /* resolved */
+	struct address address;	   /* resolved */
+	char at[ADDRESS_TEXT_MAX]; /* the same with the port that it got */
 	struct stat bound; /* the socket file that is ours; st_ino 0: none */
 	struct door *door; /* NULL with fd:N */
 	pthread_t door_thread;
@@ -62,6 +63,7 @@ struct listener {
 	struct error taken;		/* why that is another; "": --name */
 	struct chore filling;		/* the spares */
 	struct chore unmaking;		/* the target of the last attempt */
+	struct error failure;		/* why the last attempt was the last */
 
 	pthread_mutex_t lock;
 	char session[WIRE_SESSION_TEXT]; /* of the attempt */
@@ -291,6 +293,10 @@ static int attempt(struct listener *l, struct stream *stream,
 		return error_set(err, -ECANCELED, "the listener is leaving");
 	}
 	rc = target_run(target, stream, err);
+	if (rc == STREAM_ENDED)
+		error_set(err, rc,
+			  "the source closed the connection and said not why; "
+			  "see its log, unless it has ended");
 	/* Before the source, which waits for it, sees the connection end. */
 	if (!rc)
 		claim_own_name(l);
@@ -312,12 +318,24 @@ static bool was_dry_run(const struct listener *l,
 	return l->rehearsed || hello->capabilities & WIRE_CAP_DRY_RUN;
 }
 
+static void say_listens_on(struct listener *l, const struct error *why)
+{
+	bool stop;
+
+	pthread_mutex_lock(&l->lock);
+	stop = l->stop;
+	pthread_mutex_unlock(&l->lock);
+	log_warn("no guest came: %s%s%s", why->text,
+		 stop ? "" : "; listens on at ", stop ? "" : l->at);
+}
+
 static void *receive(void *arg)
 {
 	struct listener *l = arg;
 	struct wire_hello hello;
 	struct stream *stream;
 	struct error err;
+	bool again;
 	int rc;
 
 	do {
@@ -331,11 +349,14 @@ static void *receive(void *arg)
 			rc = attempt(l, stream, &hello, &err);
 			stream_close(stream);
 		}
-		if (rc)
-			log_warn("no guest came: %s", err.text);
-	} while (rc && l->door &&
-		 (!l->options->once || was_dry_run(l, &hello)));
+		again = rc && l->door &&
+			(!l->options->once || was_dry_run(l, &hello));
+		if (again)
+			say_listens_on(l, &err);
+	} while (again);
 	/* Nobody comes any more. */
+	if (rc)
+		l->failure = err;
 	spares_drop(l->inst.spares);
 	loop_post(l->inst.loop, rc ? on_no_guest : on_received, l);
 	return NULL;
@@ -353,7 +374,11 @@ static void on_no_guest(void *opaque)
 {
 	struct listener *l = opaque;
 
-	instance_finish(&l->inst, END_FAILED, "host-error");
+	instance_finish(&l->inst, END_FAILED, "host-error",
+			"no guest came: %s; this listener ends%s",
+			l->failure.text,
+			l->options->once ? ", as --once says"
+					 : ": fd:N is one connection");
 }
 
 /* Only what this process has made: the path may be somebody else's by now. */
@@ -437,31 +462,14 @@ static int check_exposure(const struct listener *l, struct error *err)
 			 l->address.text);
 }
 
-/* A descriptor that can't be one is a mistake of the command line. */
-static int check_connection(int fd, struct error *err)
-{
-	int type = 0;
-	socklen_t len = sizeof(type);
-
-	if (getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &len))
-		return error_set(err, -errno,
-				 "fd:%d: %s; pass a connected stream socket",
-				 fd, strerror(errno));
-	if (type != SOCK_STREAM)
-		return error_set(err, -EINVAL,
-				 "fd:%d: not a stream socket; pass one that "
-				 "is connected",
-				 fd);
-	return 0;
-}
-
 /* Where to listen; the exit status when not there. */
 static int check_address(struct listener *l, struct error *err)
 {
 	l->address = l->options->address;
+	/* A descriptor that can't be one is a mistake of the command line. */
 	if (l->address.kind == ADDRESS_FD)
-		return check_connection(l->address.fd, err) ? EXIT_USAGE
-							    : EXIT_SUCCESS;
+		return address_check(&l->address, err) ? EXIT_USAGE
+						       : EXIT_SUCCESS;
 	if (address_resolve(&l->address, err))
 		return EXIT_FAILURE;
 	return check_exposure(l, err) ? EXIT_USAGE : EXIT_SUCCESS;
@@ -479,6 +487,7 @@ static int open_door(struct listener *l, struct error *err)
 	if (rc < 0)
 		return rc;
 	params.listen_fd = rc;
+	address_text(&l->address, port, l->at);
 	if (l->address.kind == ADDRESS_UNIX &&
 	    lstat(l->address.un.sun_path, &l->bound))
 		l->bound.st_ino = 0;

@@ -59,8 +59,8 @@ struct qmp_backend {
 	int (*cont)(void *opaque, struct error *err);
 	int (*powerdown)(void *opaque, struct error *err);
 	int (*reset)(void *opaque, struct error *err);
-	/* End the process soon, after the answer is out. */
-	void (*quit)(void *opaque);
+	/* End the process soon, after the answer is out; process @by asks. */
+	void (*quit)(void *opaque, pid_t by);
 
 	/* Begin to move; @params->to is resolved. An fd:N in it is taken. */
 	int (*migrate)(void *opaque, const struct source_params *params,
@@ -112,6 +112,7 @@ struct qmp_backend {
 
 /* One client's conversation. */
 struct qmp_session {
+	pid_t peer;	 /* the client's process; 0: not known */
 	bool negotiated; /* qmp_capabilities was said */
 	bool told_end;	 /* an answer told how a migration ended */
 	/*

@@ -148,7 +148,7 @@ static json_t *system_reset(struct qmp_call *call, struct error *err)
 
 static json_t *quit(struct qmp_call *call, struct error *err __maybe_unused)
 {
-	call->backend->quit(call->opaque);
+	call->backend->quit(call->opaque, call->session->peer);
 	return qmp_nothing();
 }
 

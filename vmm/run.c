@@ -156,7 +156,9 @@ static int prepare_migration(struct run *run, struct error *err)
 		return 0;
 	run->migrate_to = run->options->migrate_to;
 	/* Names are looked up now: later it can't be done. */
-	rc = address_resolve(&run->migrate_to, err);
+	rc = address_check(&run->migrate_to, err);
+	if (!rc)
+		rc = address_resolve(&run->migrate_to, err);
 	if (rc) {
 		error_prefix(err, "--migrate-to");
 		return rc;

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: MIT
 /*
- * Clocks and whole reads and writes; see util.h.
+ * Clocks, whole reads and writes, and what else all need; see util.h.
  */
 #include <errno.h>
 #include <sched.h>
+#include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -106,6 +107,16 @@ bool is_shortage(int code)
 {
 	return code == EMFILE || code == ENFILE || code == ENOBUFS ||
 	       code == ENOMEM;
+}
+
+pid_t peer_pid(int fd)
+{
+	struct ucred cred = { 0 };
+	socklen_t len = sizeof(cred);
+
+	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &len))
+		return 0;
+	return cred.pid;
 }
 
 void text_make_plain(char *text)

@@ -105,6 +105,12 @@ int __must_check write_full(int fd, const void *buf, size_t len);
 bool is_shortage(int code);
 
 /**
+ * peer_pid() - the process at the other end of a unix socket, also of one that
+ * is stopped; 0 when the kernel doesn't tell.
+ */
+pid_t peer_pid(int fd);
+
+/**
  * text_make_plain() - put '?' for each control character of @text.
  *
  * For what a peer, a guest or a file says and a user will read: a terminal

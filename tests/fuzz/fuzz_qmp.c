@@ -30,9 +30,10 @@ static int act(void *opaque, struct error *err)
 	return error_set(err, -EPERM, "not while fuzzing");
 }
 
-static void quit(void *opaque)
+static void quit(void *opaque, pid_t by)
 {
 	(void)opaque;
+	(void)by;
 }
 
 static int migrate(void *opaque, const struct source_params *params,

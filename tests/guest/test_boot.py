@@ -26,7 +26,8 @@ def boots(world, guest, *cmdline, status=0, **options):
 def hello_ends_with_the_exit_status_that_the_guest_gives(world):
     vm = boots(world, "hello", "exit=7", status=7)
     check('hello: cmdline="exit=7"' in vm.out.text(), vm.out.text())
-    equal(vm.err.text(), "", "godwit's own words")
+    equal(vm.err.text(), "godwit: the guest ended itself with status 7\n",
+          "godwit's own words")
 
 
 @test
@@ -274,6 +275,8 @@ def a_terminal_is_raw_and_control_a_x_leaves_and_restores_it(world):
     term.wait(b"\x03q\x01")
     term.type(b"\x01x")
     term.vm.expect_exit(125)
+    equal(term.vm.err.text(), "godwit: ended at its console, by Ctrl-A x\n",
+          "what is said of it")
     term.expect_restored()
 
 
@@ -282,6 +285,8 @@ def a_terminal_is_restored_when_the_guest_ends_by_itself(world):
     term = Terminal(world.host(), "hello", "exit=9")
     term.wait(b"verdict 9")
     term.vm.expect_exit(9)
+    equal(term.vm.err.text(), "godwit: the guest ended itself with status 9\n",
+          "what is said of it")
     term.expect_restored()
 
 
@@ -321,7 +326,7 @@ def a_terminal_is_restored_when_nothing_could_be_started(world):
 # ---- signals and names ----
 
 @test
-def sigterm_sigint_and_sighup_end_the_vm_and_its_socket(world):
+def sigterm_sigint_and_sighup_end_the_vm_and_who_sent_them_is_named(world):
     host = world.host()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         vm = host.run("heartbeat", debug_exit=False)
@@ -329,6 +334,8 @@ def sigterm_sigint_and_sighup_end_the_vm_and_its_socket(world):
         check(host.socket_path().exists(), "there is no control socket")
         vm.signal(number)
         vm.expect_exit(0)
+        equal(vm.err.text(), f"godwit: ended by {number.name} from process "
+              f"{os.getpid()}\n", "what is said of it")
         check(not host.socket_path().exists(), "the socket is left over")
 
 
@@ -377,7 +384,8 @@ def closed_standard_descriptors_are_no_trouble(world):
          "--cmdline exit=5 <&- >&-", str(GODWIT),
          str(GODWIT.parent / "guests/hello.elf")],
         env=host.env, stderr=subprocess.PIPE, check=False)
-    equal((vm.returncode, vm.stderr), (5, b""), "status and words")
+    equal((vm.returncode, vm.stderr), (5, b"godwit: the guest ended itself "
+          b"with status 5\n"), "status and words")
 
 
 @test

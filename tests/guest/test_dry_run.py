@@ -85,6 +85,11 @@ def a_move_may_follow_on_the_heels_of_one_that_was_lost(world):
         gate.wait()
         gate.close()
         lost.expect_exit(1)
+        lost.err.wait(f"{relay.address} closed the connection in phase rounds "
+                      "and said not why; see the log of the `godwit listen`")
+    listener.err.wait("the source closed the connection and said not why; see "
+                      f"its log, unless it has ended; listens on at "
+                      f"{listener.address}")
     a.migrate(listener.address)
     moved_by(vm)
     verify_and_end(listener)

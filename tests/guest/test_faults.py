@@ -14,7 +14,8 @@ import stream
 from lib import check, equal, test, wait_until
 from test_moves import finish
 
-BEFORE_COMMIT = ("HELLO", "CONFIG", "REHEARSE", "ROUND", "PAUSED", "LOADED")
+IN_THE_PAUSE = ("PAUSED", "LOADED")
+BEFORE_COMMIT = ("HELLO", "CONFIG", "REHEARSE", "ROUND", *IN_THE_PAUSE)
 
 
 class Move:
@@ -29,6 +30,8 @@ class Move:
         self.gate = self.relay.hold(record)
         self.vm = self.a.run("heartbeat", name=name)
         self.vm.out.wait(r"\.")
+        # Who was there before `migrate` hears of things after it.
+        self.client = self.a.qmp(name)
         self.command = self.a.start_migrate(self.relay.address, *options,
                                            name=name)
         self.gate.wait()
@@ -64,6 +67,18 @@ class Move:
             result = self.a.command(command, "bird", status=1)
             check("resolve" in result.err, f"{command}: {result.err}")
 
+    def expect_orphaned(self, uncertain):
+        """What is said of a guest whose process was killed, and only once."""
+        process = f"its process, {self.vm.pid}, has ended"
+        said = (f"godwit: bird: not moved: {process}, and the guest with it; "
+                "it had not begun to hand it over\n")
+        if uncertain:
+            said = (f"godwit: bird: uncertain: {process} in the pause: the "
+                    f"guest either runs at {self.relay.address} or has ended "
+                    "with it; type `godwit list` there\n")
+        self.command.expect_exit(4 if uncertain else 3)
+        equal(self.command.err.text(), said, "what is said")
+
     def expect_listening(self):
         """The listener is as good as new."""
         self.listener.err.wait("no guest came: ")
@@ -96,9 +111,11 @@ def the_guest_runs_on_when_the_target_is_killed_before_commit(world):
 def the_target_lets_go_when_the_source_is_killed_before_commit(world):
     for record in BEFORE_COMMIT:
         move = Move(world, record)
+        if record in IN_THE_PAUSE:
+            move.client.event("MIGRATION", status="device")
         move.vm.kill()
         move.gate.close()
-        move.command.expect_exit(4)
+        move.expect_orphaned(record in IN_THE_PAUSE)
         equal(move.listener.console(), b"", "the console at the target")
         if record != "HELLO":
             move.expect_listening()
@@ -146,7 +163,9 @@ def migrate_says_4_when_it_stays_uncertain(world):
     move.listener.kill()
     move.gate.close()
     move.command.expect_exit(4)
-    move.command.err.wait("resolve")
+    move.command.err.wait(f"was handed over to {move.relay.address}, which "
+                          "does not say whether it runs there; type `godwit "
+                          "resolve bird` to see what to check")
     move.expect_uncertain()
 
 
@@ -157,7 +176,7 @@ def the_guest_runs_at_the_target_when_the_source_dies_after_commit(world):
         move.vm.kill()
         move.gate.release()
         move.expect_moved()
-        move.command.wait()
+        move.expect_orphaned(True)
         move.close()
 
 
@@ -300,7 +319,9 @@ def a_guest_that_ends_while_it_moves_ends_the_move(world):
         move.vm.send(b"q")
         move.vm.expect_exit(0)
         move.gate.release()
-        move.command.wait()
+        move.command.expect_exit(3)
+        move.command.err.wait("bird: not moved; its VM is gone: the guest ended "
+                              "itself with status 0")
         wait_until(lambda: not move.b.list(), "nothing is left over there")
         move.close()
 
@@ -328,6 +349,10 @@ def sigterm_at_the_source_calls_the_move_off(world):
     move = Move(world, "ROUND")
     move.vm.popen.terminate()
     move.vm.expect_exit(125)
+    by = f"ended by SIGTERM from process {os.getpid()}"
+    move.vm.err.wait(by)
+    move.command.expect_exit(3)
+    move.command.err.wait(by)
     move.gate.close()
     move.expect_listening()
 
@@ -336,9 +361,10 @@ def sigterm_at_the_source_calls_the_move_off(world):
 def a_guest_that_is_killed_while_it_moves_is_not_said_to_run_on(world):
     move = Move(world, "ROUND")
     move.a.command("kill", "bird")
-    move.command.expect_exit(1)
-    said = move.command.err.text()
-    check("not moved" in said and "runs on" not in said, said)
+    move.command.expect_exit(3)
+    by = r"ended at the control socket by process \d+, as `godwit kill` does"
+    move.command.err.wait(f"bird: not moved; its VM is gone: {by}$")
+    move.vm.err.wait(by)
     move.gate.close()
     move.expect_listening()
 

@@ -627,14 +627,15 @@ def check_report(text, status):
     report = json.loads(text)
     equal(report["status"], status, "status")
     fields = {"status", "total_ms", "downtime_ms", "predicted_downtime_ms",
-              "phases", "rounds", "pages", "zero_pages", "hinted_pages",
+              "max_downtime_ms", "over_ms", "phases", "rounds", "pages", "zero_pages", "hinted_pages",
               "bytes", "bandwidth_bytes_per_s", "throttled_vcpus",
               "closed_connections", "session"}
     missing = fields - set(report)
     check(not missing, f"missing: {missing}")
     more = {"completed": set(), "rehearsed": {"forecast"}}
     equal(set(report) - fields, more.get(status, {"error"}), "further fields")
-    for name in ("total_ms", "downtime_ms", "predicted_downtime_ms"):
+    for name in ("total_ms", "downtime_ms", "predicted_downtime_ms",
+                 "max_downtime_ms", "over_ms"):
         check_ms(report[name], name)
     equal(list(report["phases"]), list(PHASES), "phases")
     for name, value in report["phases"].items():
@@ -684,8 +685,31 @@ def migrate_says_in_words_how_it_went(world):
     a.run("heartbeat").out.wait(r"\.")
     out = a.migrate(b.listen().address, *PATIENT).out
     check(re.search(r"bird moved in [\d.]+ ms; paused for [\d.]+ ms "
-                    r"\(predicted [\d.]+\)", out), out)
+                    r"\(predicted [\d.]+\)\n", out), out)
     check("phases, ms: hello " in out, out)
+
+
+@test
+def a_pause_longer_than_allowed_is_said_to_be(world):
+    a, b = world.hosts()
+    relay = world.relay(b.listen().address)
+    gate = relay.hold("PAUSED")
+    vm = a.run("heartbeat")
+    vm.out.wait(r"\.")
+    client = a.qmp()
+    move = a.start_migrate(relay.address, "--max-downtime", "300ms",
+                           "--abort-after", "1min")
+    gate.wait()
+
+    def paused_ms():
+        phases = client.execute("query-migrate")["phases"]
+        return sum(phases[name] for name in PHASES[4:])
+    wait_until(lambda: paused_ms() > 300, "it is paused for too long")
+    gate.release()
+    move.expect_exit(0)
+    over = r"[\d.]+ ms longer than the 300\.000 ms allowed"
+    move.out.wait(rf"; paused for [\d.]+ ms \(predicted [\d.]+\), {over}$")
+    vm.err.wait(f": paused for [\\d.]+ ms, {over}, ")
 
 
 def on_terminal(world, columns, *words):
@@ -793,6 +817,9 @@ def bandwidth_and_downtime_can_be_set_while_it_moves(world):
     move.expect_exit(0)
     moved_by(vm)
     b.wait_running()
+    equal(b.command("set", "bird", "max-downtime").out,
+          "bird: max-downtime 10ms, bandwidth not limited\n",
+          "in force where it is now")
 
 
 @test
@@ -817,9 +844,6 @@ def a_limit_that_is_set_while_it_moves_leaves_the_others(world):
     equal(limits(), (2000000, 10 << 30), "after max-bandwidth was set")
     gate.release()
     move.expect_exit(0)
-    equal(b.command("set", "bird", "max-downtime").out,
-          "bird: max-downtime 10ms, bandwidth not limited\n",
-          "in force where it is now")
     moved_by(vm)
 
 

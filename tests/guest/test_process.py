@@ -157,7 +157,8 @@ def a_console_that_takes_nothing_is_told_of_once(world):
                          BUILD / "guests/hello.elf", "--debug-exit")
     equal(result.returncode, 0, "the guest's verdict")
     equal(result.stderr, "godwit: console: No space left on device; what the "
-          "guest says is lost\n", "what is said")
+          "guest says is lost\ngodwit: the guest ended itself with status "
+          "0\n", "what is said")
 
 
 # ---- QMP ----
@@ -206,7 +207,9 @@ def a_reset_and_a_quit_by_qmp_are_told_to_every_client(world):
     client.execute("quit")
     data = other.event("SHUTDOWN")["data"]
     equal(data, {"guest": False, "reason": "host-qmp-quit",
-                 "x-godwit-exit-status": 0}, "SHUTDOWN")
+                 "x-godwit-exit-status": 0, "x-godwit-why": "ended at the "
+                 f"control socket by process {os.getpid()}, as `godwit kill` "
+                 "does"}, "SHUTDOWN")
     vm.expect_exit(0)
 
 

@@ -184,6 +184,8 @@ BAD = (
      "-lm: every 64-bit guest has it, and none is made without; leave it out"),
     (RUN + ("--net", "user,hostfwd=tcp:2222-192.0.2.1:22"), 2,
      "no guest has that address, but one of 10.0.2.0/24"),
+    (RUN + ("--migrate-to", "unix:/etc/passwd"), 1,
+     "--migrate-to: unix:/etc/passwd: what is there is no socket; give the"),
     (RUN + ("--disk", "x.img"), 1, "--disk x.img: No such file"),
     (RUN + ("--disk", "x.img,vectors=33"), 2,
      "vectors=33: give 1 to 32: .* at most 32 a device"),
@@ -227,6 +229,8 @@ BAD = (
     (("migrate", "bird", "--to", "tcp:h:1", "--max-downtime", "0"), 2, "0"),
     (("migrate", "bird", "--to", "tcp:h:1", "--timeout", "1x"), 2, "1x"),
     (("migrate", "bird", "--to", "unix:x", "--on-timeout", "cry"), 2, "cry"),
+    (("migrate", "bird", "--to", "tcp:h:99999"), 2,
+     "the port is no number from 0 to 65535"),
     (("migrate", "", "--to", "unix:x"), 2, "name '': use 1 to 63 letters"),
     (("cpu", "--can-run", ""), 2, "--can-run '': the path is empty"),
     (("",), 2, "'': no such command"),
@@ -320,6 +324,20 @@ def a_control_socket_and_a_console_are_no_places_to_move_to(world):
               "socket and a console are other places: " in result.err,
               result.err)
     check(vm.running(), "the guest is gone")
+
+
+@test
+def a_file_a_directory_and_a_closed_descriptor_are_no_places_to_move_to(world):
+    a = world.host("a")
+    a.run("heartbeat").out.wait(r"\.")
+    for address, why in (
+            ("unix:/etc/passwd", "what is there is no socket; give the path"),
+            (f"unix:{world.dir}", "what is there is no socket; give the path"),
+            ("fd:77", "Bad file descriptor; pass a connected stream socket"),
+            ("fd:0", "Socket operation on non-socket; pass a connected")):
+        result = a.migrate(address, status=1)
+        check(f"bird: not moved: {address}: {why}" in result.err, result.err)
+        check("; the guest runs on here" in result.err, result.err)
 
 
 @test

@@ -22,7 +22,7 @@ struct fake {
 	struct control *control;
 	pthread_t thread;
 	bool running;
-	bool quit;
+	pid_t quit; /* who asked for it; 0: nobody */
 	bool has_report;
 	struct report report;
 	struct source_params params;
@@ -83,9 +83,9 @@ static int fake_act(void *opaque, struct error *err)
 	return act(opaque, err);
 }
 
-static void fake_quit(void *opaque)
+static void fake_quit(void *opaque, pid_t by)
 {
-	((struct fake *)opaque)->quit = true;
+	((struct fake *)opaque)->quit = by;
 }
 
 static int fake_migrate(void *opaque, const struct source_params *params,
@@ -619,11 +619,11 @@ START_TEST(a_refusal_of_the_vm_is_told_in_its_words)
 }
 END_TEST
 
-START_TEST(quit_is_answered)
+START_TEST(quit_is_answered_and_the_vm_told_who_wants_it)
 {
 	ONE_PEER(fake, peer);
 	call_ok(peer, "{\"execute\":\"quit\"}");
-	ck_assert(fake->quit);
+	ck_assert_int_eq(fake->quit, getpid());
 	ONE_PEER_GOES(fake, peer);
 }
 END_TEST
@@ -1282,7 +1282,8 @@ UNIT_SUITE("qmp", nothing_is_done_before_negotiation,
 	   the_vm_is_shown_in_qemus_shapes,
 	   a_balloon_is_set_and_shown_in_qemus_shapes,
 	   what_no_balloon_can_do_is_refused,
-	   a_refusal_of_the_vm_is_told_in_its_words, quit_is_answered,
+	   a_refusal_of_the_vm_is_told_in_its_words,
+	   quit_is_answered_and_the_vm_told_who_wants_it,
 	   migrate_takes_qemus_uris_and_our_limits,
 	   migrate_refuses_what_it_can_not_do,
 	   parameters_have_qemus_units_and_a_finer_one,
