@@ -111,11 +111,13 @@ void arch_vcpu_visit(struct codec *c, void *state);
 /**
  * arch_vcpu_check() - could vCPU @index of @model be in this state? Also
  * whether this host can load it (MSRs, XSAVE components).
+ * @held: what arch_vcpu_save() has read of such a vCPU on this host, which
+ * spares a pause the asking what there is here. NULL: KVM is asked.
  */
 int __must_check arch_vcpu_check(const struct kvm *kvm,
 				 const struct arch_cpu_model *model,
 				 uint32_t index, const void *state,
-				 struct error *err);
+				 const void *held, struct error *err);
 
 /*
  * What arch_vcpu_load() needs to know of the clock: how far TSC offsets shift
@@ -129,8 +131,13 @@ struct arch_clock_shift {
 	uint64_t tsc_advance; /* to add to each saved TSC, when not valid */
 };
 
+/**
+ * arch_vcpu_load() - write the state of a stopped vCPU, on any thread.
+ * @held: what arch_vcpu_save() has read of it, if it has neither run nor been
+ * loaded since; what is the same is not written again. NULL: not known.
+ */
 int __must_check arch_vcpu_load(const struct kvm *kvm, int vcpu_fd,
-				const void *state,
+				const void *state, const void *held,
 				const struct arch_clock_shift *shift,
 				struct error *err);
 

@@ -61,6 +61,11 @@ static int check_required(const struct kvm *kvm, struct error *err)
 	return 0;
 }
 
+static bool has(const struct kvm *kvm, unsigned int extension)
+{
+	return kvm_extension(kvm->fd, extension) > 0;
+}
+
 static void probe(struct kvm *kvm)
 {
 	int clock = kvm_extension(kvm->fd, KVM_CAP_ADJUST_CLOCK);
@@ -69,9 +74,13 @@ static void probe(struct kvm *kvm)
 
 	kvm->max_vcpus = (unsigned int)(vcpus ? vcpus : 1);
 	kvm->max_memslots = (unsigned int)slots;
-	kvm->has_xsave2 = kvm_extension(kvm->fd, KVM_CAP_XSAVE2) > 0;
-	kvm->has_xcrs = kvm_extension(kvm->fd, KVM_CAP_XCRS) > 0;
-	kvm->has_stats = kvm_extension(kvm->fd, KVM_CAP_BINARY_STATS_FD) > 0;
+	kvm->has_xsave2 = has(kvm, KVM_CAP_XSAVE2);
+	kvm->has_xcrs = has(kvm, KVM_CAP_XCRS);
+	kvm->has_sregs2 = has(kvm, KVM_CAP_SREGS2);
+	kvm->has_exception_payload = has(kvm, KVM_CAP_EXCEPTION_PAYLOAD);
+	kvm->has_triple_fault_event = has(kvm, KVM_CAP_X86_TRIPLE_FAULT_EVENT);
+	kvm->has_smm = has(kvm, KVM_CAP_X86_SMM);
+	kvm->has_stats = has(kvm, KVM_CAP_BINARY_STATS_FD);
 	kvm->has_adjust_clock_realtime = clock & KVM_CLOCK_REALTIME;
 }
 

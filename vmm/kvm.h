@@ -23,6 +23,10 @@ struct kvm {
 	unsigned int max_vcpus;
 	unsigned int max_memslots;
 	bool has_xsave2;
+	bool has_sregs2;
+	bool has_exception_payload;
+	bool has_triple_fault_event;
+	bool has_smm;
 	bool has_xcrs;			/* the processor has XSAVE */
 	bool has_stats;			/* counters of what vCPUs do */
 	bool has_adjust_clock_realtime; /* KVM_CLOCK_REALTIME in GET/SET */

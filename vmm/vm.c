@@ -294,8 +294,8 @@ static int power_on_errand(void *opaque, struct vcpu *vcpu, struct error *err)
 	struct arch_clock_shift shift = { 0 };
 
 	return arch_vcpu_load(vm->host.kvm, vcpu_fd(vcpu),
-			      vm_power_on_state(vm, vcpu_index(vcpu)), &shift,
-			      err);
+			      vm_power_on_state(vm, vcpu_index(vcpu)), NULL,
+			      &shift, err);
 }
 
 /* Back to the state in which the machine was made, then boot again. */

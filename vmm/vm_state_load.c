@@ -93,7 +93,8 @@ static int slot_check(struct vm_state *state, const struct slot *slot,
 	switch (slot->kind) {
 	case SLOT_VCPU:
 		return arch_vcpu_check(vm->host.kvm, &vm->machine.cpu_model,
-				       slot->index, slot->state, err);
+				       slot->index, slot->state,
+				       vm_power_on_state(vm, slot->index), err);
 	case SLOT_VM:
 		return arch_vm_check(vm->host.kvm, slot->state, err);
 	case SLOT_RUN:
@@ -132,14 +133,16 @@ struct load_order {
 	struct arch_clock_shift shift;
 };
 
+/* A vCPU that was switched on, and has not run. */
 static int load_vcpu(void *opaque, struct vcpu *vcpu, struct error *err)
 {
 	struct load_order *order = opaque;
 	struct vm_state *state = order->state;
+	uint32_t i = vcpu_index(vcpu);
 
-	return arch_vcpu_load(state->vm->host.kvm, vcpu_fd(vcpu),
-			      state->slots[vcpu_index(vcpu)].state,
-			      &order->shift, err);
+	return arch_vcpu_load(
+		state->vm->host.kvm, vcpu_fd(vcpu), state->slots[i].state,
+		vm_power_on_state(state->vm, i), &order->shift, err);
 }
 
 static const void *vm_part(const struct vm_state *state)
@@ -245,7 +248,11 @@ struct stage_order {
 	struct arch_clock_shift shift;
 };
 
-/* On the thread of the VM's own vCPU, which has nothing to do yet. */
+/*
+ * On the thread of the VM's own vCPU, which has nothing to do yet. The stage's
+ * was switched on as that was; where it has been loaded before, what is spared
+ * was spared then, too.
+ */
 static int stage_load_vcpu(void *opaque, struct vcpu *vcpu, struct error *err)
 {
 	const struct stage_order *order = opaque;
@@ -253,7 +260,9 @@ static int stage_load_vcpu(void *opaque, struct vcpu *vcpu, struct error *err)
 	uint32_t i = vcpu_index(vcpu);
 
 	return arch_vcpu_load(state->vm->host.kvm, state->stage.vcpu_fds[i],
-			      state->slots[i].state, &order->shift, err);
+			      state->slots[i].state,
+			      vm_power_on_state(state->vm, i), &order->shift,
+			      err);
 }
 
 /* In the order, and on the threads, of vm_state_load(). */

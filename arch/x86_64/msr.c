@@ -183,6 +183,14 @@ bool msr_listed(const uint32_t *list, uint32_t n, uint32_t index)
 	return false;
 }
 
+uint64_t msr_value(const struct x86_vcpu_state *state, uint32_t index)
+{
+	for (uint32_t i = 0; i < state->nmsrs; i++)
+		if (state->msr_index[i] == index)
+			return state->msr_value[i];
+	return 0;
+}
+
 static int list_add(uint32_t *list, uint32_t *n, uint32_t index,
 		    struct error *err)
 {
@@ -304,6 +312,29 @@ static bool spare(const struct kvm_msr_entry *e)
 	return !e->data || refusal_is_fine(e->index, e->data);
 }
 
+/* What is in both, value and all, goes; but for the TSC, which goes on. */
+static void batch_drop_same(struct msr_batch *batch, const uint32_t *index,
+			    const uint64_t *value, uint32_t n)
+{
+	uint32_t kept = 0, at = 0;
+
+	for (uint32_t i = 0; i < batch->head.nmsrs; i++) {
+		const struct kvm_msr_entry *e = &batch->entries[i];
+		uint32_t looked = 0;
+
+		/* Mostly they are in the same order. */
+		while (looked < n && index[at % n] != e->index) {
+			at++;
+			looked++;
+		}
+		if (looked < n && value[at % n] == e->data &&
+		    e->index != MSR_TSC)
+			continue;
+		batch->entries[kept++] = *e;
+	}
+	batch->head.nmsrs = kept;
+}
+
 /*
  * What is 0 in the state and 0 in the vCPU needn't be written. That is most of
  * a fresh vCPU, and KVM tells the host's kernel log of each register that it
@@ -314,7 +345,8 @@ static int batch_skip_same(int vcpu_fd, struct msr_batch *batch,
 			   struct error *err)
 {
 	struct msr_batch now = { 0 };
-	uint32_t kept = 0, at = 0;
+	uint32_t index[X86_MSRS_MAX];
+	uint64_t value[X86_MSRS_MAX];
 	int read;
 
 	for (uint32_t i = 0; i < batch->head.nmsrs; i++)
@@ -323,20 +355,11 @@ static int batch_skip_same(int vcpu_fd, struct msr_batch *batch,
 	read = KVM_IOCTL_VAR(vcpu_fd, KVM_GET_MSRS, &now, err);
 	if (read < 0)
 		return read;
-	for (uint32_t i = 0; i < batch->head.nmsrs; i++) {
-		const struct kvm_msr_entry *e = &batch->entries[i];
-
-		/* @now has those that may be spared in the same order. */
-		if (spare(e)) {
-			uint32_t here = at++;
-
-			if (here < (uint32_t)read &&
-			    now.entries[here].data == e->data)
-				continue;
-		}
-		batch->entries[kept++] = *e;
+	for (int i = 0; i < read; i++) {
+		index[i] = now.entries[i].index;
+		value[i] = now.entries[i].data;
 	}
-	batch->head.nmsrs = kept;
+	batch_drop_same(batch, index, value, (uint32_t)read);
 	return 0;
 }
 
@@ -364,13 +387,19 @@ static uint64_t batch_fill(struct msr_batch *batch,
 	return deadline;
 }
 
-int msr_load(int vcpu_fd, const struct x86_vcpu_state *state, bool tsc,
-	     uint64_t tsc_advance, struct error *err)
+int msr_load(int vcpu_fd, const struct x86_vcpu_state *state,
+	     const struct x86_vcpu_state *held, bool tsc, uint64_t tsc_advance,
+	     struct error *err)
 {
 	struct msr_batch batch = { 0 };
 	uint64_t deadline = batch_fill(&batch, state, tsc, tsc_advance);
-	int rc = batch_skip_same(vcpu_fd, &batch, err);
+	int rc = 0;
 
+	if (held)
+		batch_drop_same(&batch, held->msr_index, held->msr_value,
+				held->nmsrs);
+	else
+		rc = batch_skip_same(vcpu_fd, &batch, err);
 	if (rc)
 		return rc;
 	/*
@@ -378,9 +407,10 @@ int msr_load(int vcpu_fd, const struct x86_vcpu_state *state, bool tsc,
 	 * the local APIC's timer is in deadline mode already. KVM goes by the
 	 * order of the batch: it is the last.
 	 */
-	batch.entries[batch.head.nmsrs++] =
-		(struct kvm_msr_entry){ .index = MSR_TSC_DEADLINE,
-					.data = deadline };
+	if (!held || deadline || msr_value(held, MSR_TSC_DEADLINE))
+		batch.entries[batch.head.nmsrs++] =
+			(struct kvm_msr_entry){ .index = MSR_TSC_DEADLINE,
+						.data = deadline };
 	return batch_write(vcpu_fd, &batch, err);
 }
 

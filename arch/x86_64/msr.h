@@ -36,6 +36,11 @@ bool msr_is_state(uint32_t index);
 bool msr_listed(const uint32_t *list, uint32_t n, uint32_t index);
 
 /**
+ * msr_value() - what @state says of an MSR; 0 when it says nothing.
+ */
+uint64_t msr_value(const struct x86_vcpu_state *state, uint32_t index);
+
+/**
  * msr_list() - the MSRs that are state on this host.
  * @ret_index: room for X86_MSRS_MAX.
  * @ret_n: how many there are.
@@ -55,20 +60,24 @@ int __must_check msr_save(const struct kvm *kvm, int vcpu_fd,
 
 /**
  * msr_load() - write the MSRs of @state; the TSC deadline last.
+ * @held: what the vCPU holds now, or NULL; what is the same isn't written.
  * @tsc: write the TSC too, @tsc_advance cycles further. Otherwise it follows
  *       from the offset.
  *
  * Return: 0, or -errno with @err naming the MSR that can't be written.
  */
 int __must_check msr_load(int vcpu_fd, const struct x86_vcpu_state *state,
-			  bool tsc, uint64_t tsc_advance, struct error *err);
+			  const struct x86_vcpu_state *held, bool tsc,
+			  uint64_t tsc_advance, struct error *err);
 
 /**
  * msr_check() - the MSR part of arch_vcpu_check().
+ * @held: what a vCPU of this host holds, or NULL.
  */
 int __must_check msr_check(const struct kvm *kvm,
 			   const struct arch_cpu_model *model,
 			   const struct x86_vcpu_state *state,
+			   const struct x86_vcpu_state *held,
 			   struct error *err);
 
 /**

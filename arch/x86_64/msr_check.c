@@ -98,9 +98,8 @@ static bool possible(uint32_t index, uint64_t value,
 	return true;
 }
 
-static int check_one(const struct kvm *kvm, const struct arch_cpu_model *model,
-		     uint32_t index, uint64_t value, bool here,
-		     struct error *err)
+static int check_one(const struct arch_cpu_model *model, uint32_t index,
+		     uint64_t value, bool here, struct error *err)
 {
 	if (!msr_is_state(index))
 		return error_set(err, -EINVAL,
@@ -117,30 +116,58 @@ static int check_one(const struct kvm *kvm, const struct arch_cpu_model *model,
 				 "doesn't have it",
 				 msr_name(index), index,
 				 (unsigned long long)value);
-	if (index == MSR_ARCH_CAPABILITIES)
-		return check_arch_capabilities(kvm, value, err);
 	return 0;
 }
 
-int msr_check(const struct kvm *kvm, const struct arch_cpu_model *model,
-	      const struct x86_vcpu_state *state, struct error *err)
+/* The MSRs that are state here: @held's, or KVM has to be asked. */
+struct here {
+	const uint32_t *index;
+	uint32_t n;
+	uint32_t asked[X86_MSRS_MAX];
+};
+
+static int find_here(const struct kvm *kvm, const struct x86_vcpu_state *held,
+		     struct here *ret, struct error *err)
 {
-	uint32_t here[X86_MSRS_MAX], n;
+	ret->index = held ? held->msr_index : ret->asked;
+	ret->n = held ? held->nmsrs : 0;
+	return held ? 0 : msr_list(kvm, ret->asked, &ret->n, err);
+}
+
+static int check_all(const struct kvm *kvm, const struct arch_cpu_model *model,
+		     const struct x86_vcpu_state *state,
+		     const struct x86_vcpu_state *held, const struct here *here,
+		     struct error *err)
+{
+	int rc = 0;
+
+	for (uint32_t i = 0; !rc && i < state->nmsrs; i++) {
+		uint32_t index = state->msr_index[i];
+		uint64_t value = state->msr_value[i];
+
+		if (msr_listed(state->msr_index, i, index))
+			return error_set(err, -EINVAL,
+					 "%s (0x%x) is there twice",
+					 msr_name(index), index);
+		rc = check_one(model, index, value,
+			       msr_listed(here->index, here->n, index), err);
+		if (!rc && index == MSR_ARCH_CAPABILITIES &&
+		    !(held && msr_value(held, index) == value))
+			rc = check_arch_capabilities(kvm, value, err);
+	}
+	return rc;
+}
+
+int msr_check(const struct kvm *kvm, const struct arch_cpu_model *model,
+	      const struct x86_vcpu_state *state,
+	      const struct x86_vcpu_state *held, struct error *err)
+{
+	struct here here;
 	int rc;
 
 	if (state->nmsrs > X86_MSRS_MAX)
 		return error_set(err, -EINVAL, "%u MSRs, more than %d",
 				 state->nmsrs, X86_MSRS_MAX);
-	rc = msr_list(kvm, here, &n, err);
-	for (uint32_t i = 0; !rc && i < state->nmsrs; i++) {
-		uint32_t index = state->msr_index[i];
-
-		if (msr_listed(state->msr_index, i, index))
-			rc = error_set(err, -EINVAL, "%s (0x%x) is there twice",
-				       msr_name(index), index);
-		else
-			rc = check_one(kvm, model, index, state->msr_value[i],
-				       msr_listed(here, n, index), err);
-	}
-	return rc;
+	rc = find_here(kvm, held, &here, err);
+	return rc ? rc : check_all(kvm, model, state, held, &here, err);
 }

@@ -65,6 +65,7 @@ struct check {
 	const struct arch_cpu_model *model;
 	uint32_t index;
 	const struct x86_vcpu_state *s;
+	const struct x86_vcpu_state *held;
 };
 
 static int bad(struct error *err, const char *what, uint64_t value,
@@ -365,19 +366,17 @@ static int check_events_host(const struct check *c, struct error *err)
 {
 	const struct x86_events *e = &c->s->events;
 
-	if (e->exception_has_payload &&
-	    !kvm_extension(c->kvm->fd, KVM_CAP_EXCEPTION_PAYLOAD))
+	if (e->exception_has_payload && !c->kvm->has_exception_payload)
 		return error_set(err, -ENOTSUP,
 				 "an exception is pending with its payload, "
 				 "and this host's KVM has no "
 				 "KVM_CAP_EXCEPTION_PAYLOAD");
-	if (e->triple_fault_pending &&
-	    !kvm_extension(c->kvm->fd, KVM_CAP_X86_TRIPLE_FAULT_EVENT))
+	if (e->triple_fault_pending && !c->kvm->has_triple_fault_event)
 		return error_set(err, -ENOTSUP,
 				 "a triple fault is pending, and this host's "
 				 "KVM has no KVM_CAP_X86_TRIPLE_FAULT_EVENT");
 	if ((e->smi_smm || e->smi_pending || e->smi_inside_nmi) &&
-	    !kvm_extension(c->kvm->fd, KVM_CAP_X86_SMM))
+	    !c->kvm->has_smm)
 		return error_set(err, -ENOTSUP,
 				 "the guest is in system management mode, and "
 				 "this host's KVM has none");
@@ -430,7 +429,7 @@ typedef int check_step(const struct check *c, struct error *err);
 
 static int check_msrs(const struct check *c, struct error *err)
 {
-	return msr_check(c->kvm, c->model, c->s, err);
+	return msr_check(c->kvm, c->model, c->s, c->held, err);
 }
 
 static check_step *const steps[] = {
@@ -439,11 +438,14 @@ static check_step *const steps[] = {
 };
 
 int arch_vcpu_check(const struct kvm *kvm, const struct arch_cpu_model *model,
-		    uint32_t index, const void *state, struct error *err)
+		    uint32_t index, const void *state, const void *held,
+		    struct error *err)
 {
-	const struct check c = {
-		.kvm = kvm, .model = model, .index = index, .s = state
-	};
+	const struct check c = { .kvm = kvm,
+				 .model = model,
+				 .index = index,
+				 .s = state,
+				 .held = held };
 	int rc = 0;
 
 	for (size_t i = 0; !rc && i < ARRAY_SIZE(steps); i++)

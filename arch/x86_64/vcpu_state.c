@@ -31,7 +31,9 @@
 struct vcpu_io {
 	const struct kvm *kvm;
 	int fd;
-	const struct arch_clock_shift *shift; /* loading only */
+	/* Loading only. */
+	const struct x86_vcpu_state *held; /* what it holds now, or NULL */
+	const struct arch_clock_shift *shift;
 };
 
 size_t arch_vcpu_state_size(void)
@@ -61,10 +63,11 @@ static int load_mp_state(const struct vcpu_io *io,
 			 const struct x86_vcpu_state *s, struct error *err)
 {
 	struct kvm_mp_state mp;
-	int rc;
+	int rc = 0;
 
 	/* A vCPU that has run may hold an INIT that it has not taken yet. */
-	rc = KVM_IOCTL(io->fd, KVM_GET_MP_STATE, &mp, err);
+	if (!io->held)
+		rc = KVM_IOCTL(io->fd, KVM_GET_MP_STATE, &mp, err);
 	if (rc < 0)
 		return rc;
 	mp = (struct kvm_mp_state){ .mp_state = s->mp_state };
@@ -224,7 +227,7 @@ static int save_sregs(const struct vcpu_io *io, struct x86_vcpu_state *s,
 	int rc;
 
 	memset(&s->sregs, 0, sizeof(s->sregs));
-	if (!kvm_extension(io->kvm->fd, KVM_CAP_SREGS2)) {
+	if (!io->kvm->has_sregs2) {
 		rc = KVM_IOCTL(io->fd, KVM_GET_SREGS, &one, err);
 		if (rc >= 0)
 			PACK_SREGS(&one, &s->sregs);
@@ -248,7 +251,7 @@ static int load_sregs(const struct vcpu_io *io, const struct x86_vcpu_state *s,
 	struct kvm_sregs2 two = { 0 };
 	struct kvm_sregs one = { 0 };
 
-	if (!kvm_extension(io->kvm->fd, KVM_CAP_SREGS2)) {
+	if (!io->kvm->has_sregs2) {
 		UNPACK_SREGS(&one, &s->sregs);
 		return KVM_IOCTL(io->fd, KVM_SET_SREGS, &one, err);
 	}
@@ -433,7 +436,7 @@ static int save_msrs(const struct vcpu_io *io, struct x86_vcpu_state *s,
 static int load_msrs(const struct vcpu_io *io, const struct x86_vcpu_state *s,
 		     struct error *err)
 {
-	return msr_load(io->fd, s, !load_by_offset(io, s),
+	return msr_load(io->fd, s, io->held, !load_by_offset(io, s),
 			io->shift->tsc_advance, err);
 }
 
@@ -491,9 +494,9 @@ static uint32_t events_flags(const struct vcpu_io *io,
 {
 	uint32_t flags = e->valid;
 
-	if (!kvm_extension(io->kvm->fd, KVM_CAP_EXCEPTION_PAYLOAD))
+	if (!io->kvm->has_exception_payload)
 		flags &= ~(uint32_t)KVM_VCPUEVENT_VALID_PAYLOAD;
-	if (!kvm_extension(io->kvm->fd, KVM_CAP_X86_TRIPLE_FAULT_EVENT))
+	if (!io->kvm->has_triple_fault_event)
 		flags &= ~(uint32_t)KVM_VCPUEVENT_VALID_TRIPLE_FAULT;
 	return flags;
 }
@@ -540,10 +543,37 @@ static save_step *const save_steps[] = {
 	save_debugregs, save_lapic, save_tsc,	save_msrs,  save_events,
 };
 
-static load_step *const load_steps[] = {
-	load_mp_state,	load_regs,  load_sregs, load_xsave, load_xcrs,
-	load_debugregs, load_lapic, load_tsc,	load_msrs,  load_events,
+/*
+ * What a step writes of the state, so that it can be left out where the vCPU
+ * holds that already. Those without a size decide for themselves: what they
+ * write depends on the clock, too.
+ */
+#define FIELD(name)                            \
+	offsetof(struct x86_vcpu_state, name), \
+		sizeof(((struct x86_vcpu_state *)0)->name)
+
+static const struct {
+	load_step *load;
+	size_t at;
+	size_t size;
+} load_steps[] = {
+	{ load_mp_state, FIELD(mp_state) },
+	{ load_regs, FIELD(regs) },
+	{ load_sregs, FIELD(sregs) },
+	{ load_xsave, FIELD(xsave) },
+	{ load_xcrs, FIELD(xcr0) },
+	{ load_debugregs, FIELD(debugregs) },
+	{ load_lapic, FIELD(lapic) },
+	{ load_tsc, 0, 0 },
+	{ load_msrs, 0, 0 },
+	{ load_events, FIELD(events) },
 };
+
+static bool same(const void *state, const void *held, size_t at, size_t size)
+{
+	return held && size &&
+	       !memcmp((const char *)state + at, (const char *)held + at, size);
+}
 
 int arch_vcpu_save(const struct kvm *kvm, int vcpu_fd, void *state,
 		   struct error *err)
@@ -557,12 +587,16 @@ int arch_vcpu_save(const struct kvm *kvm, int vcpu_fd, void *state,
 }
 
 int arch_vcpu_load(const struct kvm *kvm, int vcpu_fd, const void *state,
-		   const struct arch_clock_shift *shift, struct error *err)
+		   const void *held, const struct arch_clock_shift *shift,
+		   struct error *err)
 {
-	const struct vcpu_io io = { .kvm = kvm, .fd = vcpu_fd, .shift = shift };
+	const struct vcpu_io io = {
+		.kvm = kvm, .fd = vcpu_fd, .held = held, .shift = shift
+	};
 	int rc = 0;
 
 	for (size_t i = 0; rc >= 0 && i < ARRAY_SIZE(load_steps); i++)
-		rc = load_steps[i](&io, state, err);
+		if (!same(state, held, load_steps[i].at, load_steps[i].size))
+			rc = load_steps[i].load(&io, state, err);
 	return MIN(rc, 0);
 }

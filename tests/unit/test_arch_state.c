@@ -196,7 +196,7 @@ static const struct {
 static int check_vcpu(const struct x86_vcpu_state *s, struct error *err)
 {
 	*err = (struct error){ 0 };
-	return arch_vcpu_check(&no_kvm, &model, 0, s, err);
+	return arch_vcpu_check(&no_kvm, &model, 0, s, NULL, err);
 }
 
 START_TEST(impossible_vcpus_are_refused_by_name)
@@ -285,10 +285,11 @@ START_TEST(a_host_without_xsave_takes_no_xcr0_but_that_of_a_reset)
 
 	sample_model(&model, CPUS, false);
 	good_vcpu(s);
-	ck_assert_int_eq(arch_vcpu_check(&host, &model, 0, s, &err), -ENOTSUP);
+	ck_assert_int_eq(arch_vcpu_check(&host, &model, 0, s, NULL, &err),
+			 -ENOTSUP);
 	ck_assert_ptr_nonnull(strstr(err.text, "XSAVE"));
 	s->xcr0 = 1;
-	ck_assert_int_lt(arch_vcpu_check(&host, &model, 0, s, &err), 0);
+	ck_assert_int_lt(arch_vcpu_check(&host, &model, 0, s, NULL, &err), 0);
 	ck_assert_msg(strstr(err.text, PASSED), "%s", err.text);
 	free(s);
 }
@@ -304,7 +305,7 @@ START_TEST(an_x2apic_id_must_be_the_vcpus_own)
 	s->sregs.apic_base |= 0x400;
 	s->lapic[0x23] = 1;
 	ck_assert_int_eq(check_vcpu(s, &err), -EINVAL);
-	ck_assert_int_lt(arch_vcpu_check(&no_kvm, &model, 1, s, &err), 0);
+	ck_assert_int_lt(arch_vcpu_check(&no_kvm, &model, 1, s, NULL, &err), 0);
 	ck_assert_ptr_nonnull(strstr(err.text, PASSED));
 	free(s);
 }
@@ -484,16 +485,19 @@ static struct snapshot *save(struct rig *rig)
 	for (uint32_t i = 0; i < CPUS; i++) {
 		OK(arch_vcpu_save(&rig->kvm, rig->vcpu_fd[i], &snap->vcpu[i],
 				  &err));
-		OK(arch_vcpu_check(&rig->kvm, &model, i, &snap->vcpu[i], &err));
+		OK(arch_vcpu_check(&rig->kvm, &model, i, &snap->vcpu[i], NULL,
+				   &err));
 	}
 	OK(arch_vm_save(&rig->kvm, rig->vm_fd, &snap->vm, &err));
 	OK(arch_vm_check(&rig->kvm, &snap->vm, &err));
 	return snap;
 }
 
+/* @told: what @rig holds already is read first, and need not be written. */
 static struct arch_clock_shift load(struct rig *rig,
-				    const struct snapshot *snap)
+				    const struct snapshot *snap, bool told)
 {
+	struct snapshot *held = told ? save(rig) : NULL;
 	struct arch_clock_shift shift;
 	struct error err = { 0 };
 
@@ -501,8 +505,9 @@ static struct arch_clock_shift load(struct rig *rig,
 			      &shift, &err));
 	for (uint32_t i = 0; i < CPUS; i++)
 		OK(arch_vcpu_load(&rig->kvm, rig->vcpu_fd[i], &snap->vcpu[i],
-				  &shift, &err));
+				  held ? &held->vcpu[i] : NULL, &shift, &err));
 	OK(arch_vm_load_finish(&rig->kvm, rig->vm_fd, &snap->vm, &err));
+	free(held);
 	return shift;
 }
 
@@ -558,25 +563,51 @@ static void assert_same(struct snapshot *before, struct snapshot *after,
 	ck_assert_mem_eq(&before->vm, &after->vm, sizeof(before->vm));
 }
 
+static void assert_loads(struct rig *rig, struct snapshot *before, bool told,
+			 void (*look)(struct rig *rig, struct snapshot *before))
+{
+	struct arch_clock_shift shift = load(rig, before, told);
+	struct snapshot *after;
+
+	if (look)
+		look(rig, before);
+	after = save(rig);
+	assert_same(before, after, &shift);
+	free(after);
+}
+
+/*
+ * Into a fresh VM, which then is made a fresh one again; without and with its
+ * being known what that holds. @look, when not NULL, at what was loaded.
+ */
+static void assert_moves(const struct kvm *kvm, struct snapshot *before,
+			 void (*look)(struct rig *rig, struct snapshot *before))
+{
+	for (int told = 0; told < 2; told++) {
+		struct rig rig = { .kvm = *kvm };
+		struct snapshot *fresh;
+
+		rig_init(&rig);
+		fresh = save(&rig);
+		assert_loads(&rig, before, told, look);
+		assert_loads(&rig, fresh, told, NULL);
+		free(fresh);
+		rig_fini(&rig);
+	}
+}
+
 START_TEST(a_fresh_vm_moves_without_a_difference)
 {
-	struct rig a, b;
-	struct snapshot *before, *after;
-	struct arch_clock_shift shift;
+	struct rig a;
+	struct snapshot *before;
 
 	if (!have_kvm(&a.kvm, __func__))
 		return;
-	b.kvm = a.kvm;
 	rig_init(&a);
-	rig_init(&b);
 	before = save(&a);
-	shift = load(&b, before);
-	after = save(&b);
-	assert_same(before, after, &shift);
+	assert_moves(&a.kvm, before, NULL);
 	free(before);
-	free(after);
 	rig_fini(&a);
-	rig_fini(&b);
 	kvm_close(&a.kvm);
 }
 END_TEST
@@ -643,15 +674,12 @@ static void run_program(struct rig *rig)
 
 START_TEST(a_vm_that_ran_moves_without_a_difference)
 {
-	struct rig a, b;
-	struct snapshot *before, *after;
-	struct arch_clock_shift shift;
+	struct rig a;
+	struct snapshot *before;
 
 	if (!have_kvm(&a.kvm, __func__))
 		return;
-	b.kvm = a.kvm;
 	rig_init(&a);
-	rig_init(&b);
 	run_program(&a);
 	before = save(&a);
 	ck_assert_uint_eq(before->vm.pic[0].irq_base, 0x20);
@@ -662,42 +690,36 @@ START_TEST(a_vm_that_ran_moves_without_a_difference)
 			  0x4000000012345678);
 	ck_assert_uint_eq(before->vcpu[0].sregs.apic_base & 0xc00, 0xc00);
 	ck_assert_uint_eq(before->vcpu[1].mp_state, KVM_MP_STATE_UNINITIALIZED);
-	shift = load(&b, before);
-	after = save(&b);
-	assert_same(before, after, &shift);
+	assert_moves(&a.kvm, before, NULL);
 	free(before);
-	free(after);
 	rig_fini(&a);
-	rig_fini(&b);
 	kvm_close(&a.kvm);
 }
 END_TEST
 
+static void look_at_xcr0(struct rig *rig, struct snapshot *before)
+{
+	(void)rig;
+	before->vcpu[0].xcr0 = 1;
+}
+
 /* Such hosts have no XCRs to ask for: KVM would refuse. */
 START_TEST(a_vm_moves_on_a_host_without_xsave)
 {
-	struct rig a, b;
-	struct snapshot *before, *after;
-	struct arch_clock_shift shift;
+	struct rig a;
+	struct snapshot *before;
 
 	if (!have_kvm(&a.kvm, __func__))
 		return;
 	a.kvm.has_xcrs = false;
-	b.kvm = a.kvm;
 	rig_init(&a);
-	rig_init(&b);
 	before = save(&a);
 	ck_assert_uint_eq(before->vcpu[0].xcr0, 1);
 	/* Not loaded: KVM would refuse this. */
 	before->vcpu[0].xcr0 = 0;
-	shift = load(&b, before);
-	before->vcpu[0].xcr0 = 1;
-	after = save(&b);
-	assert_same(before, after, &shift);
+	assert_moves(&a.kvm, before, look_at_xcr0);
 	free(before);
-	free(after);
 	rig_fini(&a);
-	rig_fini(&b);
 	kvm_close(&a.kvm);
 }
 END_TEST
@@ -738,9 +760,10 @@ static void fill_vcpu(struct x86_vcpu_state *s)
 }
 
 /* A mistake made both ways would cancel out: ask KVM itself. */
-static void assert_kvm_has(struct rig *rig, const struct x86_vcpu_state *s,
-			   uint32_t i)
+static void look_at_registers(struct rig *rig, struct snapshot *before)
 {
+	const struct x86_vcpu_state *s = &before->vcpu[1];
+	const uint32_t i = 1;
 	struct error err = { 0 };
 	struct kvm_regs regs;
 	struct kvm_sregs sregs;
@@ -763,29 +786,60 @@ static void assert_kvm_has(struct rig *rig, const struct x86_vcpu_state *s,
 
 START_TEST(full_registers_move_without_a_difference)
 {
-	struct rig a, b;
-	struct snapshot *before, *after;
-	struct arch_clock_shift shift;
+	struct rig a;
+	struct snapshot *before;
 	struct error err = { 0 };
 
 	if (!have_kvm(&a.kvm, __func__))
 		return;
-	b.kvm = a.kvm;
 	rig_init(&a);
-	rig_init(&b);
 	before = save(&a);
 	for (uint32_t i = 0; i < CPUS; i++) {
 		fill_vcpu(&before->vcpu[i]);
-		OK(arch_vcpu_check(&a.kvm, &model, i, &before->vcpu[i], &err));
+		OK(arch_vcpu_check(&a.kvm, &model, i, &before->vcpu[i], NULL,
+				   &err));
 	}
-	shift = load(&b, before);
-	assert_kvm_has(&b, &before->vcpu[1], 1);
-	after = save(&b);
-	assert_same(before, after, &shift);
+	assert_moves(&a.kvm, before, look_at_registers);
 	free(before);
-	free(after);
 	rig_fini(&a);
-	rig_fini(&b);
+	kvm_close(&a.kvm);
+}
+END_TEST
+
+/* What is left out because the vCPU holds it is left out for itself alone. */
+START_TEST(one_group_of_registers_moves_where_the_others_are_the_same)
+{
+#define GROUP(member)                                                \
+	{                                                            \
+		offsetof(struct x86_vcpu_state, member),             \
+			sizeof(((struct x86_vcpu_state *)0)->member) \
+	}
+	static const struct {
+		size_t at, size;
+	} groups[] = {
+		GROUP(regs),	  GROUP(sregs.seg), GROUP(xsave),
+		GROUP(debugregs), GROUP(events),    GROUP(xcr0),
+		GROUP(msr_value),
+	};
+	struct x86_vcpu_state *full;
+	struct snapshot *before;
+	struct rig a;
+
+	if (!have_kvm(&a.kvm, __func__))
+		return;
+	rig_init(&a);
+	for (size_t i = 0; i < ARRAY_SIZE(groups); i++) {
+		before = save(&a);
+		full = calloc(1, sizeof(*full));
+		*full = before->vcpu[0];
+		fill_vcpu(full);
+		memcpy((uint8_t *)&before->vcpu[0] + groups[i].at,
+		       (uint8_t *)full + groups[i].at, groups[i].size);
+		assert_moves(&a.kvm, before, NULL);
+		free(full);
+		free(before);
+	}
+	rig_fini(&a);
 	kvm_close(&a.kvm);
 }
 END_TEST
@@ -816,15 +870,15 @@ START_TEST(msrs_that_are_no_state_are_refused)
 	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
 		s->msr_index[n] = cases[i].index;
 		s->msr_value[n] = cases[i].value;
-		ck_assert_int_lt(arch_vcpu_check(&rig.kvm, &model, 0, s, &err),
-				 0);
+		ck_assert_int_lt(
+			arch_vcpu_check(&rig.kvm, &model, 0, s, NULL, &err), 0);
 	}
 	/* Another host may hold what this one doesn't, as long as it is 0. */
 	s->msr_index[n] = 0x122;
 	s->msr_value[n] = 0;
-	OK(arch_vcpu_check(&rig.kvm, &model, 0, s, &err));
+	OK(arch_vcpu_check(&rig.kvm, &model, 0, s, NULL, &err));
 	s->msr_index[n] = s->msr_index[0];
-	ck_assert_int_eq(arch_vcpu_check(&rig.kvm, &model, 0, s, &err),
+	ck_assert_int_eq(arch_vcpu_check(&rig.kvm, &model, 0, s, NULL, &err),
 			 -EINVAL);
 	ck_assert_ptr_nonnull(strstr(err.text, "twice"));
 	free(snap);
@@ -861,7 +915,8 @@ START_TEST(msrs_that_no_guest_can_write_are_refused)
 
 		*value = cases[i].value;
 		ck_assert_msg(arch_vcpu_check(&rig.kvm, &model, 0,
-					      &snap->vcpu[0], &err) == -EINVAL,
+					      &snap->vcpu[0], NULL,
+					      &err) == -EINVAL,
 			      "case %zu", i);
 		*value = was;
 	}
@@ -885,5 +940,6 @@ UNIT_SUITE("arch_state", every_byte_of_a_vcpu_survives_the_wire,
 	   a_vm_that_ran_moves_without_a_difference,
 	   a_vm_moves_on_a_host_without_xsave,
 	   full_registers_move_without_a_difference,
+	   one_group_of_registers_moves_where_the_others_are_the_same,
 	   msrs_that_are_no_state_are_refused,
 	   msrs_that_no_guest_can_write_are_refused)
