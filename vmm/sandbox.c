@@ -214,6 +214,7 @@ static const struct rule rules[] = {
 
 	/* A vCPU runs, is saved and is loaded on its own thread. */
 	IOCTL(KVM_RUN, VCPU),
+	IOCTL(KVM_SET_SIGNAL_MASK, VCPU),
 	IOCTL(KVM_GET_REGS, VCPU),
 	IOCTL(KVM_SET_REGS, VCPU),
 	IOCTL(KVM_GET_SREGS, VCPU),

@@ -323,16 +323,58 @@ static bool park(struct vcpu *vcpu)
 	return go_on;
 }
 
+/* What KVM_SET_SIGNAL_MASK takes: how the thread's mask is in KVM_RUN. */
+struct run_mask {
+	uint32_t size;
+	uint8_t blocked[sizeof(uint64_t)]; /* the kernel's sigset, unaligned */
+};
+
+static bool set_run_mask(const struct vcpu *vcpu, uint64_t blocked)
+{
+	struct run_mask mask = { .size = sizeof(mask.blocked) };
+	struct error ignored;
+
+	memcpy(mask.blocked, &blocked, sizeof(mask.blocked));
+	return KVM_IOCTL_VAR(vcpu->fd, KVM_SET_SIGNAL_MASK, &mask, &ignored) >=
+	       0;
+}
+
 /*
- * A first KVM_RUN that ends before the guest: with it the kernel maps kvm_run's
- * page here and KVM, at a VM's first, makes a thread of its own. A guest that
- * has been moved here shall not wait for these.
+ * KVM_RUN with a signal that waits: all that comes before the guest is done,
+ * and the guest isn't entered. The flag immediate_exit would end it too early.
+ */
+static void run_up_to_guest(struct vcpu *vcpu)
+{
+	struct error ignored;
+	sigset_t kick, usual;
+
+	sigemptyset(&kick);
+	sigaddset(&kick, VCPU_KICK_SIGNAL);
+	pthread_sigmask(SIG_BLOCK, &kick, &usual);
+	pthread_kill(pthread_self(), VCPU_KICK_SIGNAL);
+	/* What is wrong with this vCPU is told when it is to run. */
+	if (set_run_mask(vcpu, ~(1ULL << (VCPU_KICK_SIGNAL - 1))))
+		(void)!ioctl(vcpu->fd, KVM_RUN, NULL);
+	(void)KVM_IOCTL_NUM(vcpu->fd, KVM_SET_SIGNAL_MASK, 0, &ignored);
+	pthread_sigmask(SIG_SETMASK, &usual, NULL);
+}
+
+/*
+ * A guest that has been moved here shall not wait for what a first KVM_RUN
+ * takes: the kernel maps kvm_run's page, KVM makes a thread of the VM's own,
+ * and lays in a stock of page tables for each vCPU. One that waits for its
+ * start would not get as far, so it is as if started meanwhile.
  */
 static void warm_up(struct vcpu *vcpu)
 {
-	set_immediate_exit(vcpu, 1);
-	/* What is wrong with this vCPU is told when it is to run. */
-	(void)!ioctl(vcpu->fd, KVM_RUN, NULL);
+	struct kvm_mp_state was, ready = { .mp_state = KVM_MP_STATE_RUNNABLE };
+	struct error ignored;
+
+	if (KVM_IOCTL(vcpu->fd, KVM_GET_MP_STATE, &was, &ignored) < 0 ||
+	    KVM_IOCTL(vcpu->fd, KVM_SET_MP_STATE, &ready, &ignored) < 0)
+		return;
+	run_up_to_guest(vcpu);
+	(void)KVM_IOCTL(vcpu->fd, KVM_SET_MP_STATE, &was, &ignored);
 }
 
 static void *vcpu_thread(void *opaque)
