@@ -54,19 +54,23 @@ static int send_final(struct source *s, struct error *err)
 {
 	uint64_t before = s->stream->bytes_sent;
 	struct page_counts counts = { 0 };
-	int rc;
+	struct error ignored;
+	int rc, gathered;
 
 	source_enter_phase(s, PHASE_FINAL);
+	stream_gather(s->stream);
 	rc = stream_send(s->stream, WIRE_PAUSED, NULL, 0, pause_patience(s),
 			 err);
-	s->stream->more = true;
 	if (!rc)
 		rc = page_sender_send(s->sender, s->dirty, NULL,
 				      time_left(pause_patience(s)), final_pace,
 				      s, &counts, err);
 	if (!rc)
 		rc = source_send_sections(s, pause_patience(s), err);
-	s->stream->more = false;
+	/* Also what calls it off, if that is how it ends, comes after these. */
+	gathered = stream_gathered(s->stream, pause_patience(s),
+				   rc ? &ignored : err);
+	rc = rc ? rc : gathered;
 	pthread_mutex_lock(&s->lock);
 	s->report.pages += counts.pages;
 	s->report.zero_pages += counts.zero_pages;

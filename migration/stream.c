@@ -20,6 +20,9 @@
 #define IN_SLACK 4096
 #define IN_CAP	 (sizeof(struct wire_header) + WIRE_SECTION_MAX + IN_SLACK)
 
+/* The state of a VM without many vCPUs. */
+#define GATHERED_MAX (64 * KIB)
+
 /* Bytes of the header that its checksum covers. */
 #define HEADER_CHECKED offsetof(struct wire_header, crc)
 
@@ -30,7 +33,8 @@ int stream_open(int fd, int interrupt_fd, struct stream **ret,
 
 	if (s)
 		s->in = malloc(IN_CAP);
-	if (!s || !s->in || buffer_reserve(&s->scratch, WIRE_CONFIG_MAX)) {
+	if (!s || !s->in || buffer_reserve(&s->scratch, WIRE_CONFIG_MAX) ||
+	    buffer_reserve(&s->gathered, GATHERED_MAX)) {
 		close(fd);
 		if (s) {
 			s->fd = -1;
@@ -52,6 +56,7 @@ void stream_close(struct stream *s)
 		shutdown(s->fd, SHUT_RDWR);
 	close_fd(&s->fd);
 	buffer_free(&s->scratch);
+	buffer_free(&s->gathered);
 	free(s->in);
 	free(s);
 }
@@ -118,7 +123,7 @@ static int send_all(struct stream *s, struct iovec *iov, size_t niov,
 		    uint64_t deadline_ns, struct error *err)
 {
 	struct msghdr msg = { .msg_iov = iov, .msg_iovlen = niov };
-	int flags = MSG_NOSIGNAL | (s->more ? MSG_MORE : 0);
+	int flags = MSG_NOSIGNAL | (s->gather ? MSG_MORE : 0);
 
 	consume(&msg, 0);
 	while (msg.msg_iovlen) {
@@ -140,6 +145,66 @@ static int send_all(struct stream *s, struct iovec *iov, size_t niov,
 	return 0;
 }
 
+/* Send whole records; part of them is none. */
+static int send_whole(struct stream *s, struct iovec *iov, size_t niov,
+		      uint64_t deadline_ns, struct error *err)
+{
+	uint64_t before = s->bytes_sent;
+	int rc;
+
+	if (s->torn)
+		return error_set(err, STREAM_ENDED,
+				 "the connection broke within a record");
+	rc = send_all(s, iov, niov, deadline_ns, err);
+	s->torn = rc && s->bytes_sent != before;
+	return rc;
+}
+
+/* What waits comes before everything else in the sequence. */
+static int send_gathered(struct stream *s, uint64_t deadline_ns,
+			 struct error *err)
+{
+	struct iovec iov = { s->gathered.data, s->gathered.len };
+	int rc = send_whole(s, &iov, 1, deadline_ns, err);
+
+	if (!rc)
+		s->gathered.len = 0;
+	return rc;
+}
+
+static bool fits(const struct stream *s, const struct iovec *iov, size_t niov)
+{
+	size_t len = s->gathered.len;
+
+	for (size_t i = 0; i < niov; i++)
+		len += iov[i].iov_len;
+	return len <= GATHERED_MAX;
+}
+
+/* There is room: nothing here is to fail in a pause. */
+static int gather(struct stream *s, const struct iovec *iov, size_t niov,
+		  struct error *err)
+{
+	for (size_t i = 0; i < niov; i++)
+		if (buffer_append(&s->gathered, iov[i].iov_base,
+				  iov[i].iov_len))
+			return error_set(err, -ENOMEM, "stream: out of memory");
+	return 0;
+}
+
+void stream_gather(struct stream *s)
+{
+	s->gather = true;
+}
+
+int stream_gathered(struct stream *s, uint64_t deadline_ns, struct error *err)
+{
+	int rc = send_gathered(s, deadline_ns, err);
+
+	s->gather = false;
+	return rc;
+}
+
 /*
  * Send a record. iov[0] is left free for the header; the first @ncovered of
  * the payload's pieces are covered by the checksum.
@@ -150,13 +215,8 @@ static int send_record(struct stream *s, enum wire_type type, struct iovec *iov,
 {
 	struct wire_header header = { .type = type,
 				      .sequence = s->send_sequence };
-	uint64_t before = s->bytes_sent;
 	size_t length = 0;
-	int rc;
-
-	if (s->torn)
-		return error_set(err, STREAM_ENDED,
-				 "the connection broke within a record");
+	int rc = 0;
 
 	for (size_t i = 1; i < niov; i++)
 		length += iov[i].iov_len;
@@ -166,8 +226,15 @@ static int send_record(struct stream *s, enum wire_type type, struct iovec *iov,
 		header.crc =
 			crc32c(header.crc, iov[i].iov_base, iov[i].iov_len);
 	iov[0] = (struct iovec){ &header, sizeof(header) };
-	rc = send_all(s, iov, niov, deadline_ns, err);
-	s->torn = rc && s->bytes_sent != before;
+	if (s->gather && fits(s, iov, niov)) {
+		rc = gather(s, iov, niov, err);
+	} else {
+		if (s->gathered.len)
+			rc = send_gathered(s, deadline_ns, err);
+		if (!rc)
+			rc = send_whole(s, iov, niov, deadline_ns, err);
+	}
+	iov[0].iov_base = NULL; /* the header ends with this function */
 	s->send_sequence += !rc || s->torn;
 	return rc;
 }

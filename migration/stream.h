@@ -10,8 +10,9 @@
  * went out in part is the last one: what came after it would be taken for the
  * rest of it. One that failed before its first byte was never sent.
  *
- * Page data is never copied on our side: it is sent from guest memory by one
- * gathering write and received into it by one scattering read.
+ * Page data is not copied on our side: it is sent from guest memory by one
+ * gathering write and received into it by one scattering read. Only the last
+ * few pages of a pause may wait in a buffer, with the state that follows.
  *
  * Threads: a stream belongs to one thread.
  */
@@ -34,7 +35,7 @@ struct stream {
 	int fd;		  /* owned */
 	int interrupt_fd; /* borrowed, or -1 */
 	bool torn;	  /* a record went out in part: nothing more is sent */
-	bool more;	  /* another record follows at once: few packets */
+	bool gather;	  /* more follows at once: see stream_gather() */
 	uint32_t send_sequence;
 	uint32_t recv_sequence;
 	uint64_t bytes_sent;
@@ -42,9 +43,10 @@ struct stream {
 	uint8_t *in; /* received and not taken yet: [in_start, in_end) */
 	size_t in_start;
 	size_t in_end;
-	uint8_t *payload;      /* of the last record */
-	size_t data_left;      /* of PAGES: page bytes still to be received */
-	struct buffer scratch; /* encoded payloads on their way out */
+	uint8_t *payload;	/* of the last record */
+	size_t data_left;	/* of PAGES: page bytes still to be received */
+	struct buffer scratch;	/* encoded payloads on their way out */
+	struct buffer gathered; /* whole records that wait for others */
 };
 
 struct record {
@@ -64,6 +66,19 @@ int __must_check stream_open(int fd, int interrupt_fd, struct stream **ret,
  * stream_close() - shut down and free; NULL is fine.
  */
 void stream_close(struct stream *s);
+
+/**
+ * stream_gather() - from here on records follow one another at once: those that
+ * are small may wait for each other, and all go out in as few packets as can
+ * be. Until stream_gathered(), which must come before anything is received.
+ */
+void stream_gather(struct stream *s);
+
+/**
+ * stream_gathered() - send what still waits; another record follows.
+ */
+int __must_check stream_gathered(struct stream *s, uint64_t deadline_ns,
+				 struct error *err);
 
 /**
  * stream_send() - send a record whose payload is @len bytes at @payload.

@@ -288,6 +288,50 @@ struct runs {
 	struct wire_run run[2];
 };
 
+/* What may wait does, in its place, and what doesn't fit goes after it. */
+START_TEST(gathered_records_go_out_together_and_in_order)
+{
+	static uint8_t big[100 * KIB], bytes[2 * BYTES_MAX];
+	struct wire_end wire = open_wire(-1);
+	struct record record;
+	struct stream *other;
+	struct error err;
+	ssize_t n;
+	int fds[2];
+
+	stream_gather(wire.stream);
+	ck_assert(
+		!stream_send(wire.stream, WIRE_PAUSED, NULL, 0, soon(), &err));
+	ck_assert(!stream_send(wire.stream, WIRE_PING, NULL, 0, soon(), &err));
+	ck_assert_int_eq(recv(wire.fd, bytes, sizeof(bytes), MSG_DONTWAIT), -1);
+	ck_assert(!stream_send(wire.stream, WIRE_CONFIG, big, sizeof(big),
+			       soon(), &err));
+	ck_assert(!stream_send(wire.stream, WIRE_PONG, NULL, 0, soon(), &err));
+	ck_assert(!stream_gathered(wire.stream, soon(), &err));
+	ck_assert(
+		!stream_send(wire.stream, WIRE_COMMIT, NULL, 0, soon(), &err));
+	n = recv(wire.fd, bytes, sizeof(bytes), MSG_DONTWAIT);
+	ck_assert_int_eq(n, 5 * sizeof(struct wire_header) + sizeof(big));
+	ck_assert_uint_eq(wire.stream->bytes_sent, (uint64_t)n);
+
+	ck_assert(!socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds));
+	ck_assert(!fcntl(fds[0], F_SETFL, O_NONBLOCK));
+	ck_assert(!stream_open(fds[0], -1, &other, &err));
+	ck_assert(!write_full(fds[1], bytes, (size_t)n));
+	for (size_t i = 0; i < 5; i++) {
+		static const uint32_t types[] = { WIRE_PAUSED, WIRE_PING,
+						  WIRE_CONFIG, WIRE_PONG,
+						  WIRE_COMMIT };
+
+		ck_assert(!stream_recv(other, &record, soon(), &err));
+		ck_assert_uint_eq(record.type, types[i]);
+	}
+	stream_close(other);
+	close_fd(&fds[1]);
+	close_wire(&wire);
+}
+END_TEST
+
 START_TEST(pages_land_where_they_belong_and_nowhere_else)
 {
 	struct runs runs = { { 2, 2 }, { { 0x3000, 1, 0 }, { 0x8000, 1, 0 } } };
@@ -358,5 +402,6 @@ UNIT_SUITE("stream", records_come_as_they_were_sent,
 	   unknown_optional_records_are_skipped,
 	   a_peer_that_says_nothing_runs_into_the_deadline,
 	   an_interrupt_ends_a_wait, a_record_that_went_out_in_part_is_the_last,
+	   gathered_records_go_out_together_and_in_order,
 	   pages_land_where_they_belong_and_nowhere_else,
 	   runs_outside_memory_are_refused_before_anything_is_written)
