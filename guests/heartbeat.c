@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * heartbeat: a heart (heart.h) and nothing else, so that whatever gap shows
- * was the machine's doing.
+ * was the machine's doing. It beats on the first CPU; the others are started,
+ * and halt as those of an idle system do.
  *
  * Options: interval_us=100, beats=N (end by itself after N; 0: never).
  * Serial: 'g' prints "gap tsc_ns=… kvmclock_ns=… beats=… late=…" on a line of
@@ -16,6 +17,13 @@
 #define VERDICT_KVMCLOCK_BACK (VERDICT_OWN + 0)
 #define VERDICT_TSC_BACK      (VERDICT_OWN + 1)
 
+static void halt(void *arg)
+{
+	(void)arg;
+	for (;;)
+		irq_wait();
+}
+
 unsigned int guest_main(void)
 {
 	uint64_t interval_us = option_number("interval_us", 100, 10000000);
@@ -24,6 +32,8 @@ unsigned int guest_main(void)
 	int c;
 
 	option_end();
+	for (unsigned int i = 1; i < cpu_count(); i++)
+		cpu_start(i, halt, NULL);
 	print("heartbeat: interval_us=%lu tsc_khz=%lu kvmclock=%s\n",
 	      interval_us, clock_tsc_khz(), kvmclock_present() ? "yes" : "no");
 	heart_start(&heart, interval_us, VERDICT_KVMCLOCK_BACK,

@@ -43,7 +43,8 @@ CELLS = [
     Cell("wide", "16 GiB, writes 64 MiB over and over at 327 MB/s",
          "dirty", f"mib=64 rate=327 {DIRTY}", 16384),
 ] + [
-    Cell(f"cpus{cpus}", f"32 MiB, only the heartbeat, {cpus} vCPUs",
+    Cell(f"cpus{cpus}", f"32 MiB, only the heartbeat, {cpus} vCPUs, all but one "
+         "halted",
          "heartbeat", "", 32, cpus=cpus) for cpus in (1, 2, 4, 8, 16, 32)
 ]
 
