@@ -54,9 +54,10 @@ int __must_check crew_errand(struct crew *crew, vcpu_errand_fn *fn,
 			     void *opaque, struct error *err);
 
 /**
- * crew_errand_helped() - the same for parked ones, but the caller's thread does
- * not sleep while errands wait for a processor: it does those that have not
- * begun. For threads that may do all that a vCPU's may (sandbox.h).
+ * crew_errand_helped() - the same for parked ones, but on no more threads than
+ * there are processors, of which the caller's is one: who is done with its own
+ * vCPU's errand does those that nobody has begun. For threads that may do all
+ * that a vCPU's may (sandbox.h).
  */
 int __must_check crew_errand_helped(struct crew *crew, vcpu_errand_fn *fn,
 				    void *opaque, struct error *err);

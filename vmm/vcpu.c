@@ -44,6 +44,7 @@ struct vcpu {
 	pthread_cond_t wake;	  /* the thread waits here while it is parked */
 	_Atomic bool park_wanted; /* written under lock, read anywhere */
 	bool parked;
+	bool summoned; /* while parked, to do what there is to do */
 	bool quit;
 	_Atomic bool called;   /* something of these has changed … */
 	int caller_cpu;	       /* … by a thread that ran there */
@@ -295,6 +296,15 @@ static void rest(struct vcpu *vcpu, uint64_t *until_ns)
 	pthread_mutex_lock(&vcpu->lock);
 }
 
+/* Called with the lock held, which is let go meanwhile. */
+static void help(struct vcpu *vcpu)
+{
+	vcpu->summoned = false;
+	pthread_mutex_unlock(&vcpu->lock);
+	vcpu->env.help(vcpu->env.helper);
+	pthread_mutex_lock(&vcpu->lock);
+}
+
 /* Wait, running errands, until unparked. Returns false to end the thread. */
 static bool park(struct vcpu *vcpu)
 {
@@ -308,12 +318,15 @@ static bool park(struct vcpu *vcpu)
 	while ((vcpu->park_wanted || vcpu->errand) && !vcpu->quit) {
 		if (vcpu->errand)
 			run_errand(vcpu);
+		else if (vcpu->summoned)
+			help(vcpu);
 		else
 			rest(vcpu, &alert_until_ns);
 	}
 	go_on = !vcpu->quit;
 	if (go_on) {
 		vcpu->parked = false;
+		vcpu->summoned = false;
 		tally_add(vcpu->env.out);
 		set_immediate_exit(vcpu, 0);
 	}
@@ -444,22 +457,37 @@ void vcpu_unpark(struct vcpu *vcpu)
 	pthread_cond_signal(&vcpu->wake);
 }
 
-void vcpu_errand_start(struct vcpu *vcpu, vcpu_errand_fn *fn, void *opaque)
+/* Called with the lock held. */
+static void set_errand(struct vcpu *vcpu, vcpu_errand_fn *fn, void *opaque)
 {
-	pthread_mutex_lock(&vcpu->lock);
 	assert(!vcpu->errand_busy);
 	vcpu->errand = fn;
 	vcpu->errand_opaque = opaque;
 	vcpu->errand_busy = true;
 	tally_add(vcpu->env.busy);
+}
+
+void vcpu_errand_start(struct vcpu *vcpu, vcpu_errand_fn *fn, void *opaque)
+{
+	pthread_mutex_lock(&vcpu->lock);
+	set_errand(vcpu, fn, opaque);
+	vcpu->summoned = vcpu->parked;
 	rouse_and_unlock(vcpu);
+}
+
+void vcpu_errand_offer(struct vcpu *vcpu, vcpu_errand_fn *fn, void *opaque)
+{
+	pthread_mutex_lock(&vcpu->lock);
+	assert(vcpu->parked);
+	set_errand(vcpu, fn, opaque);
+	pthread_mutex_unlock(&vcpu->lock);
 }
 
 void vcpu_errand_take(struct vcpu *vcpu)
 {
 	pthread_mutex_lock(&vcpu->lock);
-	assert(vcpu->parked);
-	run_errand(vcpu);
+	if (vcpu->parked)
+		run_errand(vcpu);
 	pthread_mutex_unlock(&vcpu->lock);
 }
 

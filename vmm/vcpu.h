@@ -5,7 +5,7 @@
  * The thread is either parked or in its run loop. vcpu_kick() tells it to
  * park and returns at once. The thread takes errands (vcpu_errand_start()), so
  * that state is read and written on the vCPU's own thread; while it is parked,
- * also by whoever would else wait for that. Waiting for either is done for all
+ * also by whoever else has time for that. Waiting for either is done for all
  * vCPUs of a VM at once, by the tallies that they share: crew.h.
  *
  * The kick: immediate_exit in kvm_run, then a signal whose handler does
@@ -49,6 +49,9 @@ struct vcpu_env {
 	struct tally *out;  /* counts vCPUs that are not parked */
 	struct tally *busy; /* and those whose errand has not ended */
 	bool alert;	    /* stay awake for a moment when parked */
+	/* A parked one that was woken for an errand does others', too. */
+	void (*help)(void *helper);
+	void *helper;
 };
 
 /**
@@ -103,8 +106,14 @@ int __must_check vcpu_faults(const struct vcpu *vcpu, uint64_t *ret);
 void vcpu_errand_start(struct vcpu *vcpu, vcpu_errand_fn *fn, void *opaque);
 
 /**
+ * vcpu_errand_offer() - the same for a parked one, whose thread is not woken:
+ * somebody is going to take it.
+ */
+void vcpu_errand_offer(struct vcpu *vcpu, vcpu_errand_fn *fn, void *opaque);
+
+/**
  * vcpu_errand_take() - run the parked vCPU's errand here and now, on the
- * caller's thread, unless the vCPU's own thread has begun it.
+ * caller's thread, unless it has none, or somebody has begun it.
  */
 void vcpu_errand_take(struct vcpu *vcpu);
 

@@ -89,6 +89,7 @@ END_TEST
 struct errands {
 	atomic_uint begun[CROWD];
 	atomic_uint ended[CROWD];
+	atomic_int thread[CROWD]; /* that ran the last one */
 };
 
 static int run_errand(void *opaque, struct vcpu *vcpu, struct error *err)
@@ -98,9 +99,25 @@ static int run_errand(void *opaque, struct vcpu *vcpu, struct error *err)
 
 	(void)err;
 	atomic_fetch_add(&errands->begun[i], 1);
+	errands->thread[i] = gettid();
 	sched_yield();
 	atomic_fetch_add(&errands->ended[i], 1);
 	return 0;
+}
+
+static unsigned int threads(const struct errands *errands)
+{
+	unsigned int n = 0;
+
+	for (int i = 0; i < CROWD; i++) {
+		int before = 0;
+
+		while (before < i &&
+		       errands->thread[before] != errands->thread[i])
+			before++;
+		n += before == i;
+	}
+	return n;
 }
 
 START_TEST(an_errand_is_run_once_for_each_vcpu_and_waited_for)
@@ -120,6 +137,69 @@ START_TEST(an_errand_is_run_once_for_each_vcpu_and_waited_for)
 			ck_assert_uint_eq(errands.begun[i], n);
 			ck_assert_uint_eq(errands.ended[i], n);
 		}
+	}
+	vm_release(host->vm, VM_HOLD_USER);
+	rig_type(host, "q");
+	rig_expect_exit(host, 0);
+	rig_host_free(host);
+}
+END_TEST
+
+#define PATIENCE (20 * NS_PER_S)
+
+/* That of the last vCPU, which the caller does, waits for all the others'. */
+static int wait_for_others(void *opaque, struct vcpu *vcpu, struct error *err)
+{
+	uint64_t deadline = clock_ns() + PATIENCE;
+	struct errands *errands = opaque;
+	unsigned int ended = 0;
+
+	if (vcpu_index(vcpu) != CROWD - 1)
+		return run_errand(opaque, vcpu, err);
+	while (ended < CROWD - 1 && clock_ns() < deadline) {
+		ended = 0;
+		for (int i = 0; i < CROWD - 1; i++)
+			ended += errands->ended[i];
+		sched_yield();
+	}
+	return ended < CROWD - 1 ? error_set(err, -ETIMEDOUT, "%u ended", ended)
+				 : 0;
+}
+
+START_TEST(an_errand_that_takes_long_holds_no_other_up)
+{
+	struct rig_guest guest = { .elf = "smp", .cpus = CROWD, .cmdline = "" };
+	struct rig_host *host = rig_host_new();
+	struct errands errands = { 0 };
+	struct error err;
+
+	rig_boot(host, &guest);
+	rig_expect(host, "ready");
+	vm_hold(host->vm, VM_HOLD_USER);
+	ck_assert_msg(!crew_errand_helped(host->vm->crew, wait_for_others,
+					  &errands, &err),
+		      "%s", err.text);
+	vm_release(host->vm, VM_HOLD_USER);
+	rig_type(host, "q");
+	rig_expect_exit(host, 0);
+	rig_host_free(host);
+}
+END_TEST
+
+START_TEST(no_more_threads_run_errands_than_there_are_processors)
+{
+	struct rig_guest guest = { .elf = "smp", .cpus = CROWD, .cmdline = "" };
+	struct rig_host *host = rig_host_new();
+	struct errands errands = { 0 };
+	struct error err;
+
+	rig_boot(host, &guest);
+	rig_expect(host, "ready");
+	vm_hold(host->vm, VM_HOLD_USER);
+	for (unsigned int n = 1; n <= ERRANDS / 10; n++) {
+		ck_assert(!crew_errand_helped(host->vm->crew, run_errand,
+					      &errands, &err));
+		ck_assert_uint_le(threads(&errands), MAX(processors(), 2U));
 	}
 	vm_release(host->vm, VM_HOLD_USER);
 	rig_type(host, "q");
@@ -339,6 +419,8 @@ END_TEST
 
 UNIT_SUITE("threads", the_guest_stands_still_for_each_of_many_who_hold_it,
 	   an_errand_is_run_once_for_each_vcpu_and_waited_for,
+	   an_errand_that_takes_long_holds_no_other_up,
+	   no_more_threads_run_errands_than_there_are_processors,
 	   an_errand_is_run_once_for_each_vcpu_that_runs_on,
 	   vcpus_run_on_while_another_is_read,
 	   an_errand_that_fails_names_its_vcpu,
