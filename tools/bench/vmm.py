@@ -175,16 +175,19 @@ class Godwit(Contender):
 
     vcpu = "vcpu0"
 
-    def __init__(self, observer, cores, program, downtime_ms=10):
+    def __init__(self, observer, cores, program, downtime_ms=10,
+                 hugepages=False):
         super().__init__(observer, cores)
         self.program = program
+        self.hugepages = hugepages
         self.downtime_ms = downtime_ms
         self.label = f"godwit {downtime_ms} ms"
         self.env = dict(os.environ, XDG_RUNTIME_DIR=self.directory)
 
     def command(self, kernel, cmdline, memory_mib):
+        pages = ",hugepages" if self.hugepages else ""
         return [self.program, "run", "--kernel", kernel, "--cmdline", cmdline,
-                "--memory", f"{memory_mib}M"]
+                "--memory", f"{memory_mib}M{pages}"]
 
     command_with = command
 
@@ -212,9 +215,10 @@ class Godwit(Contender):
         disks = ["--disk", f"disk0={self.image()}"] if source.disk else []
         cards = ["--net", f"net0=tap={place.tap}"] if place.tap else []
         bare = [] if place.address == HERE else ["--insecure"]
+        pages = ["--hugepages"] if self.hugepages else []
         guest = self._made([self.program, "listen", f"tcp:{place.address}:0",
-                            "--name", name] + disks + cards + bare, self.env,
-                           place)
+                            "--name", name] + disks + cards + bare + pages,
+                           self.env, place)
         guest.name = name
         guest.disk = source.disk
         guest.port = int(guest.line(""))
@@ -318,8 +322,9 @@ class Qemu(Contender):
     program = "qemu-system-x86_64"
     auto_converge = False
 
-    def __init__(self, observer, cores, downtime_ms=10):
+    def __init__(self, observer, cores, downtime_ms=10, hugepages=False):
         super().__init__(observer, cores)
+        self.hugepages = hugepages
         self.downtime_ms = downtime_ms
         self.label = f"QEMU {downtime_ms} ms"
 
@@ -333,7 +338,12 @@ class Qemu(Contender):
         return done.stdout.splitlines()[0]
 
     def command(self, kernel, cmdline, memory_mib, machine="microvm"):
-        return [self.program, "-M", machine, "-accel", "kvm", "-cpu",
+        memory = []
+        if self.hugepages:
+            machine += ",memory-backend=mem"
+            memory = ["-object", "memory-backend-memfd,id=mem,hugetlb=on,"
+                      f"size={memory_mib}M"]
+        return [self.program, "-M", machine, *memory, "-accel", "kvm", "-cpu",
                 "host,-arch-capabilities", "-m", f"{memory_mib}M",
                 "-nodefaults", "-display", "none", "-serial", "stdio",
                 "-no-reboot", "-kernel", kernel, "-append", cmdline]
