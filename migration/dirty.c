@@ -26,6 +26,9 @@
  */
 #define CLEAR_AHEAD 2048
 
+/* Words of a log that are looked at together, for mostly there is nothing. */
+#define STEP 8
+
 struct dirty {
 	struct memory *mem;
 	int vm_fd;
@@ -35,6 +38,7 @@ struct dirty {
 	uint64_t nwords;
 	uint64_t npending;
 	uint64_t *pending;
+	uint64_t *some; /* words of it that may have bits: a bit each */
 	uint64_t nleft_out;
 	uint64_t *left_out; /* hinted to be free, and never sent */
 	uint64_t *log;	    /* what KVM says, before it is merged */
@@ -51,9 +55,11 @@ int dirty_create(struct memory *mem, int vm_fd, struct dirty **ret,
 	dirty->vm_fd = vm_fd;
 	dirty->nwords = mem->npages / 64;
 	dirty->pending = calloc(dirty->nwords, sizeof(uint64_t));
-	dirty->log = calloc(dirty->nwords, sizeof(uint64_t));
+	dirty->some = calloc(dirty->nwords / 64 + 1, sizeof(uint64_t));
+	/* Looked through in whole steps. */
+	dirty->log = calloc(align_up(dirty->nwords, STEP), sizeof(uint64_t));
 	dirty->left_out = calloc(dirty->nwords, sizeof(uint64_t));
-	if (!dirty->pending || !dirty->log || !dirty->left_out)
+	if (!dirty->pending || !dirty->some || !dirty->log || !dirty->left_out)
 		goto no_memory;
 	*ret = dirty;
 	return 0;
@@ -68,9 +74,15 @@ void dirty_free(struct dirty *dirty)
 	if (!dirty)
 		return;
 	free(dirty->pending);
+	free(dirty->some);
 	free(dirty->log);
 	free(dirty->left_out);
 	free(dirty);
+}
+
+static uint64_t count(uint64_t bits)
+{
+	return (uint64_t)__builtin_popcountll(bits);
 }
 
 /* Tracking is on already: what is touched from now on will be found dirty. */
@@ -85,8 +97,8 @@ static void find_touched(struct dirty *dirty, int pagemap_fd)
 	}
 	dirty->npending = 0;
 	for (uint64_t i = 0; i < dirty->nwords; i++)
-		dirty->npending +=
-			(uint64_t)__builtin_popcountll(dirty->pending[i]);
+		dirty->npending += count(dirty->pending[i]);
+	memset(dirty->some, 0xff, (dirty->nwords / 64 + 1) * sizeof(uint64_t));
 }
 
 static bool enable_manual(struct dirty *dirty)
@@ -114,8 +126,7 @@ int dirty_start(struct dirty *dirty, int pagemap_fd, struct error *err)
 		return rc;
 	}
 	/* Older writes are in what is read from now on. */
-	for (uint64_t i = 0; i < dirty->nwords; i++)
-		atomic_store(&dirty->mem->dirty[i], 0);
+	memory_take_dirty(dirty->mem, NULL, NULL);
 	memset(dirty->left_out, 0, dirty->nwords * sizeof(uint64_t));
 	dirty->nleft_out = 0;
 	find_touched(dirty, pagemap_fd);
@@ -151,11 +162,6 @@ static int get_log(struct dirty *dirty, struct error *err)
 	return 0;
 }
 
-static uint64_t count(uint64_t bits)
-{
-	return (uint64_t)__builtin_popcountll(bits);
-}
-
 /* What was left out has been written to, and is like any other page now. */
 static void take_in(struct dirty *dirty, uint64_t word, uint64_t bits)
 {
@@ -164,27 +170,43 @@ static void take_in(struct dirty *dirty, uint64_t word, uint64_t bits)
 	dirty->nleft_out -= count(bits);
 }
 
+static void found(void *opaque, uint64_t word, uint64_t bits)
+{
+	struct dirty *dirty = opaque;
+
+	bits &= ~dirty->pending[word];
+	if (!bits)
+		return;
+	dirty->pending[word] |= bits;
+	dirty->some[word / 64] |= 1ULL << word % 64;
+	dirty->npending += count(bits);
+	take_in(dirty, word, bits);
+}
+
+static void find_all(struct dirty *dirty, uint64_t word, uint64_t end)
+{
+	for (; word < end; word++)
+		if (dirty->log[word])
+			found(dirty, word, dirty->log[word]);
+}
+
+static bool any(const uint64_t *step)
+{
+	return step[0] | step[1] | step[2] | step[3] | step[4] | step[5] |
+	       step[6] | step[7];
+}
+
 int dirty_sync(struct dirty *dirty, bool last, struct error *err)
 {
-	_Atomic uint64_t *own = dirty->mem->dirty;
 	int rc = get_log(dirty, err);
 
 	if (rc)
 		return rc;
 	dirty->cleared = last ? dirty->mem->npages : 0;
-	for (uint64_t i = 0; i < dirty->nwords; i++) {
-		uint64_t found = dirty->log[i];
-
-		/* Mostly nothing: look before the costlier exchange. */
-		if (atomic_load_explicit(&own[i], memory_order_relaxed))
-			found |= atomic_exchange(&own[i], 0);
-		found &= ~dirty->pending[i];
-		if (!found)
-			continue;
-		dirty->pending[i] |= found;
-		dirty->npending += count(found);
-		take_in(dirty, i, found);
-	}
+	for (uint64_t i = 0; i < dirty->nwords; i += STEP)
+		if (any(dirty->log + i))
+			find_all(dirty, i, MIN(i + STEP, dirty->nwords));
+	memory_take_dirty(dirty->mem, found, dirty);
 	return 0;
 }
 
@@ -220,20 +242,57 @@ uint64_t dirty_pending(const struct dirty *dirty)
 	return dirty->npending;
 }
 
-/*
- * The first page in [@index, @end) whose bit is @set; @end if there is none.
- */
-static uint64_t scan(const struct dirty *dirty, uint64_t index, uint64_t end,
-		     bool set)
+/* The first word from @word on with a bit; the number of words: none. */
+static uint64_t next_word(const struct dirty *dirty, uint64_t word)
 {
-	uint64_t flip = set ? 0 : ~0ULL;
-	uint64_t mask = ~0ULL << (index % 64);
+	uint64_t mask = ~0ULL << word % 64;
 
-	for (uint64_t base = index & ~63ULL; base < end; base += 64) {
-		uint64_t bits = (dirty->pending[base / 64] ^ flip) & mask;
+	for (uint64_t i = word / 64; i * 64 < dirty->nwords; i++) {
+		uint64_t *some = &dirty->some[i];
+
+		for (uint64_t bits = *some & mask; bits; bits &= bits - 1) {
+			word = i * 64 + (uint64_t)__builtin_ctzll(bits);
+			if (word >= dirty->nwords)
+				break;
+			if (dirty->pending[word])
+				return word;
+			*some &= ~(1ULL << word % 64);
+		}
+		mask = ~0ULL;
+	}
+	return dirty->nwords;
+}
+
+/* The first pending page from @index on; the number of pages: none. */
+static uint64_t first_pending(const struct dirty *dirty, uint64_t index)
+{
+	uint64_t word = index / 64;
+	uint64_t bits;
+
+	if (word >= dirty->nwords)
+		return dirty->mem->npages;
+	bits = dirty->pending[word] & ~0ULL << index % 64;
+	if (!bits) {
+		word = next_word(dirty, word + 1);
+		if (word == dirty->nwords)
+			return dirty->mem->npages;
+		bits = dirty->pending[word];
+	}
+	return word * 64 + (uint64_t)__builtin_ctzll(bits);
+}
+
+/* The first page from @index on that is not pending, @end at most. */
+static uint64_t end_of_run(const struct dirty *dirty, uint64_t index,
+			   uint64_t end)
+{
+	uint64_t mask = ~0ULL << index % 64;
+
+	for (uint64_t word = index / 64; word * 64 < end; word++) {
+		uint64_t bits = ~dirty->pending[word] & mask;
 
 		if (bits)
-			return MIN(base + (uint64_t)__builtin_ctzll(bits), end);
+			return MIN(word * 64 + (uint64_t)__builtin_ctzll(bits),
+				   end);
 		mask = ~0ULL;
 	}
 	return end;
@@ -242,12 +301,12 @@ static uint64_t scan(const struct dirty *dirty, uint64_t index, uint64_t end,
 uint64_t dirty_next(const struct dirty *dirty, uint64_t *index, uint64_t max)
 {
 	uint64_t npages = dirty->mem->npages;
-	uint64_t first = scan(dirty, *index, npages, true);
+	uint64_t first = first_pending(dirty, *index);
 	uint64_t end;
 
 	if (first == npages)
 		return 0;
-	end = scan(dirty, first, MIN(first + max, npages), false);
+	end = end_of_run(dirty, first, MIN(first + max, npages));
 	*index = first;
 	return memory_run_length(dirty->mem, first, end - first);
 }

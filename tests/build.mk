@@ -41,7 +41,8 @@ $(BUILD)/tests/unit/test_blk: UNIT_LDFLAGS = \
 	   $(patsubst %,-Wl$(comma)--wrap=%,pwritev fdatasync)
 $(BUILD)/tests/unit/test_user: UNIT_LDFLAGS = -Wl,--wrap=recv
 $(BUILD)/tests/unit/test_net: UNIT_LDFLAGS = -Wl,--wrap=clock_ns
-$(BUILD)/tests/unit/test_spares $(BUILD)/tests/unit/test_memory: \
+$(BUILD)/tests/unit/test_spares $(BUILD)/tests/unit/test_memory \
+$(BUILD)/tests/unit/test_dirty: \
 	UNIT_LDFLAGS = -Wl,--wrap=ioctl
 $(BUILD)/tests/unit/test_fairness: UNIT_LDFLAGS = \
 	   $(patsubst %,-Wl$(comma)--wrap=%,pwritev getrandom)

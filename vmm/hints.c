@@ -66,7 +66,7 @@ static void set_page(struct hints *hints, uint64_t index)
 }
 
 /* All that is set, cleared; with the lock held. */
-static void take_all(struct hints *hints, hints_fn *fn, void *opaque)
+static void take_all(struct hints *hints, memory_pages_fn *fn, void *opaque)
 {
 	uint64_t nstretches = div_round_up(hints->nwords, STRETCH);
 
@@ -120,7 +120,7 @@ void hints_add(struct hints *hints, uint64_t gpa, uint64_t len)
 	pthread_mutex_unlock(&hints->lock);
 }
 
-void hints_take(struct hints *hints, hints_fn *fn, void *opaque)
+void hints_take(struct hints *hints, memory_pages_fn *fn, void *opaque)
 {
 	if (!hints->any)
 		return;

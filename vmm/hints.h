@@ -46,13 +46,10 @@ void hints_close(struct hints *hints);
  */
 void hints_add(struct hints *hints, uint64_t gpa, uint64_t len);
 
-/* 64 pages from index @word * 64 on; @bits: which of them are free. */
-typedef void hints_fn(void *opaque, uint64_t word, uint64_t bits);
-
 /**
  * hints_take() - hand each hint that came since the last time to @fn. Costs
  * next to nothing when there are none.
  */
-void hints_take(struct hints *hints, hints_fn *fn, void *opaque);
+void hints_take(struct hints *hints, memory_pages_fn *fn, void *opaque);
 
 #endif

@@ -11,6 +11,8 @@
 #include "vmm/memory.h"
 #include "vmm/pagemap.h"
 
+#define PART_WORDS 64
+
 /*
  * Reserve address space aligned to a huge page, so that the host can back
  * guest memory with huge pages from its first byte on.
@@ -87,6 +89,11 @@ static int add_region(struct memory *mem, uint64_t gpa, uint64_t size,
 	return 0;
 }
 
+static uint64_t dirty_parts(const struct memory *mem)
+{
+	return div_round_up(mem->npages / 64, PART_WORDS);
+}
+
 static int create(uint64_t size, bool backed, const struct hugepages *pool,
 		  struct memory **ret, struct error *err)
 {
@@ -111,7 +118,9 @@ static int create(uint64_t size, bool backed, const struct hugepages *pool,
 	if (rc)
 		goto fail;
 	mem->dirty = calloc(mem->npages / 64, sizeof(*mem->dirty));
-	if (!mem->dirty) {
+	mem->dirty_parts =
+		calloc(dirty_parts(mem) / 64 + 1, sizeof(*mem->dirty_parts));
+	if (!mem->dirty || !mem->dirty_parts) {
 		rc = error_set(err, -ENOMEM,
 			       "memory: dirty bitmap of %llu "
 			       "bytes",
@@ -150,6 +159,7 @@ void memory_free(struct memory *mem)
 	for (unsigned int i = 0; i < mem->nregions; i++)
 		munmap(mem->regions[i].hva, mem->regions[i].size);
 	free(mem->dirty);
+	free(mem->dirty_parts);
 	free(mem);
 }
 
@@ -216,6 +226,18 @@ int memory_write(struct memory *mem, uint64_t gpa, const void *buf,
 	return 0;
 }
 
+/* The order is what memory_take_dirty() counts on; all are sequential. */
+static void mark(struct memory *mem, uint64_t page)
+{
+	_Atomic uint64_t *parts =
+		&mem->dirty_parts[page / 64 / PART_WORDS / 64];
+	uint64_t part = 1ULL << page / 64 / PART_WORDS % 64;
+
+	atomic_fetch_or(&mem->dirty[page / 64], 1ULL << (page % 64));
+	if (!(*parts & part))
+		atomic_fetch_or(parts, part);
+}
+
 void memory_mark_dirty(struct memory *mem, uint64_t gpa, uint64_t len)
 {
 	const struct memory_region *region = region_of(mem, gpa);
@@ -229,9 +251,36 @@ void memory_mark_dirty(struct memory *mem, uint64_t gpa, uint64_t len)
 	last = region->first_page +
 	       ((gpa - region->gpa + len - 1) >> GUEST_PAGE_SHIFT);
 	for (uint64_t page = first; page <= last; page++)
-		atomic_fetch_or_explicit(&mem->dirty[page / 64],
-					 1ULL << (page % 64),
-					 memory_order_release);
+		mark(mem, page);
+}
+
+static void take_part(struct memory *mem, uint64_t part, memory_pages_fn *fn,
+		      void *opaque)
+{
+	uint64_t end = MIN((part + 1) * PART_WORDS, mem->npages / 64);
+
+	for (uint64_t word = part * PART_WORDS; word < end; word++) {
+		uint64_t bits = mem->dirty[word];
+
+		/* Mostly nothing: look before the costlier exchange. */
+		if (bits)
+			bits = atomic_exchange(&mem->dirty[word], 0);
+		if (bits && fn)
+			fn(opaque, word, bits);
+	}
+}
+
+/* Parts before their words: what is marked meanwhile is found now or then. */
+void memory_take_dirty(struct memory *mem, memory_pages_fn *fn, void *opaque)
+{
+	for (uint64_t i = 0; i <= dirty_parts(mem) / 64; i++) {
+		uint64_t parts = atomic_exchange(&mem->dirty_parts[i], 0);
+
+		for (; parts; parts &= parts - 1)
+			take_part(mem,
+				  i * 64 + (uint64_t)__builtin_ctzll(parts), fn,
+				  opaque);
+	}
 }
 
 unsigned int memory_page_region(const struct memory *mem, uint64_t index)

@@ -10,8 +10,10 @@
  *
  * KVM's dirty log does not see the VMM's own writes. So everyone writes
  * through memory_write() or calls memory_mark_dirty() *after* the write and
- * before the guest is told; the migration clears a bit by atomic exchange
- * before it copies the page. Marking is always on: it costs one atomic OR.
+ * before the guest is told; the migration takes a bit by atomic exchange
+ * before it copies the page. Marking is always on: it costs one atomic OR, and
+ * another the first time in a stretch of memory, so that nobody has to look
+ * through what was not written to.
  *
  * Threads: reads, writes and marks from any thread; the rest from the thread
  * that owns the VM.
@@ -44,7 +46,12 @@ struct memory {
 	unsigned int nregions;
 	struct memory_region regions[MEMORY_REGIONS_MAX];
 	_Atomic uint64_t *dirty; /* what the VMM wrote, a bit a page index */
+	/* Which 64 words of these may have bits: a bit each, set after them. */
+	_Atomic uint64_t *dirty_parts;
 };
+
+/* Bits of a word of 64 page indices, the first of which is 64 * @word. */
+typedef void memory_pages_fn(void *opaque, uint64_t word, uint64_t bits);
 
 /**
  * memory_create() - reserve @size bytes of guest RAM; nothing is populated.
@@ -112,6 +119,12 @@ int __must_check memory_write(struct memory *mem, uint64_t gpa, const void *buf,
  * memory_mark_dirty() - the VMM has written @len bytes at @gpa.
  */
 void memory_mark_dirty(struct memory *mem, uint64_t gpa, uint64_t len);
+
+/**
+ * memory_take_dirty() - what was marked since the last time goes to @fn, or
+ * nowhere when that is NULL, and is marked no longer.
+ */
+void memory_take_dirty(struct memory *mem, memory_pages_fn *fn, void *opaque);
 
 /**
  * memory_page_hva() - the host address of page @index (< npages).
