@@ -88,9 +88,9 @@ void source_ask(struct source *s)
 
 	/* The target's log names the session that it took the guest of. */
 	log_warn("migration: the connection was lost after COMMIT; the guest "
-		 "of session %s stays paused here until the target says what "
-		 "became of it",
-		 wire_session_text(s->session, text));
+		 "of session %s stays paused here until %s says what became "
+		 "of it; `godwit resolve` and its name say what to check",
+		 wire_session_text(s->session, text), s->params.to.text);
 	source_set_status(s, STATUS_UNCERTAIN);
 	stream_close(s->stream);
 	s->stream = NULL;

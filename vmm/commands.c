@@ -215,10 +215,12 @@ static void print_migration(const char *name, json_t *migration, const char *to)
 	if (!status[0])
 		return;
 	if (!strcmp(status, "uncertain")) {
-		printf("  migration: uncertain: the guest was handed over and "
-		       "the target does not answer;\n"
-		       "    it is kept paused here; see `godwit resolve %s`\n",
-		       name);
+		printf("  migration: uncertain: the guest was handed over to "
+		       "%s, which does not\n"
+		       "    say whether it runs there; it is kept paused here; "
+		       "type `godwit resolve %s`\n"
+		       "    to see what to check\n",
+		       to, name);
 		return;
 	}
 	printf("  %s: %s", dry_run ? "dry run" : "migration", status);
@@ -383,11 +385,11 @@ int command_list(const struct name_options *options)
 
 /* ---- resolve ---- */
 
-static void print_what_to_check(const char *name)
+static void print_what_to_check(const char *name, json_t *info)
 {
 	fprintf(stderr,
-		"%s was handed over, and the target did not say whether it "
-		"took it. Before you decide:\n"
+		"%s was handed over to %s, which did not say whether it took "
+		"it. Before you\ndecide:\n"
 		"  1. Can the target's host be reached again? Then wait: this "
 		"settles itself.\n"
 		"  2. On that host, does `godwit list` show the guest, or did "
@@ -406,7 +408,7 @@ static void print_what_to_check(const char *name)
 		"written to them.\n"
 		"A guest that runs on both sides damages what it shares with "
 		"the world.\n",
-		name, name, name);
+		name, text_of(info, "moving-to"), name, name);
 }
 
 /* Who has decided is told once more what that is right for. */
@@ -475,30 +477,32 @@ static bool confirmed(bool resume)
 	return !strcmp(line, word);
 }
 
-static int check_uncertain(const char *name, struct error *err)
+/* What there is to know of one that is uncertain; NULL when nothing is. */
+static json_t *look_at_uncertain(const char *name, struct error *err)
 {
-	json_t *migration = ask(name, "query-migrate", NULL, err);
-	bool uncertain = !strcmp(text_of(migration, "status"), "uncertain");
+	json_t *info = ask(name, "x-godwit-info", NULL, err);
 
-	if (!migration)
-		return -EIO;
-	json_decref(migration);
-	if (uncertain)
-		return 0;
-	return error_set(err, -EPERM,
-			 "nothing is uncertain about this guest; there is "
-			 "nothing to resolve");
+	if (!info || !strcmp(text_of(info, "status"), "uncertain"))
+		return info;
+	json_decref(info);
+	error_set(err, -EPERM,
+		  "nothing is uncertain about this guest; there is nothing to "
+		  "resolve");
+	return NULL;
 }
 
 int command_resolve(const struct name_options *options)
 {
 	struct error err;
-	json_t *answer;
+	json_t *answer = look_at_uncertain(options->name, &err);
+	bool decided = options->resume || options->discard;
 
-	if (check_uncertain(options->name, &err))
+	if (!answer)
 		return failed(options->name, &err);
-	if (!options->resume && !options->discard) {
-		print_what_to_check(options->name);
+	if (!decided)
+		print_what_to_check(options->name, answer);
+	json_decref(answer);
+	if (!decided) {
 		log_error("resolve: give --resume or --discard");
 		return EXIT_USAGE;
 	}

@@ -108,7 +108,8 @@ static void on_patience_end(void *opaque)
 
 	if (mover_busy(inst->mover)) {
 		log_error("ends while it is not known who has the guest: it "
-			  "may run at the target");
+			  "may run at %s; type `godwit list` there",
+			  inst->moved_to);
 		inst->abandoned = true;
 		inst->end = END_FAILED;
 	}

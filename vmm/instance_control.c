@@ -143,8 +143,8 @@ static int need_certainty(const struct instance *inst, struct error *err)
 	if (!rc && mover_uncertain(inst->mover))
 		return error_set(err, -EBUSY,
 				 "the guest was handed over to %s, which does "
-				 "not say whether it runs there; see `godwit "
-				 "resolve`",
+				 "not say whether it runs there; `godwit "
+				 "resolve` and its name say what to check",
 				 inst->moved_to);
 	return rc;
 }
@@ -239,6 +239,8 @@ static int cancel(void *opaque, struct error *err)
 {
 	struct instance *inst = opaque;
 
+	if (mover_uncertain(inst->mover))
+		return need_certainty(inst, err);
 	return mover_cancel(inst->mover, err);
 }
 

@@ -275,10 +275,6 @@ int mover_cancel(struct mover *mover, struct error *err)
 {
 	if (!mover->busy || !source_cancel(mover->source))
 		return 0;
-	if (mover_uncertain(mover))
-		return error_set(err, -EPERM,
-				 "the guest was handed over and the target "
-				 "does not answer; see `godwit resolve`");
 	return error_set(err, -EPERM,
 			 "too late: the guest has been handed over");
 }

@@ -59,13 +59,15 @@ class Move:
                    "uncertain", "the status is uncertain")
         check(not self.a.status()["running"], "it runs, uncertain as it is")
         said = self.a.command("status", "bird").out
-        check(said.startswith("bird: uncertain\n") and
-              "godwit resolve bird" in said, said)
+        there = f"handed over to {self.relay.address}, which do"
+        check(said.startswith("bird: uncertain\n") and there in said and
+              "type `godwit resolve bird`" in said, said)
         equal(self.a.qmp().execute("query-status")["status"],
               "finish-migrate", "status in QEMU's words")
         for command in ("resume", "cancel", "reset", "pause"):
             result = self.a.command(command, "bird", status=1)
-            check("resolve" in result.err, f"{command}: {result.err}")
+            check(there in result.err and "`godwit resolve`" in result.err,
+                  f"{command}: {result.err}")
 
     def expect_orphaned(self, uncertain):
         """What is said of a guest whose process was killed, and only once."""
@@ -129,13 +131,14 @@ def a_target_that_dies_with_commit_leaves_it_to_the_operator(world):
     move.gate.close()
     move.expect_uncertain()
     result = move.a.command("resolve", "bird", status=2)
-    check("Before you decide" in result.err, result.err)
+    check(f"bird was handed over to {move.relay.address}, which did not say"
+          in result.err, result.err)
     check("--resume or --discard" in result.err, result.err)
     # Its log does not say that it took the guest.
     equal(move.listener.err.text(), "", "the target's log")
     said = move.a.command("resolve", "bird", "--resume").err
     check("bird will run here again. That is right only" in said, said)
-    check("Before you decide" not in said, said)
+    check("1. Can the target" not in said, said)
     move.expect_kept()
 
 
