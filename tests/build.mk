@@ -32,12 +32,13 @@ $(UNIT_BINS): %: %.o $(BUILD)/libgodwit.a
 
 # Calls that tests let fail.
 comma := ,
-$(BUILD)/tests/unit/test_disk: UNIT_LDFLAGS = \
-	   $(patsubst %,-Wl$(comma)--wrap=%,fcntl preadv pwritev fallocate)
-$(BUILD)/tests/unit/test_badge: UNIT_LDFLAGS = -Wl,--wrap=fcntl
+$(BUILD)/tests/unit/test_disk_io: UNIT_LDFLAGS = \
+	   $(patsubst %,-Wl$(comma)--wrap=%,preadv pwritev fallocate)
+$(patsubst %,$(BUILD)/tests/unit/test_%,disk_locks disk_moves badge): \
+	UNIT_LDFLAGS = -Wl,--wrap=fcntl
 $(BUILD)/tests/unit/test_disks: UNIT_LDFLAGS = \
 	   $(patsubst %,-Wl$(comma)--wrap=%,disk_is_block_device disk_direct)
-$(BUILD)/tests/unit/test_blk: UNIT_LDFLAGS = \
+$(patsubst %,$(BUILD)/tests/unit/test_%,blk blk_failures blk_moves): UNIT_LDFLAGS = \
 	   $(patsubst %,-Wl$(comma)--wrap=%,pwritev fdatasync)
 $(BUILD)/tests/unit/test_user: UNIT_LDFLAGS = -Wl,--wrap=recv
 $(BUILD)/tests/unit/test_net: UNIT_LDFLAGS = -Wl,--wrap=clock_ns
@@ -71,7 +72,7 @@ check-unit-asan check-inproc-asan:
 # what a listener has done aside, crowds that hold a VM and write to its memory,
 # and whole moves, with doors and devices. One process for all tests of a
 # program: TSan and the fork of a process with threads don't go together.
-TSAN_UNIT := loop blk net spares chores
+TSAN_UNIT := loop blk blk_failures blk_moves net spares chores
 TSAN_INPROC := moves threads
 .PHONY: run-tsan run-inproc-tsan
 check-tsan check-inproc-tsan: guests

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A made-up host for tests of pure logic: what its KVM supports.
+ * A made-up host for tests of pure logic: what its KVM supports; and bytes to
+ * fill state with.
  */
 #ifndef GODWIT_TESTS_ARCH_SAMPLE_H
 #define GODWIT_TESTS_ARCH_SAMPLE_H
@@ -92,6 +93,15 @@ static inline void sample_model(struct arch_cpu_model *model, uint32_t cpus,
 		abort();
 	model->tsc_khz = 2600000;
 	model->xsave_size = 4096;
+}
+
+/* Each byte another value, so that a swap shows. */
+static inline void poison(void *p, size_t len)
+{
+	uint8_t *bytes = p;
+
+	for (size_t i = 0; i < len; i++)
+		bytes[i] = (uint8_t)(i * 37 + (i >> 8) + 1);
 }
 
 #endif
