@@ -3,7 +3,9 @@
  * Kinds of guests, each moved to and fro a few times: several vCPUs, timers,
  * disks, interrupts of devices, memory above 4 GiB.
  */
+#include <sched.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/sysinfo.h>
 
@@ -117,7 +119,8 @@ END_TEST
 
 /*
  * A guest whose first vCPU dirties more than the capped link takes, while the
- * second counts for itself.
+ * second counts for itself. However little of a processor it has: no round ends
+ * before it has written everything anew (await_pass()).
  */
 static const struct rig_guest uneven = { .elf = "dirty",
 					 .cmdline = "mib=160 touch=word "
@@ -133,12 +136,33 @@ static bool is_throttled(struct rig_moving *moving)
 	return report.throttled[0] || report.throttled[1];
 }
 
+static unsigned long passes(struct rig_host *host)
+{
+	char line[32];
+
+	rig_type(host, "s");
+	rig_expect(host, "stats passes=");
+	rig_read_line(host, line, sizeof(line));
+	return strtoul(line, NULL, 10);
+}
+
+/* Every page is written after this began. */
+static void await_pass(struct rig_host *host)
+{
+	unsigned long end = passes(host) + 2;
+
+	while (passes(host) < end)
+		sched_yield();
+}
+
 /* Once somebody is slowed down, any pause will do. */
 static bool content_when_throttled(struct rig_moving *moving,
 				   const struct relay_record *record,
 				   void *opaque)
 {
 	(void)opaque;
+	if (record->type == WIRE_ROUND_END && !is_throttled(moving))
+		await_pass(moving->from);
 	if (record->type == WIRE_ROUND && is_throttled(moving))
 		source_set_max_downtime(moving->source, 2 * NS_PER_S);
 	return false;
@@ -150,6 +174,8 @@ static bool cancel_when_throttled(struct rig_moving *moving,
 {
 	unsigned int *slowed = opaque;
 
+	if (record->type == WIRE_ROUND_END && !is_throttled(moving))
+		await_pass(moving->from);
 	if (record->type != WIRE_ROUND || !is_throttled(moving))
 		return false;
 	for (uint32_t i = 0; i < 2; i++)
