@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 /*
- * The VM's life; see vm.h.
+ * The VM's life, from its boot to its end; see vm.h. How it is made and unmade
+ * is in vm_create.c.
  *
  * vm->lock serialises everything that changes whether the VM runs: holds,
  * reset, saving and loading. What vCPU threads and devices ask for (reset,
@@ -17,10 +18,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/eventfd.h>
 #include <unistd.h>
 
-#include "devices/pci.h"
 #include "devices/power.h"
 #include "vmm/log.h"
 #include "vmm/vm_internal.h"
@@ -115,7 +114,7 @@ static void hook_balloon(void *opaque)
 	tell(opaque, VM_EVENT_BALLOON, 0, "");
 }
 
-static const struct device_hooks hooks = {
+const struct device_hooks vm_hooks = {
 	.request_poweroff = hook_poweroff,
 	.request_reset = hook_reset,
 	.request_exit = hook_exit,
@@ -124,8 +123,8 @@ static const struct device_hooks hooks = {
 	.tell_balloon = hook_balloon,
 };
 
-static void on_vcpu_exit(void *opaque, uint32_t index, enum vcpu_exit why,
-			 const char *text)
+void vm_on_vcpu_exit(void *opaque, uint32_t index, enum vcpu_exit why,
+		     const char *text)
 {
 	static const uint32_t wants[] = {
 		[VCPU_EXIT_SHUTDOWN] = VM_WANTS_CRASHED,
@@ -403,7 +402,7 @@ void vm_tell_events(struct vm *vm)
 				  told[i].status, told[i].text);
 }
 
-static void on_wake(void *opaque, uint32_t events)
+void vm_on_wake(void *opaque, uint32_t events)
 {
 	struct vm *vm = opaque;
 	uint64_t count;
@@ -413,249 +412,6 @@ static void on_wake(void *opaque, uint32_t events)
 		return;
 	act(vm);
 	vm_tell_events(vm);
-}
-
-/* ---- throttle ---- */
-
-/* A vCPU runs for this long between two naps. */
-#define THROTTLE_RUN_NS (2 * NS_PER_MS)
-
-/* @ns: 0 ends a nap. */
-static void nap(struct vm *vm, uint32_t index, uint64_t ns)
-{
-	vcpu_nap(vm_vcpu(vm, index), ns);
-	/* Let go meanwhile: nobody shall sleep for nothing. */
-	if (ns && !vm->throttled[index])
-		vcpu_nap(vm_vcpu(vm, index), 0);
-}
-
-static void throttle_tick(void *opaque)
-{
-	struct vm *vm = opaque;
-	unsigned int percent = vm->throttle;
-	uint64_t nap_ns;
-
-	if (!percent)
-		return;
-	nap_ns = THROTTLE_RUN_NS * percent / (100 - percent);
-	for (uint32_t i = 0; i < vm_vcpu_count(vm); i++) {
-		if (vm->throttled[i])
-			nap(vm, i, nap_ns);
-	}
-	loop_timer_arm(vm->throttle_timer,
-		       clock_ns() + nap_ns + THROTTLE_RUN_NS);
-	/* Switched off meanwhile. */
-	if (!vm->throttle)
-		loop_timer_arm(vm->throttle_timer, 0);
-}
-
-void vm_throttle(struct vm *vm, unsigned int percent, const bool *which)
-{
-	unsigned int before;
-
-	percent = MIN(percent, 99U);
-	for (uint32_t i = 0; i < vm_vcpu_count(vm); i++) {
-		bool slow = percent && (!which || which[i]);
-
-		if (atomic_exchange(&vm->throttled[i], slow) && !slow)
-			nap(vm, i, 0);
-	}
-	before = atomic_exchange(&vm->throttle, percent);
-	/* The timer goes on as it does: begun anew, it would nap anew. */
-	if (!percent != !before)
-		loop_timer_arm(vm->throttle_timer, percent ? clock_ns() : 0);
-}
-
-bool vm_throttled(const struct vm *vm, uint32_t index)
-{
-	return vm->throttled[index];
-}
-
-/* ---- making and unmaking ---- */
-
-static int create_devices(struct vm *vm, struct error *err)
-{
-	struct device_env env = {
-		.pio = &vm->pio,
-		.mmio = &vm->mmio,
-		.pci = vm->pci,
-		.irq = &vm->irq,
-		.doorbell = &vm->doorbell,
-		.loop = vm->host.loop,
-		.memory = vm->mem,
-		.hints = vm->hints,
-		.sandbox = vm->host.sandbox,
-		.backends = vm->host.backends,
-		.taps = vm->host.taps,
-		.lines = vm->host.lines,
-		.hooks = &hooks,
-		.hooks_opaque = vm,
-	};
-
-	for (uint32_t i = 0; i < vm->machine.ndevices; i++) {
-		const struct device_config *config = &vm->machine.devices[i];
-		const struct device_type *type = device_type_find(config->type);
-		int rc = type->create(&env, config, &vm->devices[i], err);
-
-		if (rc) {
-			error_prefix(err, "device %s", config->id);
-			return rc;
-		}
-		vm->ndevices++;
-	}
-	return 0;
-}
-
-static int create_vcpus(struct vm *vm, struct error *err)
-{
-	struct vcpu_env env = {
-		.kvm = vm->host.kvm,
-		.vm_fd = vm->fd,
-		.model = &vm->machine.cpu_model,
-		.pio = &vm->pio,
-		.mmio = &vm->mmio,
-		.sandbox = vm->host.sandbox,
-		.on_exit = on_vcpu_exit,
-		.opaque = vm,
-	};
-
-	return crew_create(&env, vm->machine.cpus, &vm->crew, err);
-}
-
-void *vm_power_on_state(struct vm *vm, uint32_t vcpu)
-{
-	return vm->power_on_vcpus + vcpu * arch_vcpu_state_size();
-}
-
-static int save_errand(void *opaque, struct vcpu *vcpu, struct error *err)
-{
-	struct vm *vm = opaque;
-
-	return arch_vcpu_save(vm->host.kvm, vcpu_fd(vcpu),
-			      vm_power_on_state(vm, vcpu_index(vcpu)), err);
-}
-
-/* Remember what the machine is like when it is switched on, for resets. */
-static int save_power_on(struct vm *vm, struct error *err)
-{
-	int rc;
-
-	vm->power_on_vcpus = calloc(vm_vcpu_count(vm), arch_vcpu_state_size());
-	vm->power_on_vm = calloc(1, arch_vm_state_size());
-	if (!vm->power_on_vcpus || !vm->power_on_vm)
-		return error_set(err, -ENOMEM, "VM state: out of memory");
-	rc = crew_errand_helped(vm->crew, save_errand, vm, err);
-	if (!rc)
-		rc = arch_vm_save(vm->host.kvm, vm->fd, vm->power_on_vm, err);
-	return rc;
-}
-
-static int create_kvm_vm(struct vm *vm, struct spares *spares,
-			 struct error *err)
-{
-	const struct kvm *kvm = vm->host.kvm;
-	int rc;
-
-	if (vm->machine.cpus > kvm->max_vcpus)
-		return error_set(err, -ENOTSUP,
-				 "%u vCPUs: this host's KVM allows %u",
-				 vm->machine.cpus, kvm->max_vcpus);
-	rc = spares_take_vm(spares, kvm, &vm->fd, err);
-	if (rc)
-		return rc;
-	vm->irq.vm_fd = vm->fd;
-	vm->doorbell.vm_fd = vm->fd;
-	if (vm->host.hugepages)
-		rc = memory_create_huge(vm->machine.memory_size,
-					vm->host.hugepages, &vm->mem, err);
-	else
-		rc = memory_create(vm->machine.memory_size, true, &vm->mem,
-				   err);
-	if (!rc)
-		rc = hints_create(vm->mem, &vm->hints, err);
-	if (!rc)
-		rc = memory_attach(vm->mem, vm->fd, false, err);
-	return rc;
-}
-
-static int open_wake(struct vm *vm, struct error *err)
-{
-	int rc;
-
-	vm->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	if (vm->wake_fd < 0)
-		return error_set(err, -errno, "eventfd: %s", strerror(errno));
-	rc = loop_fd_add(vm->host.loop, vm->wake_fd, EPOLLIN, on_wake, vm, NULL,
-			 &vm->wake, err);
-	if (rc)
-		return rc;
-	return loop_timer_add(vm->host.loop, throttle_tick, vm, NULL,
-			      &vm->throttle_timer, err);
-}
-
-int vm_create(const struct machine *machine, const struct vm_host *host,
-	      struct spares *spares, struct vm **ret, struct error *err)
-{
-	struct vm *vm;
-	int rc = machine_check(machine, err);
-
-	if (rc)
-		return rc;
-	vm = calloc(1, sizeof(*vm));
-	if (!vm)
-		return error_set(err, -ENOMEM, "VM: out of memory");
-	vm->machine = *machine;
-	vm->host = *host;
-	vm->fd = -1;
-	vm->wake_fd = -1;
-	vm->image = (struct vm_image){ .kernel_fd = -1, .initrd_fd = -1 };
-	vm->holds = VM_HOLD_BIRTH;
-	pthread_mutex_init(&vm->lock, NULL);
-	pthread_mutex_init(&vm->note_lock, NULL);
-	bus_init(&vm->pio, "port");
-	bus_init(&vm->mmio, "mmio");
-	rc = open_wake(vm, err);
-	if (!rc)
-		rc = create_kvm_vm(vm, spares, err);
-	if (!rc)
-		rc = pci_bus_create(&vm->irq, &vm->pci, err);
-	if (!rc)
-		rc = create_devices(vm, err);
-	if (!rc)
-		rc = create_vcpus(vm, err);
-	if (!rc)
-		rc = save_power_on(vm, err);
-	if (rc) {
-		vm_free(vm);
-		return rc;
-	}
-	*ret = vm;
-	return 0;
-}
-
-void vm_free(struct vm *vm)
-{
-	if (!vm)
-		return;
-	/* Nobody acts on what the guest still asks for. */
-	loop_fd_remove(vm->wake);
-	loop_timer_remove(vm->throttle_timer);
-	/* Ends the threads, so that nobody is in a device any more. */
-	crew_free(vm->crew);
-	for (uint32_t i = vm->ndevices; i-- > 0;)
-		vm->devices[i]->ops->free(vm->devices[i]);
-	pci_bus_free(vm->pci);
-	close_fd(&vm->wake_fd);
-	close_fd(&vm->fd);
-	hints_free(vm->hints);
-	memory_free(vm->mem);
-	close_fd(&vm->image.kernel_fd);
-	close_fd(&vm->image.initrd_fd);
-	free(vm->power_on_vcpus);
-	free(vm->power_on_vm);
-	pthread_mutex_destroy(&vm->note_lock);
-	pthread_mutex_destroy(&vm->lock);
-	free(vm);
 }
 
 /* ---- looking ---- */

@@ -72,6 +72,25 @@ struct vm {
 	_Atomic bool throttled[ARCH_CPUS_MAX]; /* whom it concerns */
 };
 
+/* What devices may ask of the VM that they are given as @opaque. */
+extern const struct device_hooks vm_hooks;
+
+/**
+ * vm_on_vcpu_exit() - struct vcpu_env's on_exit, with the VM as @opaque.
+ */
+void vm_on_vcpu_exit(void *opaque, uint32_t index, enum vcpu_exit why,
+		     const char *text);
+
+/**
+ * vm_on_wake() - the loop's thread acts on what was noted; @opaque is the VM.
+ */
+void vm_on_wake(void *opaque, uint32_t events);
+
+/**
+ * vm_throttle_init() - nobody is slowed down yet. vm_free() removes the timer.
+ */
+int __must_check vm_throttle_init(struct vm *vm, struct error *err);
+
 /**
  * vm_power_on_state() - the state in which vCPU @vcpu was made.
  */
