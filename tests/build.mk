@@ -40,7 +40,8 @@ $(BUILD)/tests/unit/test_disks: UNIT_LDFLAGS = \
 	   $(patsubst %,-Wl$(comma)--wrap=%,disk_is_block_device disk_direct)
 $(patsubst %,$(BUILD)/tests/unit/test_%,blk blk_failures blk_moves): UNIT_LDFLAGS = \
 	   $(patsubst %,-Wl$(comma)--wrap=%,pwritev fdatasync)
-$(BUILD)/tests/unit/test_user: UNIT_LDFLAGS = -Wl,--wrap=recv
+$(BUILD)/tests/unit/test_user: UNIT_LDFLAGS = \
+	   -Wl,--wrap=recv -Wl,--wrap=__recv_chk
 $(BUILD)/tests/unit/test_net: UNIT_LDFLAGS = -Wl,--wrap=clock_ns
 $(BUILD)/tests/unit/test_spares $(BUILD)/tests/unit/test_memory \
 $(BUILD)/tests/unit/test_dirty: \
