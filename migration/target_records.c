@@ -213,13 +213,7 @@ static int on_paused(struct target *t, const struct record *record,
 
 /* ---- COMMIT ---- */
 
-static void log_session(const struct target *t)
-{
-	char text[WIRE_SESSION_TEXT];
-
-	log_notice("the guest of session %s runs here from now on",
-		   wire_session_text(t->hello.session, text));
-}
+#define RUNS_HERE "the guest of session %s runs here from now on"
 
 /*
  * The guest is let go under the lock, so that a QUERY never gets an answer
@@ -228,18 +222,24 @@ static void log_session(const struct target *t)
 static int on_commit(struct target *t, const struct record *record,
 		     struct error *err)
 {
+	char session[WIRE_SESSION_TEXT];
 	struct wire_running running = { 0 };
 	uint64_t start = clock_ns();
 	struct vm *vm = t->vm;
+	bool logged = true;
 
 	(void)record;
+	wire_session_text(t->hello.session, session);
 	if (t->env.paused)
 		vm_hold_quietly(vm, VM_HOLD_USER);
 	pthread_mutex_lock(&t->lock);
 	(void)!handoff_target_step(&t->state, TARGET_ON_COMMIT);
 	if (t->state == TARGET_RUNNING) {
-		/* An operator who has to decide later goes by this line. */
-		log_session(t);
+		/*
+		 * An operator who has to decide later goes by this line. It is
+		 * late only when nobody reads: no guest waits for that.
+		 */
+		logged = log_now(LOG_NOTICE, RUNS_HERE, session);
 		vm_release_quietly(vm, VM_HOLD_BIRTH);
 		t->vm = NULL;
 	}
@@ -257,6 +257,8 @@ static int on_commit(struct target *t, const struct record *record,
 	/* It lets its disks go when it has read that. */
 	(void)!vm_handover(vm, DEVICE_OWN, t->hello.session, err);
 	t->env.on_running(t->env.opaque, vm);
+	if (!logged)
+		log_notice(RUNS_HERE, session);
 	return 0;
 }
 

@@ -1,8 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * godwit's own words, on stderr: one line each, "godwit: " in front, written
- * with a single write() so that lines of several threads never mix. The level
- * is the program's only mutable file-scope state.
+ * with a single write() so that lines of several threads never mix. The level,
+ * and how many lines were lost, are the program's only mutable file-scope
+ * state.
+ *
+ * Who reads may be behind (a full pipe, a terminal that was stopped): a line is
+ * waited with for a second, and then lost; what is printed next says so.
  */
 #ifndef GODWIT_LOG_H
 #define GODWIT_LOG_H
@@ -26,6 +30,19 @@ void log_set_level(enum log_level level);
  * log_line() - print one line when @level is enabled; any thread.
  */
 void log_line(enum log_level level, const char *fmt, ...) __printf(2, 3);
+
+/**
+ * log_now() - as log_line(), where nobody may be held up: a guest waits.
+ *
+ * Return: false when there is no room now; then nothing was printed, and the
+ * caller should later say it again.
+ */
+bool log_now(enum log_level level, const char *fmt, ...) __printf(2, 3);
+
+/**
+ * log_end() - no line follows; if some were lost, now is the time to say so.
+ */
+void log_end(void);
 
 #define log_error(...)	log_line(LOG_ERROR, __VA_ARGS__)
 #define log_warn(...)	log_line(LOG_WARN, __VA_ARGS__)

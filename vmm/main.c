@@ -200,5 +200,6 @@ int main(int argc, char *argv[])
 		log_error("standard output: %s", strerror(errno));
 		status = EXIT_FAILURE;
 	}
+	log_end();
 	return status;
 }

@@ -104,12 +104,36 @@ class Output:
         self.data = b""
         self.ended = False
         self.changed = threading.Condition()
+        self.awake = threading.Event()
+        self.awake.set()
         self.thread = threading.Thread(
             target=self._read, args=(descriptor,), daemon=True)
         self.thread.start()
 
+    def sleep(self, path):
+        """Fill the pipe that is open for writing at path, and read nothing of
+        it until wake()."""
+        before = len(self.data)
+        self.awake.clear()
+        pipe = os.open(path, os.O_WRONLY | os.O_NONBLOCK)
+        try:
+            # The reader may have been waiting for one more piece.
+            os.write(pipe, b"\n")
+            wait_until(lambda: len(self.data) > before, "one piece is read")
+            while True:
+                os.write(pipe, b"-" * 63 + b"\n")
+        except BlockingIOError:
+            pass
+        finally:
+            os.close(pipe)
+
+    def wake(self):
+        """Read on."""
+        self.awake.set()
+
     def _read(self, descriptor):
         while True:
+            self.awake.wait()
             try:
                 piece = os.read(descriptor, 65536)
             except OSError:

@@ -80,6 +80,22 @@ def a_guest_moves_over_a_unix_socket(world):
 
 
 @test
+def a_guest_does_not_wait_for_who_reads_what_a_listener_says(world):
+    a, b = world.hosts()
+    listener = b.listen()
+    vm = a.run("heartbeat")
+    vm.out.wait(r"\.")
+    listener.err.sleep(f"/proc/{listener.pid}/fd/2")
+    a.migrate(listener.address)
+    moved_by(vm)
+    listener.out.wait_more(100)
+    listener.err.wake()
+    finish(listener, vm)
+    # What was to be said then was said late, or it is said that it wasn't.
+    listener.err.wait(r"(runs here from now on|lines lost here)")
+
+
+@test
 def a_guest_moves_to_a_host_that_is_given_by_name(world):
     a, b = world.hosts()
     listener = b.listen()
