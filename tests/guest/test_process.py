@@ -102,6 +102,13 @@ def fail_once(world, a, listener, record):
     relay.close()
 
 
+def at_rest(listener):
+    """It has what it has ready for the next guest, and nothing else."""
+    held = listener.descriptors()
+    return (held.count("anon_inode:kvm-vm") == SPARES and
+            "anon_inode:kvm-vcpu:0" not in held)
+
+
 @test
 def failed_attempts_leave_nothing_behind_on_either_side(world):
     a, b = world.hosts()
@@ -111,8 +118,8 @@ def failed_attempts_leave_nothing_behind_on_either_side(world):
     # What is made once, the first time, is no leak.
     for record in ATTEMPTS:
         fail_once(world, a, listener, record)
-    wait_until(lambda: listener.descriptors().count("anon_inode:kvm-vm") ==
-               SPARES, "the listener has its spare VMs")
+    wait_until(lambda: at_rest(listener), "the listener has its spare VMs, and "
+               "has unmade the last attempt")
     before = [Footprint(process) for process in (vm, listener)]
     resident = listener.resident()
     for _ in range(4):
