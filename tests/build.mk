@@ -43,6 +43,7 @@ $(patsubst %,$(BUILD)/tests/unit/test_%,blk blk_failures blk_moves): UNIT_LDFLAG
 $(BUILD)/tests/unit/test_user: UNIT_LDFLAGS = \
 	   -Wl,--wrap=recv -Wl,--wrap=__recv_chk
 $(BUILD)/tests/unit/test_net: UNIT_LDFLAGS = -Wl,--wrap=clock_ns
+$(BUILD)/tests/unit/test_crew: UNIT_LDFLAGS = -Wl,--wrap=processors
 $(BUILD)/tests/unit/test_spares $(BUILD)/tests/unit/test_memory \
 $(BUILD)/tests/unit/test_dirty: \
 	UNIT_LDFLAGS = -Wl,--wrap=ioctl

@@ -61,6 +61,9 @@ void crew_free(struct crew *crew)
 	if (!crew)
 		return;
 	crew_kick(crew);
+	/* One that was summoned may look at the others long after. */
+	for (uint32_t i = 0; i < crew->count; i++)
+		vcpu_end(crew->vcpus[i]);
 	for (uint32_t i = 0; i < crew->count; i++)
 		vcpu_free(crew->vcpus[i]);
 	tally_fini(&crew->busy);
@@ -130,10 +133,10 @@ int crew_errand(struct crew *crew, vcpu_errand_fn *fn, void *opaque,
 int crew_errand_helped(struct crew *crew, vcpu_errand_fn *fn, void *opaque,
 		       struct error *err)
 {
-	for (uint32_t i = crew->hands; i < crew->count; i++)
+	for (uint32_t i = 0; i < crew->count; i++)
 		vcpu_errand_offer(crew->vcpus[i], fn, opaque);
 	for (uint32_t i = 0; i < MIN(crew->count, crew->hands); i++)
-		vcpu_errand_start(crew->vcpus[i], fn, opaque);
+		vcpu_summon(crew->vcpus[i]);
 	for (uint32_t i = crew->count; i-- > 0;)
 		vcpu_errand_take(crew->vcpus[i]);
 	return end_errands(crew, err);

@@ -471,7 +471,6 @@ void vcpu_errand_start(struct vcpu *vcpu, vcpu_errand_fn *fn, void *opaque)
 {
 	pthread_mutex_lock(&vcpu->lock);
 	set_errand(vcpu, fn, opaque);
-	vcpu->summoned = vcpu->parked;
 	rouse_and_unlock(vcpu);
 }
 
@@ -481,6 +480,14 @@ void vcpu_errand_offer(struct vcpu *vcpu, vcpu_errand_fn *fn, void *opaque)
 	assert(vcpu->parked);
 	set_errand(vcpu, fn, opaque);
 	pthread_mutex_unlock(&vcpu->lock);
+}
+
+void vcpu_summon(struct vcpu *vcpu)
+{
+	pthread_mutex_lock(&vcpu->lock);
+	assert(vcpu->parked);
+	vcpu->summoned = true;
+	rouse_and_unlock(vcpu);
 }
 
 void vcpu_errand_take(struct vcpu *vcpu)
@@ -562,19 +569,25 @@ fail:
 	return rc;
 }
 
+void vcpu_end(struct vcpu *vcpu)
+{
+	if (!vcpu->started)
+		return;
+	vcpu_kick(vcpu);
+	pthread_mutex_lock(&vcpu->lock);
+	vcpu->quit = true;
+	call(vcpu);
+	pthread_cond_signal(&vcpu->wake);
+	pthread_mutex_unlock(&vcpu->lock);
+	pthread_join(vcpu->thread, NULL);
+	vcpu->started = false;
+}
+
 void vcpu_free(struct vcpu *vcpu)
 {
 	if (!vcpu)
 		return;
-	if (vcpu->started) {
-		vcpu_kick(vcpu);
-		pthread_mutex_lock(&vcpu->lock);
-		vcpu->quit = true;
-		call(vcpu);
-		pthread_cond_signal(&vcpu->wake);
-		pthread_mutex_unlock(&vcpu->lock);
-		pthread_join(vcpu->thread, NULL);
-	}
+	vcpu_end(vcpu);
 	if (vcpu->run)
 		munmap(vcpu->run, vcpu->env.kvm->run_size);
 	close_fd(&vcpu->faults.fd);

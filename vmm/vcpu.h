@@ -49,7 +49,7 @@ struct vcpu_env {
 	struct tally *out;  /* counts vCPUs that are not parked */
 	struct tally *busy; /* and those whose errand has not ended */
 	bool alert;	    /* stay awake for a moment when parked */
-	/* A parked one that was woken for an errand does others', too. */
+	/* What a summoned one does: the errands that are on offer. */
 	void (*help)(void *helper);
 	void *helper;
 };
@@ -67,7 +67,13 @@ int __must_check vcpu_create(const struct vcpu_env *env, uint32_t index,
 			     struct vcpu **ret, struct error *err);
 
 /**
- * vcpu_free() - end the thread (the vCPU is parked or gets parked) and close.
+ * vcpu_end() - end the thread (the vCPU is parked or gets parked). It may have
+ * been helping others, which are all there until all threads have ended.
+ */
+void vcpu_end(struct vcpu *vcpu);
+
+/**
+ * vcpu_free() - end the thread, if it has not, and close. NULL is fine.
  */
 void vcpu_free(struct vcpu *vcpu);
 
@@ -110,6 +116,12 @@ void vcpu_errand_start(struct vcpu *vcpu, vcpu_errand_fn *fn, void *opaque);
  * somebody is going to take it.
  */
 void vcpu_errand_offer(struct vcpu *vcpu, vcpu_errand_fn *fn, void *opaque);
+
+/**
+ * vcpu_summon() - have a parked one's thread do its errand, if nobody else has
+ * begun it, and then help; returns at once.
+ */
+void vcpu_summon(struct vcpu *vcpu);
 
 /**
  * vcpu_errand_take() - run the parked vCPU's errand here and now, on the
