@@ -416,6 +416,7 @@ static int open_signals(struct instance *inst, struct error *err)
 	/* Whoever writes looks at what write() says. */
 	signal(SIGPIPE, SIG_IGN);
 	pthread_sigmask(SIG_BLOCK, &set, NULL);
+	log_begin();
 	vcpu_signals_init();
 	inst->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
 	if (inst->signal_fd < 0)

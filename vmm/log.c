@@ -2,11 +2,14 @@
 /*
  * The log; see log.h.
  */
+#include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "vmm/log.h"
@@ -23,32 +26,71 @@ void log_set_level(enum log_level level)
 	atomic_store(&log_limit, (int)level);
 }
 
-/* A pipe that can be written to has room for more than a line of ours. */
+/*
+ * A terminal says that it has room when a byte fits, and of a pipe others may
+ * take what there was: only a write that doesn't block is safe. Those who share
+ * the descriptor with us shall not notice, so it has to be opened anew.
+ */
+void log_begin(void)
+{
+	struct stat info;
+	int fd;
+
+	if (fstat(STDERR_FILENO, &info) ||
+	    !(S_ISFIFO(info.st_mode) || isatty(STDERR_FILENO)))
+		return;
+	fd = open("/proc/self/fd/2",
+		  O_WRONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+	if (fd < 0)
+		return;
+	dup2(fd, STDERR_FILENO);
+	close(fd);
+}
+
 static bool has_room(int patience_ms)
 {
 	struct pollfd fd = { .fd = STDERR_FILENO, .events = POLLOUT };
 
-	return poll(&fd, 1, patience_ms) != 0;
+	/* A signal says that this thread is wanted elsewhere. */
+	return poll(&fd, 1, patience_ms) > 0;
 }
 
-/* Nothing can be done about a log that can't be written. */
-static void put(const char *line, size_t len)
+/*
+ * Returns false when there is no room for all of it. Nothing can be done about
+ * a log that can't be written for another reason.
+ */
+static bool put(const char *line, size_t len, int patience_ms)
 {
-	if (write(STDERR_FILENO, line, len) < 0)
-		return;
+	while (len) {
+		ssize_t n;
+
+		if (!has_room(patience_ms))
+			return false;
+		n = write(STDERR_FILENO, line, len);
+		if (n < 0)
+			return errno != EAGAIN && errno != EINTR;
+		line += n;
+		len -= (size_t)n;
+	}
+	return true;
 }
 
-static void tell_lost(void)
+static bool tell_lost(int patience_ms)
 {
 	unsigned int lost = atomic_exchange(&log_lost, 0);
 	char line[80];
+	bool done;
 	int n;
 
+	if (!lost)
+		return true;
 	n = snprintf(line, sizeof(line),
 		     "godwit: lines lost here, for nobody read them: %u\n",
 		     lost);
-	if (lost)
-		put(line, (size_t)n);
+	done = put(line, (size_t)n, patience_ms);
+	if (!done)
+		atomic_fetch_add(&log_lost, lost);
+	return done;
 }
 
 /* Returns false when there is no room: a reader who sleeps holds nobody up. */
@@ -67,11 +109,7 @@ static bool print(int patience_ms, const char *fmt, va_list ap)
 	text_make_plain(line + used);
 	used += MIN((size_t)n, sizeof(line) - used - 2);
 	line[used++] = '\n';
-	if (!has_room(patience_ms))
-		return false;
-	tell_lost();
-	put(line, used);
-	return true;
+	return tell_lost(patience_ms) && put(line, used, patience_ms);
 }
 
 static bool enabled(enum log_level level)
@@ -106,6 +144,5 @@ bool log_now(enum log_level level, const char *fmt, ...)
 
 void log_end(void)
 {
-	if (has_room(0))
-		tell_lost();
+	(void)tell_lost(0);
 }

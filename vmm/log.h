@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * godwit's own words, on stderr: one line each, "godwit: " in front, written
- * with a single write() so that lines of several threads never mix. The level,
- * and how many lines were lost, are the program's only mutable file-scope
- * state.
+ * with a single write() where there is room for that, so that lines of several
+ * threads don't mix. The level, and how many lines were lost, are the program's
+ * only mutable file-scope state.
  *
  * Who reads may be behind (a full pipe, a terminal that was stopped): a line is
  * waited with for a second, and then lost; what is printed next says so.
@@ -25,6 +25,13 @@ enum log_level {
  * log_set_level() - print lines up to and including @level (default NOTICE).
  */
 void log_set_level(enum log_level level);
+
+/**
+ * log_begin() - have no write to a log's pipe or terminal block; for processes
+ * that hold a guest, before their first line. Others who have the same stderr
+ * notice nothing.
+ */
+void log_begin(void);
 
 /**
  * log_line() - print one line when @level is enabled; any thread.

@@ -4,7 +4,10 @@
  * by a reader who sleeps.
  */
 #include <fcntl.h>
+#include <signal.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/time.h>
 #include <unistd.h>
 
 #include "tests/unit/unit.h"
@@ -44,6 +47,11 @@ static const char *read_pipe(int fd)
 	return text;
 }
 
+static void on_alarm(int signal)
+{
+	(void)signal;
+}
+
 START_TEST(lines_are_whole_and_plain)
 {
 	char longest[4000];
@@ -65,6 +73,44 @@ START_TEST(lines_are_whole_and_plain)
 	text = read_pipe(fd);
 	ck_assert_uint_lt(strlen(text), 1100);
 	ck_assert_int_eq(text[strlen(text) - 1], '\n');
+}
+END_TEST
+
+/* Also where there seems to be room: a terminal has it for a byte. */
+START_TEST(nobody_waits_for_a_terminal_that_nobody_reads)
+{
+	static char line[1000];
+	int fd = posix_openpt(O_RDWR | O_NOCTTY);
+	int tty;
+
+	ck_assert_int_ge(fd, 0);
+	ck_assert(!grantpt(fd) && !unlockpt(fd));
+	tty = open(ptsname(fd), O_RDWR | O_NOCTTY);
+	ck_assert_int_eq(dup2(tty, STDERR_FILENO), STDERR_FILENO);
+	log_begin();
+	memset(line, 'a', sizeof(line) - 1);
+	for (int i = 0; i < 1000 && log_now(LOG_NOTICE, "%s", line); i++)
+		;
+	ck_assert(!log_now(LOG_NOTICE, "%s", line));
+	/* Who has it, too, finds it as it was. */
+	ck_assert(!(fcntl(tty, F_GETFL) & O_NONBLOCK));
+}
+END_TEST
+
+START_TEST(a_signal_ends_the_waiting)
+{
+	int fd = open_pipe();
+	struct itimerval soon = { .it_value.tv_usec = 50000 };
+	struct sigaction nothing = { .sa_handler = on_alarm };
+
+	fill_pipe();
+	sigaction(SIGALRM, &nothing, NULL);
+	setitimer(ITIMER_REAL, &soon, NULL);
+	log_notice("lost");
+	read_pipe(fd);
+	log_end();
+	ck_assert_str_eq(read_pipe(fd),
+			 "godwit: lines lost here, for nobody read them: 1\n");
 }
 END_TEST
 
@@ -95,4 +141,5 @@ START_TEST(nobody_waits_for_a_reader_who_sleeps)
 END_TEST
 
 UNIT_SUITE("log", lines_are_whole_and_plain,
-	   nobody_waits_for_a_reader_who_sleeps)
+	   nobody_waits_for_a_terminal_that_nobody_reads,
+	   a_signal_ends_the_waiting, nobody_waits_for_a_reader_who_sleeps)
