@@ -54,11 +54,10 @@ static int send_final(struct source *s, struct error *err)
 {
 	uint64_t before = s->stream->bytes_sent;
 	struct page_counts counts = { 0 };
-	struct error ignored;
-	int rc, gathered;
+	int rc;
 
 	source_enter_phase(s, PHASE_FINAL);
-	stream_gather(s->stream);
+	stream_gather(s->stream, true);
 	rc = stream_send(s->stream, WIRE_PAUSED, NULL, 0, pause_patience(s),
 			 err);
 	if (!rc)
@@ -67,10 +66,9 @@ static int send_final(struct source *s, struct error *err)
 				      s, &counts, err);
 	if (!rc)
 		rc = source_send_sections(s, pause_patience(s), err);
-	/* Also what calls it off, if that is how it ends, comes after these. */
-	gathered = stream_gathered(s->stream, pause_patience(s),
-				   rc ? &ignored : err);
-	rc = rc ? rc : gathered;
+	if (!rc)
+		rc = stream_gathered(s->stream, pause_patience(s), err);
+	stream_gather(s->stream, false);
 	pthread_mutex_lock(&s->lock);
 	s->report.pages += counts.pages;
 	s->report.zero_pages += counts.zero_pages;

@@ -192,9 +192,9 @@ static int gather(struct stream *s, const struct iovec *iov, size_t niov,
 	return 0;
 }
 
-void stream_gather(struct stream *s)
+void stream_gather(struct stream *s, bool on)
 {
-	s->gather = true;
+	s->gather = on;
 }
 
 int stream_gathered(struct stream *s, uint64_t deadline_ns, struct error *err)

@@ -71,8 +71,9 @@ void stream_close(struct stream *s);
  * stream_gather() - from here on records follow one another at once: those that
  * are small may wait for each other, and all go out in as few packets as can
  * be. Until stream_gathered(), which must come before anything is received.
+ * @on: false ends it without that: what waits goes before the next record.
  */
-void stream_gather(struct stream *s);
+void stream_gather(struct stream *s, bool on);
 
 /**
  * stream_gathered() - send what still waits; another record follows.

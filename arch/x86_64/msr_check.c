@@ -119,24 +119,35 @@ static int check_one(const struct arch_cpu_model *model, uint32_t index,
 	return 0;
 }
 
-/* The MSRs that are state here: @held's, or KVM has to be asked. */
+/*
+ * The MSRs that are state here. What a vCPU holds says most of them; KVM, which
+ * takes its time, is asked only of one that is not among those.
+ */
 struct here {
-	const uint32_t *index;
+	const struct x86_vcpu_state *held;
+	bool asked;
 	uint32_t n;
-	uint32_t asked[X86_MSRS_MAX];
+	uint32_t index[X86_MSRS_MAX];
 };
 
-static int find_here(const struct kvm *kvm, const struct x86_vcpu_state *held,
-		     struct here *ret, struct error *err)
+static int is_here(const struct kvm *kvm, struct here *here, uint32_t index,
+		   bool *ret, struct error *err)
 {
-	ret->index = held ? held->msr_index : ret->asked;
-	ret->n = held ? held->nmsrs : 0;
-	return held ? 0 : msr_list(kvm, ret->asked, &ret->n, err);
+	const struct x86_vcpu_state *held = here->held;
+	int rc = 0;
+
+	*ret = held && msr_listed(held->msr_index, held->nmsrs, index);
+	if (*ret)
+		return 0;
+	if (!here->asked)
+		rc = msr_list(kvm, here->index, &here->n, err);
+	here->asked = true;
+	*ret = msr_listed(here->index, here->n, index);
+	return rc;
 }
 
 static int check_all(const struct kvm *kvm, const struct arch_cpu_model *model,
-		     const struct x86_vcpu_state *state,
-		     const struct x86_vcpu_state *held, const struct here *here,
+		     const struct x86_vcpu_state *state, struct here *here,
 		     struct error *err)
 {
 	int rc = 0;
@@ -144,15 +155,17 @@ static int check_all(const struct kvm *kvm, const struct arch_cpu_model *model,
 	for (uint32_t i = 0; !rc && i < state->nmsrs; i++) {
 		uint32_t index = state->msr_index[i];
 		uint64_t value = state->msr_value[i];
+		bool there = false;
 
 		if (msr_listed(state->msr_index, i, index))
 			return error_set(err, -EINVAL,
 					 "%s (0x%x) is there twice",
 					 msr_name(index), index);
-		rc = check_one(model, index, value,
-			       msr_listed(here->index, here->n, index), err);
+		rc = is_here(kvm, here, index, &there, err);
+		if (!rc)
+			rc = check_one(model, index, value, there, err);
 		if (!rc && index == MSR_ARCH_CAPABILITIES &&
-		    !(held && msr_value(held, index) == value))
+		    !(here->held && msr_value(here->held, index) == value))
 			rc = check_arch_capabilities(kvm, value, err);
 	}
 	return rc;
@@ -162,12 +175,10 @@ int msr_check(const struct kvm *kvm, const struct arch_cpu_model *model,
 	      const struct x86_vcpu_state *state,
 	      const struct x86_vcpu_state *held, struct error *err)
 {
-	struct here here;
-	int rc;
+	struct here here = { .held = held };
 
 	if (state->nmsrs > X86_MSRS_MAX)
 		return error_set(err, -EINVAL, "%u MSRs, more than %d",
 				 state->nmsrs, X86_MSRS_MAX);
-	rc = find_here(kvm, held, &here, err);
-	return rc ? rc : check_all(kvm, model, state, held, &here, err);
+	return check_all(kvm, model, state, &here, err);
 }

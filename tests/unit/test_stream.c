@@ -299,7 +299,7 @@ START_TEST(gathered_records_go_out_together_and_in_order)
 	ssize_t n;
 	int fds[2];
 
-	stream_gather(wire.stream);
+	stream_gather(wire.stream, true);
 	ck_assert(
 		!stream_send(wire.stream, WIRE_PAUSED, NULL, 0, soon(), &err));
 	ck_assert(!stream_send(wire.stream, WIRE_PING, NULL, 0, soon(), &err));
