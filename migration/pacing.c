@@ -430,9 +430,15 @@ static void decide_over(struct pacing *p, uint64_t elapsed_ns,
 		     d->prediction.total_ns / 4 <= p->params.max_downtime_ns;
 	if (p->params.timeout_ns && elapsed_ns >= p->params.timeout_ns) {
 		d->action = last_resort(p);
-		REASON(d, "timeout: %.3f ms would be needed, %.3f ms allowed",
-		       ms(d->prediction.total_ns),
-		       ms(p->params.max_downtime_ns));
+		if (d->prediction.total_ns == UINT64_MAX)
+			REASON(d, "timeout: too little could be sent to tell "
+				  "how long the pause would be");
+		else
+			REASON(d,
+			       "timeout: %.3f ms would be needed, %.3f ms "
+			       "allowed",
+			       ms(d->prediction.total_ns),
+			       ms(p->params.max_downtime_ns));
 	} else if (p->hopeless >= HOPELESS_ROUNDS) {
 		d->action = last_resort(p);
 		REASON(d,

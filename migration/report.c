@@ -238,16 +238,17 @@ void report_print(const struct report *report, FILE *to)
 			ms(report->phase_ns[PHASE_VERIFY]));
 	fprintf(to, ")");
 	if (report_over_ns(report))
-		fprintf(to, ", %.3f ms longer than the %.3f ms allowed",
-			ms(report_over_ns(report)),
-			ms(report->max_downtime_ns));
+		fprintf(to, ", %.3f ms longer than the %.3f ms allowed%s",
+			ms(report_over_ns(report)), ms(report->max_downtime_ns),
+			report->phase_ns[PHASE_VERIFY] ? " beside that" : "");
 	fprintf(to, "\n");
 	fprintf(to,
 		"  memory             %llu pages sent, %llu zero, %.1f MiB on "
 		"the wire, %u rounds, %.0f MiB/s\n",
 		(unsigned long long)report->pages,
 		(unsigned long long)report->zero_pages, mib(report->bytes),
-		report->nrounds, mib(report->bandwidth));
+		report->nrounds,
+		mib(report->bytes) / MAX(ms(report->total_ns) / 1e3, 1e-6));
 	if (report->hinted_pages)
 		fprintf(to,
 			"  not sent           %llu pages that the guest said "

@@ -8,6 +8,7 @@
 #include <netdb.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdio_ext.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -399,8 +400,13 @@ static int finish_unstarted(struct follow *follow, struct error *err)
 	struct error why = *err;
 	int status = EXIT_FAILURE;
 
-	if (follow->client.fd >= 0)
+	if (follow->client.fd >= 0) {
 		status = fate_of_kept(follow, err);
+	} else if (follow->client.ended) {
+		status = EXIT_ENDED;
+		error_set(err, -ESHUTDOWN, "%s; its VM is gone without a word",
+			  dry_or_not(follow));
+	}
 	if (follow->options->json)
 		print_json(follow, "failed", &why);
 	else
@@ -414,6 +420,14 @@ static int finish_moved(const struct follow *follow)
 		print_json(follow, NULL, NULL);
 	else
 		move_words_moved(follow->options->name, follow->report);
+	if (fflush(stdout)) {
+		log_error("%s: moved all the same, but standard output can't "
+			  "be written: %s",
+			  follow->options->name, strerror(errno));
+		/* It has been said after all, and is no failure. */
+		__fpurge(stdout);
+		clearerr(stdout);
+	}
 	return EXIT_SUCCESS;
 }
 

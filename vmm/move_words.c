@@ -38,8 +38,9 @@ void move_words_moved(const char *name, json_t *report)
 		printf(", and %.3f to verify", verify);
 	printf(")");
 	if (over > 0)
-		printf(", %.3f ms longer than the %.3f ms allowed", over,
-		       real_of(report, "max_downtime_ms"));
+		printf(", %.3f ms longer than the %.3f ms allowed%s", over,
+		       real_of(report, "max_downtime_ms"),
+		       verify > 0 ? " beside that" : "");
 	printf("\n");
 	printf("  %.0f pages sent, %.0f zero, %.1f MiB on the wire, %zu "
 	       "rounds, "
@@ -47,7 +48,8 @@ void move_words_moved(const char *name, json_t *report)
 	       real_of(report, "pages"), real_of(report, "zero_pages"),
 	       real_of(report, "bytes") / (double)MIB,
 	       json_array_size(json_object_get(report, "rounds")),
-	       real_of(report, "bandwidth_bytes_per_s") / (double)MIB);
+	       real_of(report, "bytes") / (double)MIB /
+		       MAX(real_of(report, "total_ms") / 1e3, 1e-6));
 	if (closed > 0)
 		printf("  %.0f connection%s of the guest's went through this "
 		       "host, and ha%s ended\n",

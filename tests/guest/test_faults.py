@@ -427,6 +427,19 @@ def a_target_that_says_nothing_is_given_up_at_the_timeout(world):
 
 
 @test
+def how_long_a_pause_would_be_is_not_made_up(world):
+    a, b = world.hosts()
+    vm = a.run("dirty", "mib=16", "rate=20", "fill=yes", memory="64M")
+    vm.out.wait("ready")
+    listener = b.listen()
+    text = a.migrate(listener.address, "--bandwidth", "64K", "--timeout",
+                     "500ms", "--max-downtime", "10ms", status=1).err
+    check("timeout: too little could be sent to tell how long the pause would "
+          "be; " in text, text)
+    check("the guest runs on here" in text, text)
+
+
+@test
 def a_pause_at_the_timeout_is_none_where_nothing_was_sent(world):
     a = world.host("a")
     vm = a.run("heartbeat")

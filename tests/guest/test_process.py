@@ -10,7 +10,7 @@ import subprocess
 
 import stream
 
-from lib import BUILD, GODWIT, check, equal, test, wait_until
+from lib import BUILD, GODWIT, PATIENT, check, equal, test, wait_until
 from test_moves import finish, on_terminal
 
 # ---- sandbox ----
@@ -155,6 +155,25 @@ def what_can_not_be_printed_is_a_failure(world):
             result = with_output(host, to, *words)
             equal(result.returncode, 1, f"{words} {to}: {result.stderr}")
             check(f"standard output: {why}" in result.stderr, result.stderr)
+
+
+@test
+def a_guest_has_moved_whether_that_can_be_printed_or_not(world):
+    a, b = world.hosts()
+    for to, options, why in ((">/dev/full", (), "No space left"),
+                             (">&-", ("--json",), "Bad file descriptor")):
+        vm = a.run("heartbeat")
+        vm.out.wait(r"\.")
+        listener = b.listen()
+        result = with_output(a, to, "migrate", "bird", "--to",
+                             listener.address, *PATIENT, *options)
+        equal(result.returncode, 0, f"{to}: {result.stderr}")
+        check(re.search(f"bird: moved all the same, .*: {why}", result.stderr),
+              result.stderr)
+        vm.expect_exit(124)
+        listener.out.wait_more(10)
+        listener.send(b"q")
+        listener.expect_exit(0)
 
 
 @test
