@@ -18,7 +18,7 @@ guest    the longest time that the guest saw between two looks at the clock,
          whatever made it wait, from before the move to after it
 says     the pause, by the VMM itself; said before: what it had predicted
 stall    the longest time between two beats in one and the same process, less
-         the guest's waiting for a core
+         the guest's waiting for a core, and no longer than guest says
 total    the whole move, by the VMM itself
 speed    pages that the guest wrote from before the move to after it, of what
          it writes otherwise; low when writing is slowed down by logging or
