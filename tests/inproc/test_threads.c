@@ -120,16 +120,33 @@ static unsigned int threads(const struct errands *errands)
 	return n;
 }
 
-START_TEST(an_errand_is_run_once_for_each_vcpu_and_waited_for)
+/* A guest of many vCPUs, which stand still. */
+static struct rig_host *hold_crowd(void)
 {
 	struct rig_guest guest = { .elf = "smp", .cpus = CROWD, .cmdline = "" };
 	struct rig_host *host = rig_host_new();
-	struct errands errands = { 0 };
-	struct error err;
 
 	rig_boot(host, &guest);
 	rig_expect(host, "ready");
 	vm_hold(host->vm, VM_HOLD_USER);
+	return host;
+}
+
+/* It goes on, with all of them, and ends. */
+static void end_crowd(struct rig_host *host)
+{
+	vm_release(host->vm, VM_HOLD_USER);
+	rig_type(host, "q");
+	rig_expect_exit(host, 0);
+	rig_host_free(host);
+}
+
+START_TEST(an_errand_is_run_once_for_each_vcpu_and_waited_for)
+{
+	struct rig_host *host = hold_crowd();
+	struct errands errands = { 0 };
+	struct error err;
+
 	for (unsigned int n = 1; n <= ERRANDS; n++) {
 		ck_assert(!(n % 2 ? crew_errand_helped : crew_errand)(
 			host->vm->crew, run_errand, &errands, &err));
@@ -138,10 +155,7 @@ START_TEST(an_errand_is_run_once_for_each_vcpu_and_waited_for)
 			ck_assert_uint_eq(errands.ended[i], n);
 		}
 	}
-	vm_release(host->vm, VM_HOLD_USER);
-	rig_type(host, "q");
-	rig_expect_exit(host, 0);
-	rig_host_free(host);
+	end_crowd(host);
 }
 END_TEST
 
@@ -168,43 +182,29 @@ static int wait_for_others(void *opaque, struct vcpu *vcpu, struct error *err)
 
 START_TEST(an_errand_that_takes_long_holds_no_other_up)
 {
-	struct rig_guest guest = { .elf = "smp", .cpus = CROWD, .cmdline = "" };
-	struct rig_host *host = rig_host_new();
+	struct rig_host *host = hold_crowd();
 	struct errands errands = { 0 };
 	struct error err;
 
-	rig_boot(host, &guest);
-	rig_expect(host, "ready");
-	vm_hold(host->vm, VM_HOLD_USER);
 	ck_assert_msg(!crew_errand_helped(host->vm->crew, wait_for_others,
 					  &errands, &err),
 		      "%s", err.text);
-	vm_release(host->vm, VM_HOLD_USER);
-	rig_type(host, "q");
-	rig_expect_exit(host, 0);
-	rig_host_free(host);
+	end_crowd(host);
 }
 END_TEST
 
 START_TEST(no_more_threads_run_errands_than_there_are_processors)
 {
-	struct rig_guest guest = { .elf = "smp", .cpus = CROWD, .cmdline = "" };
-	struct rig_host *host = rig_host_new();
+	struct rig_host *host = hold_crowd();
 	struct errands errands = { 0 };
 	struct error err;
 
-	rig_boot(host, &guest);
-	rig_expect(host, "ready");
-	vm_hold(host->vm, VM_HOLD_USER);
 	for (unsigned int n = 1; n <= ERRANDS / 10; n++) {
 		ck_assert(!crew_errand_helped(host->vm->crew, run_errand,
 					      &errands, &err));
 		ck_assert_uint_le(threads(&errands), MAX(processors(), 2U));
 	}
-	vm_release(host->vm, VM_HOLD_USER);
-	rig_type(host, "q");
-	rig_expect_exit(host, 0);
-	rig_host_free(host);
+	end_crowd(host);
 }
 END_TEST
 
