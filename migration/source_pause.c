@@ -68,7 +68,8 @@ static int send_final(struct source *s, struct error *err)
 		rc = source_send_sections(s, pause_patience(s), err);
 	if (!rc)
 		rc = stream_gathered(s->stream, pause_patience(s), err);
-	stream_gather(s->stream, false);
+	else
+		stream_gather(s->stream, false);
 	pthread_mutex_lock(&s->lock);
 	s->report.pages += counts.pages;
 	s->report.zero_pages += counts.zero_pages;

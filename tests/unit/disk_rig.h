@@ -66,18 +66,6 @@ static __maybe_unused struct disk *open_image(const char *path, bool readonly)
 	return disk_of(&params);
 }
 
-#define ck_says(err, word)                                                   \
-	ck_assert_msg(strstr((err).text, (word)), "'%s' says nothing of %s", \
-		      (err).text, (word))
-
-#define ck_ok(call)                                       \
-	do {                                              \
-		struct error ck_err = { "" };             \
-		int ck_rc = (call);                       \
-                                                          \
-		ck_assert_msg(!ck_rc, "%s", ck_err.text); \
-	} while (0)
-
 static void __maybe_unused refuses(struct disk_params params, int code,
 				   const char *word)
 {

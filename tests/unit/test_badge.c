@@ -156,18 +156,6 @@ static void ck_nobody_gets_in(const char *when)
 		ck_assert_msg(!gets_in(way, &err), "%s: way %d", when, way);
 }
 
-#define ck_says(err, word)                                                   \
-	ck_assert_msg(strstr((err).text, (word)), "'%s' says nothing of %s", \
-		      (err).text, (word))
-
-#define ck_ok(call)                                       \
-	do {                                              \
-		struct error ck_err = { "" };             \
-		int ck_rc = (call);                       \
-                                                          \
-		ck_assert_msg(!ck_rc, "%s", ck_err.text); \
-	} while (0)
-
 /* ---- who comes in beside whom ---- */
 
 static bool reads(enum way way)

@@ -64,16 +64,25 @@ static bool others_get_owner(const struct drive *drive)
 	return others_lock(drive, disk_take_owner);
 }
 
+/* A drive that has its disk; what is made of the same after it has not. */
+static struct virtio_rig *make_source(struct drive *drive)
+{
+	struct virtio_rig *source;
+
+	backing_init(&drive->backing, "", true);
+	drive->backing.locked = true;
+	source = make_rig(&drive->backing);
+	drive->backing.locked = false;
+	return source;
+}
+
 START_TEST(blk_hands_its_disk_over)
 {
 	struct drive *drive = calloc(1, sizeof(*drive));
 	struct virtio_rig *source, *target;
 	unsigned int flushes;
 
-	backing_init(&drive->backing, "", true);
-	drive->backing.locked = true;
-	source = make_rig(&drive->backing);
-	drive->backing.locked = false;
+	source = make_source(drive);
 	target = make_rig(&drive->backing);
 	ck_assert_int_eq(hand(source, DEVICE_PROVE), 0);
 	ck_assert_int_eq(hand(target, DEVICE_TAKE), -EBUSY);
@@ -105,10 +114,7 @@ START_TEST(blk_takes_its_disk_back_in_the_background)
 	struct drive *drive = calloc(1, sizeof(*drive));
 	struct virtio_rig *source, *target;
 
-	backing_init(&drive->backing, "", true);
-	drive->backing.locked = true;
-	source = make_rig(&drive->backing);
-	drive->backing.locked = false;
+	source = make_source(drive);
 	target = make_rig(&drive->backing);
 	ck_assert_int_eq(hand(source, DEVICE_PROVE), 0);
 	ck_assert_int_eq(hand(source, DEVICE_YIELD), 0);

@@ -12,8 +12,24 @@
 
 #include <check.h>
 #include <stdlib.h>
+#include <string.h>
 
+#include "vmm/error.h"
 #include "vmm/util.h"
+
+/* What an error says is part of what it is for. */
+#define ck_says(err, word)                                                   \
+	ck_assert_msg(strstr((err).text, (word)), "'%s' says nothing of %s", \
+		      (err).text, (word))
+
+/* A call that fills ck_err when it fails. */
+#define ck_ok(call)                                       \
+	do {                                              \
+		struct error ck_err = { "" };             \
+		int ck_rc = (call);                       \
+                                                          \
+		ck_assert_msg(!ck_rc, "%s", ck_err.text); \
+	} while (0)
 
 #define UNIT_SUITE(suite_name, ...)                            \
 	int main(void)                                         \
