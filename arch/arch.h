@@ -12,9 +12,9 @@
  *   arch_vcpu_load()       each vCPU, on its own thread or any, in any order
  *   arch_vm_load_finish()  interrupt controllers and timers, which may
  *                          deliver into local APICs
- * and saving the reverse: vCPUs first (reading one may move pending events),
- * then the VM. All vCPUs are stopped. Every function may be used on a
- * throwaway VM of the same shape, which is how a move is rehearsed.
+ * and saving has none: reading a vCPU may move its own pending events, and
+ * what is around it stays as it is. All vCPUs are stopped. Every function may
+ * be used on a throwaway VM of the same shape, which is how a move is rehearsed.
  */
 #ifndef GODWIT_ARCH_H
 #define GODWIT_ARCH_H

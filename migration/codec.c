@@ -3,6 +3,7 @@
  * The codec; see codec.h. Every primitive ends in one of three moves: put
  * bytes, get bytes, or print a line.
  */
+#include <assert.h>
 #include <endian.h>
 #include <errno.h>
 #include <stdarg.h>
@@ -11,6 +12,8 @@
 #include <string.h>
 
 #include "migration/codec.h"
+
+#define SCOPE_MAX 128
 
 int buffer_reserve(struct buffer *buf, size_t cap)
 {
@@ -78,9 +81,21 @@ int codec_finish(struct codec *c, struct error *err)
 	return c->code;
 }
 
+/* The names of what encloses a field, with dots between them. */
+static void scope_text(const struct codec *c, char text[SCOPE_MAX])
+{
+	size_t used = 0;
+
+	text[0] = '\0';
+	for (uint32_t i = 0; i < c->depth && used < SCOPE_MAX; i++)
+		used += (size_t)snprintf(text + used, SCOPE_MAX - used, "%s%s",
+					 i ? "." : "", c->scope[i]);
+}
+
 void codec_fail(struct codec *c, int code, const char *fmt, ...)
 {
 	char text[ERROR_TEXT_MAX / 2];
+	char scope[SCOPE_MAX];
 	va_list ap;
 
 	if (c->code)
@@ -88,23 +103,21 @@ void codec_fail(struct codec *c, int code, const char *fmt, ...)
 	va_start(ap, fmt);
 	vsnprintf(text, sizeof(text), fmt, ap);
 	va_end(ap);
-	c->code = error_set(&c->err, code, "%s%s%s", c->scope,
-			    c->scope[0] ? ": " : "", text);
+	scope_text(c, scope);
+	c->code = error_set(&c->err, code, "%s%s%s", scope,
+			    scope[0] ? ": " : "", text);
 }
 
 void codec_enter(struct codec *c, const char *name)
 {
-	size_t used = strlen(c->scope);
-
-	snprintf(c->scope + used, sizeof(c->scope) - used, "%s%s",
-		 used ? "." : "", name);
+	assert(c->depth < CODEC_DEPTH_MAX);
+	c->scope[c->depth++] = name;
 }
 
 void codec_leave(struct codec *c)
 {
-	char *dot = strrchr(c->scope, '.');
-
-	*(dot ? dot : c->scope) = '\0';
+	assert(c->depth);
+	c->depth--;
 }
 
 static void put(struct codec *c, const void *data, size_t len)
@@ -131,6 +144,7 @@ static void print_field(struct codec *c, const char *name, const char *fmt,
 			size_t width)
 {
 	char text[64];
+	char scope[SCOPE_MAX];
 	char line[256];
 	int n;
 
@@ -138,8 +152,9 @@ static void print_field(struct codec *c, const char *name, const char *fmt,
 	snprintf(text, sizeof(text), "%s", fmt);
 	if (width)
 		snprintf(text, sizeof(text), "%s[%zu]", fmt, width);
-	n = snprintf(line, sizeof(line), "%s%s%s %s\n", c->scope,
-		     c->scope[0] ? "." : "", name, text);
+	scope_text(c, scope);
+	n = snprintf(line, sizeof(line), "%s%s%s %s\n", scope,
+		     scope[0] ? "." : "", name, text);
 	put(c, line, (size_t)n);
 }
 

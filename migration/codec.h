@@ -55,6 +55,8 @@ int __must_check buffer_append(struct buffer *buf, const void *data,
  */
 void buffer_free(struct buffer *buf);
 
+#define CODEC_DEPTH_MAX 8
+
 struct codec {
 	enum codec_mode mode;
 	uint32_t version; /* of the section: visit functions may branch on it */
@@ -62,8 +64,9 @@ struct codec {
 	const uint8_t *in;  /* LOAD */
 	size_t in_len;
 	size_t in_pos;
-	char scope[128]; /* dotted path of the enclosing codec_enter()s */
-	int code;	 /* 0, or the first error */
+	const char *scope[CODEC_DEPTH_MAX]; /* of the codec_enter()s */
+	uint32_t depth;
+	int code; /* 0, or the first error */
 	struct error err;
 };
 
@@ -111,6 +114,7 @@ void codec_fail(struct codec *c, int code, const char *fmt, ...) __printf(3, 4);
 
 /**
  * codec_enter() / codec_leave() - name a nested struct or array element.
+ * @name: stays there until it is left, or the codec is done with.
  */
 void codec_enter(struct codec *c, const char *name);
 void codec_leave(struct codec *c);

@@ -130,16 +130,26 @@ int crew_errand(struct crew *crew, vcpu_errand_fn *fn, void *opaque,
  * are woken than there are processors, and they do the others' errands, too.
  * Those are all there before anybody looks for them.
  */
-int crew_errand_helped(struct crew *crew, vcpu_errand_fn *fn, void *opaque,
-		       struct error *err)
+void crew_share(struct crew *crew, vcpu_errand_fn *fn, void *opaque)
 {
 	for (uint32_t i = 0; i < crew->count; i++)
 		vcpu_errand_offer(crew->vcpus[i], fn, opaque);
 	for (uint32_t i = 0; i < MIN(crew->count, crew->hands); i++)
 		vcpu_summon(crew->vcpus[i]);
+}
+
+int crew_shared(struct crew *crew, struct error *err)
+{
 	for (uint32_t i = crew->count; i-- > 0;)
 		vcpu_errand_take(crew->vcpus[i]);
 	return end_errands(crew, err);
+}
+
+int crew_errand_helped(struct crew *crew, vcpu_errand_fn *fn, void *opaque,
+		       struct error *err)
+{
+	crew_share(crew, fn, opaque);
+	return crew_shared(crew, err);
 }
 
 void crew_lend(struct crew *crew, uint32_t max, vcpu_errand_fn *fn,

@@ -54,10 +54,23 @@ int __must_check crew_errand(struct crew *crew, vcpu_errand_fn *fn,
 			     void *opaque, struct error *err);
 
 /**
- * crew_errand_helped() - the same for parked ones, but on no more threads than
- * there are processors, of which the caller's is one: who is done with its own
- * vCPU's errand does those that nobody has begun. For threads that may do all
- * that a vCPU's may (sandbox.h).
+ * crew_share() - the same for parked ones, but on no more threads than there
+ * are processors, of which the caller's is one: who is done with its own
+ * vCPU's errand does those that nobody has begun. Returns at once; the caller
+ * does what else there is to do, and then its share: crew_shared().
+ */
+void crew_share(struct crew *crew, vcpu_errand_fn *fn, void *opaque);
+
+/**
+ * crew_shared() - help with what crew_share() began, and wait for its end. For
+ * threads that may do all that a vCPU's may (sandbox.h).
+ *
+ * Return: as crew_errand().
+ */
+int __must_check crew_shared(struct crew *crew, struct error *err);
+
+/**
+ * crew_errand_helped() - both, where there is nothing else to do.
  */
 int __must_check crew_errand_helped(struct crew *crew, vcpu_errand_fn *fn,
 				    void *opaque, struct error *err);

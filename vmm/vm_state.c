@@ -228,14 +228,15 @@ int vm_state_emit(struct vm_state *state, vm_section_fn *emit, void *opaque,
 int vm_state_save(struct vm_state *state, struct error *err)
 {
 	struct vm *vm = state->vm;
-	int rc;
+	struct error vcpu_err;
+	int rest, rc;
 
 	pthread_mutex_lock(&vm->lock);
-	rc = crew_errand_helped(vm->crew, save_vcpu, state, err);
-	if (!rc)
-		rc = save_rest(state, err);
+	crew_share(vm->crew, save_vcpu, state);
+	rest = save_rest(state, err);
+	rc = crew_shared(vm->crew, rest ? &vcpu_err : err);
 	pthread_mutex_unlock(&vm->lock);
-	return rc;
+	return rest ? rest : rc;
 }
 
 /* Runs on the vCPU's thread, which is on its way back into the guest. */

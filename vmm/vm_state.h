@@ -48,7 +48,8 @@ struct vm_state_times {
 /**
  * vm_state_save() - read and encode the held VM's state.
  *
- * vCPUs are read on their own threads, and on the caller's, all at once.
+ * vCPUs are read on their own threads, and on the caller's, all at once; what
+ * is not a vCPU's, meanwhile.
  * Allocates nothing after the first save or peek on the same @state.
  */
 int __must_check vm_state_save(struct vm_state *state, struct error *err);

@@ -7,6 +7,7 @@
  * writing them in the rehearsal tells as much.
  */
 #include <errno.h>
+#include <string.h>
 
 #include "arch/x86_64/cpuid.h"
 #include "arch/x86_64/msr.h"
@@ -98,24 +99,20 @@ static bool possible(uint32_t index, uint64_t value,
 	return true;
 }
 
-static int check_one(const struct arch_cpu_model *model, uint32_t index,
-		     uint64_t value, bool here, struct error *err)
+static int check_value(const struct kvm *kvm,
+		       const struct arch_cpu_model *model, uint32_t index,
+		       uint64_t value, const struct x86_vcpu_state *held,
+		       struct error *err)
 {
-	if (!msr_is_state(index))
-		return error_set(err, -EINVAL,
-				 "MSR 0x%x is not part of a state", index);
 	if (!possible(index, value, model))
 		return error_set(err, -EINVAL,
 				 "%s (0x%x) is 0x%llx, which no guest can "
 				 "write",
 				 msr_name(index), index,
 				 (unsigned long long)value);
-	if (value && !here)
-		return error_set(err, -ENOTSUP,
-				 "%s (0x%x) is 0x%llx, and this host's KVM "
-				 "doesn't have it",
-				 msr_name(index), index,
-				 (unsigned long long)value);
+	if (index == MSR_ARCH_CAPABILITIES &&
+	    !(held && msr_value(held, index) == value))
+		return check_arch_capabilities(kvm, value, err);
 	return 0;
 }
 
@@ -146,27 +143,53 @@ static int is_here(const struct kvm *kvm, struct here *here, uint32_t index,
 	return rc;
 }
 
+/* Could a state have its MSR number @i, if it isn't 0? */
+static int check_index(const struct kvm *kvm,
+		       const struct x86_vcpu_state *state, uint32_t i,
+		       struct here *here, struct error *err)
+{
+	uint32_t index = state->msr_index[i];
+	uint64_t value = state->msr_value[i];
+	bool there = false;
+	int rc;
+
+	if (!msr_is_state(index))
+		return error_set(err, -EINVAL,
+				 "MSR 0x%x is not part of a state", index);
+	if (msr_listed(state->msr_index, i, index))
+		return error_set(err, -EINVAL, "%s (0x%x) is there twice",
+				 msr_name(index), index);
+	rc = is_here(kvm, here, index, &there, err);
+	if (!rc && value && !there)
+		rc = error_set(err, -ENOTSUP,
+			       "%s (0x%x) is 0x%llx, and this host's KVM "
+			       "doesn't have it",
+			       msr_name(index), index,
+			       (unsigned long long)value);
+	return rc;
+}
+
+static bool same_ones(const struct x86_vcpu_state *a,
+		      const struct x86_vcpu_state *b)
+{
+	return a->nmsrs == b->nmsrs && !memcmp(a->msr_index, b->msr_index,
+					       a->nmsrs * sizeof(uint32_t));
+}
+
 static int check_all(const struct kvm *kvm, const struct arch_cpu_model *model,
 		     const struct x86_vcpu_state *state, struct here *here,
 		     struct error *err)
 {
+	/* Then there is no need, in a pause, to look for each among all. */
+	bool alike = here->held && same_ones(state, here->held);
 	int rc = 0;
 
 	for (uint32_t i = 0; !rc && i < state->nmsrs; i++) {
-		uint32_t index = state->msr_index[i];
-		uint64_t value = state->msr_value[i];
-		bool there = false;
-
-		if (msr_listed(state->msr_index, i, index))
-			return error_set(err, -EINVAL,
-					 "%s (0x%x) is there twice",
-					 msr_name(index), index);
-		rc = is_here(kvm, here, index, &there, err);
+		if (!alike)
+			rc = check_index(kvm, state, i, here, err);
 		if (!rc)
-			rc = check_one(model, index, value, there, err);
-		if (!rc && index == MSR_ARCH_CAPABILITIES &&
-		    !(here->held && msr_value(here->held, index) == value))
-			rc = check_arch_capabilities(kvm, value, err);
+			rc = check_value(kvm, model, state->msr_index[i],
+					 state->msr_value[i], here->held, err);
 	}
 	return rc;
 }

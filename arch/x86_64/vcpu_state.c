@@ -442,6 +442,27 @@ static int load_msrs(const struct vcpu_io *io, const struct x86_vcpu_state *s,
 
 /* ---- events ---- */
 
+/*
+ * KVM leaves what was delivered, or dropped, where it was. Nothing comes of
+ * it, but a vCPU without events should look like any other without.
+ */
+static void drop_stale(struct kvm_vcpu_events *e)
+{
+	if (!e->exception.pending)
+		e->exception_has_payload = 0;
+	if (!e->exception_has_payload)
+		e->exception_payload = 0;
+	if (!e->exception.pending && !e->exception.injected) {
+		e->exception.nr = 0;
+		e->exception.has_error_code = 0;
+		e->exception.error_code = 0;
+	}
+	if (!e->interrupt.injected) {
+		e->interrupt.nr = 0;
+		e->interrupt.soft = 0;
+	}
+}
+
 static int save_events(const struct vcpu_io *io, struct x86_vcpu_state *s,
 		       struct error *err)
 {
@@ -455,11 +476,7 @@ static int save_events(const struct vcpu_io *io, struct x86_vcpu_state *s,
 				 "KVM_GET_VCPU_EVENTS: flags 0x%x are not "
 				 "known to this version of godwit",
 				 e.flags & ~(uint32_t)EVENTS_KNOWN);
-	/* KVM leaves the payload of an exception that was dropped. */
-	if (!e.exception.pending)
-		e.exception_has_payload = 0;
-	if (!e.exception_has_payload)
-		e.exception_payload = 0;
+	drop_stale(&e);
 	s->events = (struct x86_events){
 		.valid = e.flags,
 		.exception_error_code = e.exception.error_code,
