@@ -130,9 +130,8 @@ static uint64_t wire_ns(const struct pacing *p, const struct pacing_round *r)
 	return ns / 2 > trip ? ns - trip : MAX(ns / 2, 1ULL);
 }
 
-/* Recent rounds together; @all: those that tell little, too. */
-static void sum_rounds(const struct pacing *p, bool all, uint64_t *bytes,
-		       uint64_t *ns)
+/* Recent rounds that tell something together. */
+static void sum_rounds(const struct pacing *p, uint64_t *bytes, uint64_t *ns)
 {
 	unsigned int n = MIN(p->nrounds, (unsigned int)PACING_ROUNDS);
 
@@ -141,10 +140,32 @@ static void sum_rounds(const struct pacing *p, bool all, uint64_t *bytes,
 	for (unsigned int i = 0; i < n; i++) {
 		const struct pacing_round *r = &p->rounds[i];
 
-		if (!r->link_bytes || !(all || is_telling(p, r)))
+		if (!is_telling(p, r))
 			continue;
 		*bytes = add(*bytes, r->link_bytes);
 		*ns = add(*ns, wire_ns(p, r));
+	}
+}
+
+/*
+ * While none has told anything: the fastest. A few pages take as long as what
+ * else went on in that time, not as their bytes.
+ */
+static void fastest_round(const struct pacing *p, uint64_t *bytes, uint64_t *ns)
+{
+	unsigned int n = MIN(p->nrounds, (unsigned int)PACING_ROUNDS);
+
+	*bytes = 0;
+	*ns = 0;
+	for (unsigned int i = 0; i < n; i++) {
+		const struct pacing_round *r = &p->rounds[i];
+
+		if (!r->link_bytes ||
+		    (*bytes &&
+		     scale(*ns, r->link_bytes, *bytes) < wire_ns(p, r)))
+			continue;
+		*bytes = r->link_bytes;
+		*ns = wire_ns(p, r);
 	}
 }
 
@@ -153,7 +174,10 @@ static bool bandwidth(const struct pacing *p, uint64_t *bytes, uint64_t *ns)
 {
 	const struct pacing_round *last = &p->sized;
 
-	sum_rounds(p, !last->link_bytes, bytes, ns);
+	if (last->link_bytes)
+		sum_rounds(p, bytes, ns);
+	else
+		fastest_round(p, bytes, ns);
 	if (last->link_bytes && (!*bytes || scale(*ns, last->link_bytes,
 						  *bytes) < wire_ns(p, last))) {
 		*bytes = last->link_bytes;

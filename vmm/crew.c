@@ -10,7 +10,7 @@
 struct crew {
 	struct tally out;  /* vCPUs that are not parked */
 	struct tally busy; /* errands */
-	uint32_t hands;	   /* threads that work at once, beside the caller's */
+	uint32_t helpers; /* threads that work at once, beside the caller's */
 	uint32_t count;
 	struct vcpu *vcpus[];
 };
@@ -38,10 +38,10 @@ int crew_create(const struct vcpu_env *env, uint32_t count, struct crew **ret,
 	own.out = &crew->out;
 	own.busy = &crew->busy;
 	/* Not where they would keep one another from a processor. */
+	crew->helpers = MIN(count, MAX(processors(), 2U) - 1);
 	own.alert = count == 1 || count < processors();
 	own.help = help;
 	own.helper = crew;
-	crew->hands = MAX(processors(), 2U) - 1;
 	for (uint32_t i = 0; i < count; i++) {
 		int rc = vcpu_create(&own, i, &crew->vcpus[i], err);
 
@@ -134,7 +134,7 @@ void crew_share(struct crew *crew, vcpu_errand_fn *fn, void *opaque)
 {
 	for (uint32_t i = 0; i < crew->count; i++)
 		vcpu_errand_offer(crew->vcpus[i], fn, opaque);
-	for (uint32_t i = 0; i < MIN(crew->count, crew->hands); i++)
+	for (uint32_t i = 0; i < crew->helpers; i++)
 		vcpu_summon(crew->vcpus[i]);
 }
 
@@ -143,6 +143,11 @@ int crew_shared(struct crew *crew, struct error *err)
 	for (uint32_t i = crew->count; i-- > 0;)
 		vcpu_errand_take(crew->vcpus[i]);
 	return end_errands(crew, err);
+}
+
+unsigned int crew_hands(const struct crew *crew)
+{
+	return crew->helpers + 1;
 }
 
 int crew_errand_helped(struct crew *crew, vcpu_errand_fn *fn, void *opaque,

@@ -70,6 +70,11 @@ void crew_share(struct crew *crew, vcpu_errand_fn *fn, void *opaque);
 int __must_check crew_shared(struct crew *crew, struct error *err);
 
 /**
+ * crew_hands() - how many threads do that at once, the caller's among them.
+ */
+unsigned int crew_hands(const struct crew *crew);
+
+/**
  * crew_errand_helped() - both, where there is nothing else to do.
  */
 int __must_check crew_errand_helped(struct crew *crew, vcpu_errand_fn *fn,

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What it would take to stop and to read all vCPUs, by what it took to get a
- * glance at each of them while the others ran on.
+ * What it would take to stop a VM and to read it, by what it took to get a
+ * glance at each of its vCPUs while the others ran on.
  *
  * In a pause nobody who has been stopped is in the way of the others any more;
  * as they are looked at, all who had their turn are, and where there are more
@@ -18,18 +18,22 @@
 struct glance {
 	uint64_t out_ns;  /* from being told until it was out of the guest */
 	uint64_t read_ns; /* that reading it kept a processor busy */
+	int cpu;	  /* which one */
 };
 
 /**
  * glance_total() - from the glances at @n vCPUs (at least one) to all of them.
  * @each: gets sorted.
- * @processors: that the threads may run on; at least one.
+ * @rest_ns: that reading what is not a vCPU's kept a processor busy.
+ * @hands: that read at once, where they have a processor each; at least one.
+ * @cpu: of the one that reads the rest.
  *
  * Out: as long as the last of those that had a processor needed, and for the
- * others as often as they share one what the quickest of all needed. Read: the
- * work shared among the processors, but no less than the longest.
+ * others as often as they share one what the quickest of all needed; but no
+ * longer than all needed as they are. Read: the work shared among the hands
+ * and the processors that were seen, but no less than the longest piece of it.
  */
-struct glance glance_total(struct glance *each, uint32_t n,
-			   unsigned int processors);
+struct glance glance_total(struct glance *each, uint32_t n, uint64_t rest_ns,
+			   unsigned int hands, int cpu);
 
 #endif

@@ -10,8 +10,8 @@
 
 START_TEST(one_vcpu_takes_what_it_took)
 {
-	struct glance one = { 30 * US, 60 * US };
-	struct glance total = glance_total(&one, 1, 4);
+	struct glance one = { 30 * US, 60 * US, 0 };
+	struct glance total = glance_total(&one, 1, 10 * US, 4, 1);
 
 	ck_assert_uint_eq(total.out_ns, 30 * US);
 	ck_assert_uint_eq(total.read_ns, 60 * US);
@@ -20,10 +20,10 @@ END_TEST
 
 START_TEST(with_a_processor_each_the_slowest_counts)
 {
-	struct glance each[] = { { 30 * US, 60 * US },
-				 { 90 * US, 50 * US },
-				 { 20 * US, 10 * US } };
-	struct glance total = glance_total(each, ARRAY_SIZE(each), 3);
+	struct glance each[] = { { 30 * US, 60 * US, 0 },
+				 { 90 * US, 50 * US, 1 },
+				 { 20 * US, 10 * US, 2 } };
+	struct glance total = glance_total(each, ARRAY_SIZE(each), 0, 3, 0);
 
 	ck_assert_uint_eq(total.out_ns, 90 * US);
 	ck_assert_uint_eq(total.read_ns, 60 * US);
@@ -38,8 +38,8 @@ START_TEST(with_more_vcpus_than_processors_slices_do_not_count)
 
 	for (unsigned int i = 0; i < ARRAY_SIZE(each); i++)
 		each[i] = (struct glance){ (31 - i) / 2 * 3 * MS + 20 * US,
-					   60 * US };
-	total = glance_total(each, ARRAY_SIZE(each), 2);
+					   60 * US, (int)i % 2 };
+	total = glance_total(each, ARRAY_SIZE(each), 0, 2, 1);
 	ck_assert_uint_eq(total.out_ns, 20 * US + 15 * 20 * US);
 	ck_assert_uint_eq(total.read_ns, 16 * 60 * US);
 }
@@ -47,17 +47,60 @@ END_TEST
 
 START_TEST(a_processor_that_was_late_does_count)
 {
-	struct glance each[] = { { 20 * US, 60 * US },
-				 { 5 * MS, 60 * US },
-				 { 9 * MS, 60 * US } };
-	struct glance total = glance_total(each, ARRAY_SIZE(each), 2);
+	struct glance each[] = { { 20 * US, 60 * US, 0 },
+				 { 5 * MS, 60 * US, 1 },
+				 { 9 * MS, 60 * US, 0 } };
+	struct glance total = glance_total(each, ARRAY_SIZE(each), 0, 2, 1);
 
 	ck_assert_uint_eq(total.out_ns, 5 * MS + 10 * US);
 	ck_assert_uint_eq(total.read_ns, 90 * US);
 }
 END_TEST
 
+/* As with those that are halted: each is out of the next one's way at once. */
+START_TEST(it_takes_no_longer_than_it_took)
+{
+	struct glance each[] = { { 50 * US, 90 * US, 0 },
+				 { 60 * US, 90 * US, 0 },
+				 { 70 * US, 90 * US, 0 },
+				 { 80 * US, 90 * US, 0 } };
+	struct glance total = glance_total(each, ARRAY_SIZE(each), 0, 1, 0);
+
+	ck_assert_uint_eq(total.out_ns, 80 * US);
+	ck_assert_uint_eq(total.read_ns, 360 * US);
+}
+END_TEST
+
+START_TEST(the_rest_is_read_meanwhile)
+{
+	struct glance each[] = { { 30 * US, 90 * US, 0 },
+				 { 30 * US, 90 * US, 1 } };
+	struct glance total;
+
+	total = glance_total(each, ARRAY_SIZE(each), 60 * US, 2, 1);
+	ck_assert_uint_eq(total.read_ns, 120 * US);
+	total = glance_total(each, ARRAY_SIZE(each), 200 * US, 3, 2);
+	ck_assert_uint_eq(total.read_ns, 200 * US);
+}
+END_TEST
+
+/* However many there are in the host: these were kept to one, or two. */
+START_TEST(only_processors_that_were_used_count)
+{
+	struct glance each[] = { { 30 * US, 90 * US, 5 },
+				 { 30 * US, 90 * US, 5 } };
+	struct glance total;
+
+	total = glance_total(each, ARRAY_SIZE(each), 20 * US, 3, 5);
+	ck_assert_uint_eq(total.read_ns, 200 * US);
+	total = glance_total(each, ARRAY_SIZE(each), 20 * US, 3, 7);
+	ck_assert_uint_eq(total.read_ns, 100 * US);
+}
+END_TEST
+
 UNIT_SUITE("glance", one_vcpu_takes_what_it_took,
 	   with_a_processor_each_the_slowest_counts,
 	   with_more_vcpus_than_processors_slices_do_not_count,
-	   a_processor_that_was_late_does_count)
+	   a_processor_that_was_late_does_count,
+	   it_takes_no_longer_than_it_took, the_rest_is_read_meanwhile,
+	   only_processors_that_were_used_count)

@@ -130,6 +130,23 @@ START_TEST(small_rounds_do_not_spoil_the_bandwidth)
 }
 END_TEST
 
+/* Somebody else had the processor, and a few pages waited for that. */
+START_TEST(one_small_round_that_was_late_says_nothing_of_the_link)
+{
+	struct pacing p = fresh();
+	uint64_t before;
+
+	note(&p, 20, 100 * NS_PER_US, 3);
+	before = pacing_bandwidth(&p);
+	note(&p, 3, 9 * NS_PER_MS, 3);
+	ck_assert_uint_eq(pacing_bandwidth(&p), before);
+	p = fresh();
+	note(&p, 20, 9 * NS_PER_MS, 3);
+	note(&p, 20, 100 * NS_PER_US, 3);
+	ck_assert_uint_eq(pacing_bandwidth(&p), before);
+}
+END_TEST
+
 START_TEST(a_link_that_slows_down_counts_at_once)
 {
 	struct pacing p = fresh();
@@ -447,6 +464,7 @@ UNIT_SUITE("pacing", a_prediction_is_the_sum_of_its_terms,
 	   nothing_is_predicted_from_no_bandwidth,
 	   it_converges_when_rounds_lead_to_a_pause_that_is_short_enough,
 	   small_rounds_do_not_spoil_the_bandwidth,
+	   one_small_round_that_was_late_says_nothing_of_the_link,
 	   a_cap_on_rounds_is_none_on_the_pause,
 	   a_round_without_a_burst_says_nothing_of_the_link,
 	   a_link_that_slows_down_counts_at_once,
