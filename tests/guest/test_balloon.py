@@ -90,6 +90,7 @@ def a_balloon_moves_as_it_is(world):
 def a_guest_without_a_balloon_keeps_what_it_has(world):
     a = world.host("a")
     vm = a.run("heartbeat", options=("--balloon", "off"))
+    a.wait_running()
     said = a.command("set", "bird", "memory", "16M", status=1).err
     check("--balloon off; run it again without that" in said, said)
     check("--balloon off" in a.command("show", "bird").out, "show")
@@ -106,6 +107,7 @@ def a_guest_without_a_balloon_keeps_what_it_has(world):
 def what_no_guest_can_have_is_refused(world):
     a = world.host("a")
     vm = a.run("heartbeat")
+    a.wait_running()
     said = a.command("set", "bird", "memory", "33M", status=1).err
     check("memory 33M: the guest was made with 32M; give 16M to 32M" in said,
           said)
