@@ -50,6 +50,7 @@ static uint64_t pause_patience(const struct source *s)
 	return MIN(s->abort_ns, source_patience(s));
 }
 
+/* Pages, state, and that this was it, unless there is something to verify. */
 static int send_final(struct source *s, struct error *err)
 {
 	uint64_t before = s->stream->bytes_sent;
@@ -66,6 +67,8 @@ static int send_final(struct source *s, struct error *err)
 				      s, &counts, err);
 	if (!rc)
 		rc = source_send_sections(s, pause_patience(s), err);
+	if (!rc && !s->digest)
+		rc = source_send_state_end(s, pause_patience(s), err);
 	if (!rc)
 		rc = stream_gathered(s->stream, pause_patience(s), err);
 	else
@@ -117,12 +120,11 @@ int source_pause(struct source *s, struct error *err)
 		rc = send_final(s, err);
 	if (!rc && s->digest)
 		rc = source_verify(s, err);
+	if (!rc && s->digest)
+		rc = source_send_state_end(s, pause_patience(s), err);
 	if (rc)
 		return rc;
 	source_enter_phase(s, PHASE_LOADED);
-	rc = source_send_state_end(s, pause_patience(s), err);
-	if (rc)
-		return rc;
 	vm_tell_soon(s->vm);
 	rc = source_expect(s, WIRE_LOADED, &record, pause_patience(s), err);
 	if (rc == STREAM_DEADLINE && clock_ns() >= s->abort_ns)

@@ -302,6 +302,24 @@ void source_settle(struct source *s)
 		pacing_note_cost(&s->pacing, PACING_DRAIN, ns);
 }
 
+static int send_rehearsal(struct source *s, struct error *err)
+{
+	int rc;
+
+	stream_gather(s->stream, true);
+	rc = stream_send(s->stream, WIRE_REHEARSE, NULL, 0, source_patience(s),
+			 err);
+	if (!rc)
+		rc = source_send_sections(s, source_patience(s), err);
+	if (!rc)
+		rc = source_send_state_end(s, source_patience(s), err);
+	if (!rc)
+		rc = stream_gathered(s->stream, source_patience(s), err);
+	else
+		stream_gather(s->stream, false);
+	return rc;
+}
+
 static int rehearse(struct source *s, struct error *err)
 {
 	struct wire_load_times times = { 0 };
@@ -310,12 +328,7 @@ static int rehearse(struct source *s, struct error *err)
 	int rc = source_measure(s, err);
 
 	if (!rc)
-		rc = stream_send(s->stream, WIRE_REHEARSE, NULL, 0,
-				 source_patience(s), err);
-	if (!rc)
-		rc = source_send_sections(s, source_patience(s), err);
-	if (!rc)
-		rc = source_send_state_end(s, source_patience(s), err);
+		rc = send_rehearsal(s, err);
 	if (!rc)
 		rc = source_expect(s, WIRE_REHEARSED, &record,
 				   source_patience(s), err);

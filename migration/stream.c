@@ -199,10 +199,8 @@ void stream_gather(struct stream *s, bool on)
 
 int stream_gathered(struct stream *s, uint64_t deadline_ns, struct error *err)
 {
-	int rc = send_gathered(s, deadline_ns, err);
-
 	s->gather = false;
-	return rc;
+	return send_gathered(s, deadline_ns, err);
 }
 
 /*

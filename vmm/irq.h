@@ -11,11 +11,12 @@
 
 struct irq {
 	int vm_fd;
+	_Atomic uint32_t high; /* lines, by their GSI */
 };
 
 /**
  * irq_set_line() - drive a GSI of the in-kernel interrupt controllers.
- * @gsi: 0..23.
+ * @gsi: 0..23. One thread at a time for each.
  */
 void irq_set_line(struct irq *irq, uint32_t gsi, bool level);
 
