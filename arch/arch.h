@@ -14,7 +14,8 @@
  *                          deliver into local APICs
  * and saving has none: reading a vCPU may move its own pending events, and
  * what is around it stays as it is. All vCPUs are stopped. Every function may
- * be used on a throwaway VM of the same shape, which is how a move is rehearsed.
+ * be used on a throwaway VM of the same shape, which is how a move is
+ * rehearsed.
  */
 #ifndef GODWIT_ARCH_H
 #define GODWIT_ARCH_H

@@ -160,9 +160,8 @@ static void fastest_round(const struct pacing *p, uint64_t *bytes, uint64_t *ns)
 	for (unsigned int i = 0; i < n; i++) {
 		const struct pacing_round *r = &p->rounds[i];
 
-		if (!r->link_bytes ||
-		    (*bytes &&
-		     scale(*ns, r->link_bytes, *bytes) < wire_ns(p, r)))
+		if (!r->link_bytes || (*bytes && scale(*ns, r->link_bytes,
+						       *bytes) < wire_ns(p, r)))
 			continue;
 		*bytes = r->link_bytes;
 		*ns = wire_ns(p, r);

@@ -33,6 +33,9 @@ struct precopy {
 	struct source *s;
 	bool hinted; /* by the guest, in this round */
 	uint64_t round_start_ns;
+	struct page_counts counts; /* of this round, with the next record */
+	struct page_counts sent;   /* without it */
+	struct page_counts told;   /* of that, what the report has */
 	/* by the cap */
 	double debt;	  /* bytes that were sent too early */
 	uint64_t debt_ns; /* as of then */
@@ -130,6 +133,17 @@ static int begin_burst(struct precopy *p, struct error *err)
 	return rc;
 }
 
+/* With the report's lock held. */
+static void report_sent(struct precopy *p)
+{
+	struct report *report = &p->s->report;
+
+	report->pages += p->sent.pages - p->told.pages;
+	report->zero_pages += p->sent.zero_pages - p->told.zero_pages;
+	p->told = p->sent;
+	p->sent = p->counts;
+}
+
 /* How far it is, for those who watch. */
 static void show(struct precopy *p)
 {
@@ -140,6 +154,7 @@ static void show(struct precopy *p)
 	pthread_mutex_lock(&s->lock);
 	s->report.remaining_pages = dirty_pending(s->dirty);
 	s->report.bytes = s->stream->bytes_sent;
+	report_sent(p);
 	if (ns >= SEEN_EVERY) {
 		s->report.sent_per_s =
 			(uint64_t)((double)(s->report.bytes - p->seen_bytes) *
@@ -207,15 +222,15 @@ static int acknowledged(struct source *s, uint32_t number, struct error *err)
  * What the guest hints to be free need not be sent. It is asked as round 0
  * begins, and answers while that goes on, or doesn't: nobody waits.
  */
-static int send_round(struct precopy *p, uint32_t number,
-		      struct page_counts *counts, struct error *err)
+static int send_round(struct precopy *p, uint32_t number, struct error *err)
 {
+	struct page_counts *counts = &p->counts;
 	struct wire_round round = { .number = number };
 	struct wire_round_end end = { .number = number };
 	struct source *s = p->s;
 	int rc;
 
-	*counts = (struct page_counts){ 0 };
+	p->counts = p->sent = p->told = (struct page_counts){ 0 };
 	rc = stream_send_struct(s->stream, WIRE_ROUND, wire_round_visit, &round,
 				source_patience(s), err);
 	if (!rc)
@@ -234,9 +249,9 @@ static int send_round(struct precopy *p, uint32_t number,
 }
 
 /* What the round was, for the policy and for the report. */
-static void note_round(const struct precopy *p,
-		       const struct page_counts *counts, uint64_t end_ns)
+static void note_round(struct precopy *p, uint64_t end_ns)
 {
+	const struct page_counts *counts = &p->counts;
 	struct source *s = p->s;
 	uint64_t ns = end_ns - p->round_start_ns;
 	struct pacing_round round = {
@@ -264,8 +279,8 @@ static void note_round(const struct precopy *p,
 			.dirty_pages_per_s = report->dirty_pages_per_s,
 		};
 	report->nrounds++;
-	report->pages += counts->pages;
-	report->zero_pages += counts->zero_pages;
+	p->sent = p->counts;
+	report_sent(p);
 	report->hinted_pages = dirty_left_out(s->dirty, NULL);
 	report->bytes = s->stream->bytes_sent;
 	report->remaining_pages = round.dirty_pages;
@@ -315,14 +330,13 @@ static void throttle(struct source *s, unsigned int percent)
 static int run_round(struct precopy *p, uint32_t number, struct error *err)
 {
 	struct source *s = p->s;
-	struct page_counts counts;
 	uint64_t sync_ns;
 	int rc;
 
 	if (s->env.on_round)
 		s->env.on_round(s->env.opaque, number);
 	begin_round(p);
-	rc = send_round(p, number, &counts, err);
+	rc = send_round(p, number, err);
 	if (rc)
 		return rc;
 	sync_ns = clock_ns();
@@ -330,7 +344,7 @@ static int run_round(struct precopy *p, uint32_t number, struct error *err)
 	if (rc)
 		return rc;
 	pacing_note_cost(&s->pacing, PACING_SYNC, clock_ns() - sync_ns);
-	note_round(p, &counts, sync_ns);
+	note_round(p, sync_ns);
 	note_faults(s);
 	return 0;
 }

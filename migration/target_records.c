@@ -235,15 +235,13 @@ static int on_commit(struct target *t, const struct record *record,
 	pthread_mutex_lock(&t->lock);
 	(void)!handoff_target_step(&t->state, TARGET_ON_COMMIT);
 	if (t->state == TARGET_RUNNING) {
-		vm_release_quietly(vm, VM_HOLD_BIRTH);
-		t->vm = NULL;
 		/*
-		 * An operator who has to decide later goes by this line, so
-		 * nobody is told before it is out; but whoever reads it is
-		 * woken for it, and no guest waits for that. It is late only
-		 * when nobody reads.
+		 * An operator who has to decide later goes by this line. It is
+		 * late only when nobody reads: no guest waits for that.
 		 */
 		logged = log_now(LOG_NOTICE, RUNS_HERE, session);
+		vm_release_quietly(vm, VM_HOLD_BIRTH);
+		t->vm = NULL;
 	}
 	pthread_mutex_unlock(&t->lock);
 	if (t->vm)

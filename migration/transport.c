@@ -186,10 +186,27 @@ bool address_is_local(const struct address *address)
 	return IN6_IS_ADDR_LOOPBACK(&address->in6.sin6_addr);
 }
 
+/* Returns whether one was set: whoever wrote that meant something else. */
+static bool clear_host_bits(uint8_t *bytes, int family, unsigned int prefix)
+{
+	unsigned int size = family == AF_INET ? 4 : 16;
+	bool any = false;
+
+	for (unsigned int i = prefix / 8; i < size; i++) {
+		unsigned int keep = i == prefix / 8 ? prefix % 8 : 0;
+		uint8_t host = (uint8_t)(0xff >> keep);
+
+		any |= bytes[i] & host;
+		bytes[i] &= (uint8_t)~host;
+	}
+	return any;
+}
+
 int transport_allow_add(struct transport_allow *allow, const char *cidr,
 			struct error *err)
 {
 	char host[INET6_ADDRSTRLEN + 1] = "";
+	char network[INET6_ADDRSTRLEN];
 	const char *slash = strchr(cidr, '/');
 	size_t len = slash ? (size_t)(slash - cidr) : strlen(cidr);
 	int family = memchr(cidr, ':', len) ? AF_INET6 : AF_INET;
@@ -205,9 +222,17 @@ int transport_allow_add(struct transport_allow *allow, const char *cidr,
 		memcpy(host, cidr, len);
 	if (bits < 0 || inet_pton(family, host, allow->nets[at].bytes) != 1)
 		return error_set(err, -EINVAL,
-				 "--allow %.100s: not a network; give "
+				 "--allow '%.100s': not a network; give "
 				 "ADDRESS/BITS, like 192.0.2.0/24",
 				 cidr);
+	if (clear_host_bits(allow->nets[at].bytes, family, (unsigned int)bits))
+		return error_set(err, -EINVAL,
+				 "--allow %s: an address and not a network; "
+				 "give %s/%ld, or %s alone",
+				 cidr,
+				 inet_ntop(family, allow->nets[at].bytes,
+					   network, sizeof(network)),
+				 bits, host);
 	allow->nets[at].family = family;
 	allow->nets[at].prefix = (unsigned int)bits;
 	allow->count++;

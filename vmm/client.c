@@ -209,6 +209,21 @@ json_t *client_call(struct client *client, const char *command,
 	return message ? answer_of(message, err) : NULL;
 }
 
+json_t *client_ask(const char *name, const char *command, json_t *arguments,
+		   struct error *err)
+{
+	struct client client;
+	json_t *answer;
+
+	if (client_open(name, &client, err)) {
+		json_decref(arguments);
+		return NULL;
+	}
+	answer = client_call(&client, command, arguments, err);
+	client_close(&client);
+	return answer;
+}
+
 int client_wait(struct client *client, int timeout_ms, int extra_fd,
 		struct error *err)
 {

@@ -56,6 +56,13 @@ json_t *client_call(struct client *client, const char *command,
 		    json_t *arguments, struct error *err);
 
 /**
+ * client_ask() - one command to the VM @name, in a connection of its own.
+ * @arguments, return: as client_call().
+ */
+json_t *client_ask(const char *name, const char *command, json_t *arguments,
+		   struct error *err);
+
+/**
  * client_wait() - wait for an event, or for @extra_fd.
  * @timeout_ms: -1 for none.
  * @extra_fd: returns when it is readable; -1 for none.

@@ -30,7 +30,7 @@
 struct follow {
 	const struct migrate_options *options;
 	struct client client;
-	int signal_fd; /* Ctrl-C */
+	int signal_fd; /* Ctrl-C, and SIGTERM */
 	bool progress; /* on a terminal */
 	unsigned int interrupts;
 	bool ended;
@@ -227,7 +227,7 @@ static int show_progress(struct follow *follow, struct error *err)
 	return 0;
 }
 
-/* Ctrl-C: the first calls the move off, the second leaves. */
+/* Ctrl-C: the first calls the move off, the second leaves; so does SIGTERM. */
 static int take_interrupt(struct follow *follow, struct error *err)
 {
 	struct signalfd_siginfo info;
@@ -235,8 +235,9 @@ static int take_interrupt(struct follow *follow, struct error *err)
 
 	if (read(follow->signal_fd, &info, sizeof(info)) < 0)
 		return 0;
-	if (follow->interrupts++)
-		return error_set(err, -EINTR, "interrupted");
+	if (info.ssi_signo == SIGTERM || follow->interrupts++)
+		return error_set(err, -EINTR, "ended by SIG%s",
+				 sigabbrev_np((int)info.ssi_signo));
 	answer = client_call(&follow->client, "migrate_cancel", NULL, err);
 	wipe_progress(follow);
 	if (!answer)
@@ -482,6 +483,7 @@ static int open_signal(struct error *err)
 
 	sigemptyset(&set);
 	sigaddset(&set, SIGINT);
+	sigaddset(&set, SIGTERM);
 	pthread_sigmask(SIG_BLOCK, &set, NULL);
 	fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
 	if (fd < 0)

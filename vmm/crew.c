@@ -10,7 +10,7 @@
 struct crew {
 	struct tally out;  /* vCPUs that are not parked */
 	struct tally busy; /* errands */
-	uint32_t helpers; /* threads that work at once, beside the caller's */
+	uint32_t helpers;  /* threads that work at once, beside the caller's */
 	uint32_t count;
 	struct vcpu *vcpus[];
 };

@@ -172,8 +172,8 @@ static int check_index(const struct kvm *kvm,
 static bool same_ones(const struct x86_vcpu_state *a,
 		      const struct x86_vcpu_state *b)
 {
-	return a->nmsrs == b->nmsrs && !memcmp(a->msr_index, b->msr_index,
-					       a->nmsrs * sizeof(uint32_t));
+	return a->nmsrs == b->nmsrs &&
+	       !memcmp(a->msr_index, b->msr_index, a->nmsrs * sizeof(uint32_t));
 }
 
 static int check_all(const struct kvm *kvm, const struct arch_cpu_model *model,

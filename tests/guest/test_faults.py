@@ -9,6 +9,7 @@ next happens there and nowhere else.
 """
 
 import os
+import signal
 
 import stream
 from lib import check, equal, test, wait_until
@@ -158,6 +159,43 @@ def a_target_that_dies_while_it_runs_the_guest_takes_it_along(world):
     move.vm.expect_exit(124)
     move.command.wait()
     equal(len(move.vm.out.data), size, "bytes of a guest that was given up")
+
+
+@test
+def resolve_sees_the_guest_where_it_runs_on_this_host(world):
+    a = world.host("a")
+    listener = a.listen()
+    relay = world.relay(listener.address, faults=True)
+    gate = relay.hold("RUNNING")
+    vm = a.run("heartbeat")
+    vm.out.wait(r"\.")
+    move = a.start_migrate(relay.address)
+    gate.wait()
+    # There it runs, and can't be reached any more.
+    relay.close()
+    wait_until(lambda: a.status()["status"] == "uncertain", "uncertain")
+    said = a.command("resolve", "bird", "--resume", status=1).err
+    check("bird: bird-2 on this host has the guest of this session; end that "
+          "one first, or --discard" in said, said)
+    check(not a.status()["running"], "it runs twice")
+    a.command("resolve", "bird", "--discard")
+    vm.expect_exit(124)
+    move.wait()
+    listener.send(b"q")
+    listener.expect_exit(0)
+
+
+@test
+def a_migrate_that_is_told_to_end_leaves_the_move_going(world):
+    move = Move(world, "ROUND")
+    move.command.signal(signal.SIGTERM)
+    move.command.expect_exit(4)
+    equal(move.command.err.text(),
+          "godwit: bird: not followed to its end; type `godwit status bird` "
+          "to see how it goes: ended by SIGTERM\n", "what is said")
+    move.gate.release()
+    move.vm.expect_exit(124)
+    move.expect_moved()
 
 
 @test

@@ -222,6 +222,8 @@ BAD = (
     (("listen", "tcp:[::]:0"), 2, "--allow NETWORK, or --insecure"),
     (("listen", "tcp:127.0.0.1:0", "--allow", "everyone"), 2, "everyone"),
     (("listen", "tcp:127.0.0.1:0", "--allow", "10.0.0.0/33"), 2, "/33"),
+    (("listen", "tcp:127.0.0.1:0", "--allow", "10.1.2.3/24"), 2,
+     "give 10.1.2.0/24, or 10.1.2.3 alone"),
     (("listen", "tcp:127.0.0.1:0", "--tls", "x"), 2, "--tls.*--allow"),
     (("listen", "fd:77"), 2, "77"),
     (("migrate",), 2, "NAME is missing"),

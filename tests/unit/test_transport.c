@@ -154,8 +154,36 @@ START_TEST(networks_that_may_connect)
 }
 END_TEST
 
+/* 10.1.2.3/24: did they mean the host, or all of its network? */
+START_TEST(an_address_is_no_network)
+{
+	static const struct {
+		const char *text, *said;
+	} cases[] = {
+		{ "10.1.2.3/24", "give 10.1.2.0/24, or 10.1.2.3 alone" },
+		{ "10.0.0.1/31", "give 10.0.0.0/31, or 10.0.0.1 alone" },
+		{ "1.2.3.4/0", "give 0.0.0.0/0, or 1.2.3.4 alone" },
+		{ "fe80::1/65", "give fe80::/65, or fe80::1 alone" },
+		{ "", "--allow '': not a network" },
+	};
+	struct transport_allow allow = { 0 };
+	struct error err;
+
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		ck_assert_int_eq(
+			transport_allow_add(&allow, cases[i].text, &err),
+			-EINVAL);
+		ck_assert_msg(strstr(err.text, cases[i].said), "%s", err.text);
+	}
+	ck_assert_uint_eq(allow.count, 0);
+	ck_assert(!transport_allow_add(&allow, "10.0.0.1/32", &err));
+	ck_assert(!transport_allow_add(&allow, "::1/128", &err));
+	ck_assert(!transport_allow_add(&allow, "10.128.0.0/9", &err));
+}
+END_TEST
+
 UNIT_SUITE("transport", addresses_are_taken_apart,
 	   what_is_no_address_is_refused,
 	   what_is_in_the_way_of_a_listener_is_named,
 	   connections_are_tuned_to_where_the_peer_is,
-	   networks_that_may_connect)
+	   networks_that_may_connect, an_address_is_no_network)
