@@ -227,7 +227,7 @@ int transport_allow_add(struct transport_allow *allow, const char *cidr,
 				 cidr);
 	if (clear_host_bits(allow->nets[at].bytes, family, (unsigned int)bits))
 		return error_set(err, -EINVAL,
-				 "--allow %s: an address and not a network; "
+				 "--allow '%s': an address and not a network; "
 				 "give %s/%ld, or %s alone",
 				 cidr,
 				 inet_ntop(family, allow->nets[at].bytes,

@@ -749,7 +749,7 @@ START_TEST(listen_refuses_bad_addresses_and_networks)
 	LISTEN_REFUSED(ARGS("fd:x"), "'fd:x'", "no descriptor");
 	LISTEN_REFUSED(ARGS("tcp:h:1", "tcp:h:2"), "'tcp:h:2'", "too many");
 	LISTEN_REFUSED(ARGS("tcp:h:1", "--allow", "10.0.0.0/33"),
-		       "--allow 10.0.0.0/33", "192.0.2.0/24");
+		       "--allow '10.0.0.0/33'", "192.0.2.0/24");
 }
 END_TEST
 
