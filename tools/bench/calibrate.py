@@ -37,16 +37,17 @@ def scheduler(cores, milliseconds=1000):
     return _probe("spin", str(cpu), str(milliseconds))
 
 
-def logged(cell, cores, round_ms, times=3):
+def logged(cell, cores, round_ms, hugepages, times=3):
     """How fast a guest writes while KVM logs its writes, of what it writes else.
 
     round_ms: how long each round of reading and clearing the log takes.
     """
+    memory = f"{cell.memory_mib}{',hugepages' if hugepages else ''}"
     places = [str(-1 if core is None else core)
               for core in (cores.rest, cores.vcpu)]
     kept = []
     for _ in range(times):
-        speeds = _run([LOGGED, *places, str(cell.memory_mib),
+        speeds = _run([LOGGED, *places, memory,
                        f"build/guests/{cell.kernel}.elf", cell.cmdline,
                        *(f"{ms:.3f}" for ms in round_ms)])
         kept.append(speeds["logged"] / speeds["free"])

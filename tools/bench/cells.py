@@ -207,7 +207,8 @@ class Turn:
                                     if len(move["round_ms"]) > i)
                   for i in range(int(statistics.median(
                       len(move["round_ms"]) for move in moves)))]
-        kept = calibrate.logged(self.cell, self.cores, rounds[:ROUNDS_MAX])
+        kept = calibrate.logged(self.cell, self.cores, rounds[:ROUNDS_MAX],
+                                self.contender.hugepages)
         for move in moves:
             precopy = move["total_ms"] - move["downtime_ms"]
             logging = (1 - kept) * max(

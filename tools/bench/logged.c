@@ -3,7 +3,7 @@
  * logged: how fast a guest writes while KVM logs its writes, and nothing is
  * sent anywhere: what no migration that goes by dirty logs can be better than.
  *
- *   logged CPU VCPU_CPU MIB KERNEL CMDLINE MS...
+ *   logged CPU VCPU_CPU MIB[,hugepages] KERNEL CMDLINE MS...
  *
  * The guest (guests/dirty.c) runs on VCPU_CPU, all else on CPU; -1: wherever.
  * Its log is read and cleared page for page, as a migration does, in one round
@@ -37,6 +37,7 @@
 
 struct bench {
 	struct kvm kvm;
+	struct hugepages pool;
 	struct loop *loop;
 	pthread_t loop_thread;
 	struct line *serial;
@@ -121,7 +122,7 @@ static void open_host(struct bench *b)
 		die("pthread_create", strerror(errno));
 }
 
-static void boot(struct bench *b, uint64_t mib, const char *kernel,
+static void boot(struct bench *b, const char *mib, const char *kernel,
 		 const char *cmdline)
 {
 	struct device_lines lines = { .open_line = open_line, .opaque = b };
@@ -135,6 +136,11 @@ static void boot(struct bench *b, uint64_t mib, const char *kernel,
 	struct error err;
 	struct stat st;
 
+	hugepages_init(&b->pool);
+	if (strchr(mib, ',')) {
+		must(hugepages_open(&b->pool, &err), &err);
+		host.hugepages = &b->pool;
+	}
 	image.kernel_fd = open(kernel, O_RDONLY | O_CLOEXEC);
 	if (!machine || image.kernel_fd < 0 || fstat(image.kernel_fd, &st))
 		die(kernel, strerror(errno));
@@ -142,7 +148,7 @@ static void boot(struct bench *b, uint64_t mib, const char *kernel,
 	machine_init(machine);
 	strcpy(machine->name, "logged");
 	machine->cpus = 1;
-	machine->memory_size = mib * MIB;
+	machine->memory_size = strtoull(mib, NULL, 10) * MIB;
 	snprintf(machine->cmdline, sizeof(machine->cmdline), "%s", cmdline);
 	must(arch_cpu_model_host(&b->kvm, -1, 1, &machine->cpu_model, &err),
 	     &err);
@@ -310,11 +316,11 @@ int main(int argc, char **argv)
 	struct sample from, to;
 
 	if (argc < 7 || argc > 6 + ROUNDS_MAX)
-		die("usage", "logged CPU VCPU_CPU MIB KERNEL CMDLINE MS...");
+		die("usage", "logged CPU VCPU_CPU MIB[,hugepages] KERNEL CMDLINE MS...");
 	run_on(atoi(argv[1]));
 	open_host(&bench);
 	run_on(atoi(argv[2])); /* which the vCPU's thread inherits */
-	boot(&bench, strtoull(argv[3], NULL, 10), argv[4], argv[5]);
+	boot(&bench, argv[3], argv[4], argv[5]);
 	run_on(atoi(argv[1]));
 	find_vcpu_thread(&bench);
 	(void)expect(&bench, "ready");
@@ -324,5 +330,6 @@ int main(int argc, char **argv)
 	printf("free=%.1f", speed(&from, &to));
 	printf(" logged=%.1f\n", logged_speed(&bench, argv + 6, argc - 6));
 	vm_free(bench.vm);
+	hugepages_close(&bench.pool);
 	return 0;
 }
