@@ -147,25 +147,36 @@ static void sum_rounds(const struct pacing *p, uint64_t *bytes, uint64_t *ns)
 	}
 }
 
+static bool is_faster(const struct pacing *p, const struct pacing_round *a,
+		      const struct pacing_round *b)
+{
+	return scale(wire_ns(p, a), b->link_bytes, a->link_bytes) <
+	       wire_ns(p, b);
+}
+
 /*
- * While none has told anything: the fastest. A few pages take as long as what
- * else went on in that time, not as their bytes.
+ * While none has told anything: the one in the middle, of two the faster. A few
+ * pages take as long as what else went on in that time, not as their bytes.
  */
-static void fastest_round(const struct pacing *p, uint64_t *bytes, uint64_t *ns)
+static void middle_round(const struct pacing *p, uint64_t *bytes, uint64_t *ns)
 {
 	unsigned int n = MIN(p->nrounds, (unsigned int)PACING_ROUNDS);
+	const struct pacing_round *sorted[PACING_ROUNDS];
+	unsigned int count = 0;
 
-	*bytes = 0;
-	*ns = 0;
 	for (unsigned int i = 0; i < n; i++) {
 		const struct pacing_round *r = &p->rounds[i];
+		unsigned int at = count;
 
-		if (!r->link_bytes || (*bytes && scale(*ns, r->link_bytes,
-						       *bytes) < wire_ns(p, r)))
+		if (!r->link_bytes)
 			continue;
-		*bytes = r->link_bytes;
-		*ns = wire_ns(p, r);
+		for (; at > 0 && is_faster(p, r, sorted[at - 1]); at--)
+			sorted[at] = sorted[at - 1];
+		sorted[at] = r;
+		count++;
 	}
+	*bytes = count ? sorted[(count - 1) / 2]->link_bytes : 0;
+	*ns = count ? wire_ns(p, sorted[(count - 1) / 2]) : 0;
 }
 
 /* Bandwidth as a fraction: bytes in nanoseconds; false when unknown. */
@@ -176,7 +187,7 @@ static bool bandwidth(const struct pacing *p, uint64_t *bytes, uint64_t *ns)
 	if (last->link_bytes)
 		sum_rounds(p, bytes, ns);
 	else
-		fastest_round(p, bytes, ns);
+		middle_round(p, bytes, ns);
 	if (last->link_bytes && (!*bytes || scale(*ns, last->link_bytes,
 						  *bytes) < wire_ns(p, last))) {
 		*bytes = last->link_bytes;

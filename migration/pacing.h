@@ -11,7 +11,8 @@
  * (pacing_note_cost()); the upper median of the last few counts, so that one
  * hiccup of a scheduler neither hides nor poisons a term. Bandwidth comes from
  * acknowledged rounds, net of one round trip, weighted by bytes; of that and
- * the last round of some size the slower counts. A cap on what rounds may use
+ * the last round of some size the slower counts, and while there was none of
+ * any size, the one in the middle. A cap on what rounds may use
  * is none on the pause, so of a capped round only the part counts that was sent
  * as fast as the link takes it. While a guest is being
  * stopped it goes on dirtying: the dirty set that the last sync found is

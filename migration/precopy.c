@@ -33,8 +33,7 @@ struct precopy {
 	struct source *s;
 	bool hinted; /* by the guest, in this round */
 	uint64_t round_start_ns;
-	struct page_counts counts; /* of this round, with the next record */
-	struct page_counts sent;   /* without it */
+	struct page_counts counts; /* of this round, taken to be sent */
 	struct page_counts told;   /* of that, what the report has */
 	/* by the cap */
 	double debt;	  /* bytes that were sent too early */
@@ -134,14 +133,13 @@ static int begin_burst(struct precopy *p, struct error *err)
 }
 
 /* With the report's lock held. */
-static void report_sent(struct precopy *p)
+static void report_counts(struct precopy *p)
 {
 	struct report *report = &p->s->report;
 
-	report->pages += p->sent.pages - p->told.pages;
-	report->zero_pages += p->sent.zero_pages - p->told.zero_pages;
-	p->told = p->sent;
-	p->sent = p->counts;
+	report->pages += p->counts.pages - p->told.pages;
+	report->zero_pages += p->counts.zero_pages - p->told.zero_pages;
+	p->told = p->counts;
 }
 
 /* How far it is, for those who watch. */
@@ -154,7 +152,7 @@ static void show(struct precopy *p)
 	pthread_mutex_lock(&s->lock);
 	s->report.remaining_pages = dirty_pending(s->dirty);
 	s->report.bytes = s->stream->bytes_sent;
-	report_sent(p);
+	report_counts(p);
 	if (ns >= SEEN_EVERY) {
 		s->report.sent_per_s =
 			(uint64_t)((double)(s->report.bytes - p->seen_bytes) *
@@ -230,7 +228,7 @@ static int send_round(struct precopy *p, uint32_t number, struct error *err)
 	struct source *s = p->s;
 	int rc;
 
-	p->counts = p->sent = p->told = (struct page_counts){ 0 };
+	p->counts = p->told = (struct page_counts){ 0 };
 	rc = stream_send_struct(s->stream, WIRE_ROUND, wire_round_visit, &round,
 				source_patience(s), err);
 	if (!rc)
@@ -279,8 +277,7 @@ static void note_round(struct precopy *p, uint64_t end_ns)
 			.dirty_pages_per_s = report->dirty_pages_per_s,
 		};
 	report->nrounds++;
-	p->sent = p->counts;
-	report_sent(p);
+	report_counts(p);
 	report->hinted_pages = dirty_left_out(s->dirty, NULL);
 	report->bytes = s->stream->bytes_sent;
 	report->remaining_pages = round.dirty_pages;

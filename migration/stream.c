@@ -224,14 +224,12 @@ static int send_record(struct stream *s, enum wire_type type, struct iovec *iov,
 		header.crc =
 			crc32c(header.crc, iov[i].iov_base, iov[i].iov_len);
 	iov[0] = (struct iovec){ &header, sizeof(header) };
-	if (s->gather && fits(s, iov, niov)) {
+	if (s->gathered.len && !(s->gather && fits(s, iov, niov)))
+		rc = send_gathered(s, deadline_ns, err);
+	if (!rc && s->gather && fits(s, iov, niov))
 		rc = gather(s, iov, niov, err);
-	} else {
-		if (s->gathered.len)
-			rc = send_gathered(s, deadline_ns, err);
-		if (!rc)
-			rc = send_whole(s, iov, niov, deadline_ns, err);
-	}
+	else if (!rc)
+		rc = send_whole(s, iov, niov, deadline_ns, err);
 	iov[0].iov_base = NULL; /* the header ends with this function */
 	s->send_sequence += !rc || s->torn;
 	return rc;

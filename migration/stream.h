@@ -76,7 +76,7 @@ void stream_close(struct stream *s);
 void stream_gather(struct stream *s, bool on);
 
 /**
- * stream_gathered() - send what still waits, now.
+ * stream_gathered() - send what still waits, now. The last record was small.
  */
 int __must_check stream_gathered(struct stream *s, uint64_t deadline_ns,
 				 struct error *err);

@@ -114,31 +114,51 @@ static int check_disks(const char *name, struct error *err)
 struct look {
 	const char *name;
 	char session[REPORT_SESSION_MAX]; /* that it was handed over by */
-	char found[MACHINE_NAME_MAX];	  /* who has come by the same */
+	struct error *err;
+	int found;
 };
+
+/* @info: of the VM @name. */
+static int compare(const struct look *look, const char *name, json_t *info)
+{
+	if (strcmp(text_of(info, "session"), look->session) != 0)
+		return 0;
+	if (!strcmp(text_of(info, "status"), "inmigrate"))
+		return error_set(look->err, -EBUSY,
+				 "%s on this host may still take it; wait "
+				 "until it has let go",
+				 name);
+	return error_set(look->err, -EBUSY,
+			 "%s on this host has it; --discard is what is right",
+			 name);
+}
 
 static void look_at_vm(void *opaque, const char *name)
 {
 	struct look *look = opaque;
 	struct client client;
-	struct error ignored;
+	struct error err;
 	json_t *info = NULL;
 
-	if (look->found[0] || !strcmp(name, look->name) ||
-	    client_open_within(name, LOOK_PATIENCE, &client, &ignored))
+	if (look->found || !strcmp(name, look->name))
 		return;
-	info = client_call(&client, "x-godwit-info", NULL, &ignored);
-	if (!strcmp(text_of(info, "session"), look->session))
-		snprintf(look->found, sizeof(look->found), "%s", name);
+	if (!client_open_within(name, LOOK_PATIENCE, &client, &err)) {
+		info = client_call(&client, "x-godwit-info", NULL, &err);
+		client_close(&client);
+	}
+	if (info)
+		look->found = compare(look, name, info);
+	else
+		log_warn("%s: whether %s has it is not known: %s", look->name,
+			 name, err.text);
 	json_decref(info);
-	client_close(&client);
 }
 
 /* A target on this very host can be asked, also where it can't be reached. */
 static int check_host(const char *name, struct error *err)
 {
 	json_t *report = client_ask(name, "x-godwit-report", NULL, err);
-	struct look look = { .name = name };
+	struct look look = { .name = name, .err = err };
 	struct rundir dir;
 	int rc;
 
@@ -147,16 +167,14 @@ static int check_host(const char *name, struct error *err)
 	snprintf(look.session, sizeof(look.session), "%s",
 		 text_of(report, "session"));
 	json_decref(report);
+	if (!look.session[0])
+		return error_set(err, -EIO, "its move has no session");
 	rc = rundir_open(false, &dir, err);
 	if (rc)
 		return rc;
 	rc = rundir_list(&dir, look_at_vm, &look, err);
 	rundir_close(&dir);
-	if (!rc && look.found[0])
-		rc = error_set(err, -EBUSY,
-			       "%s on this host has the guest of this session",
-			       look.found);
-	return rc;
+	return rc ? rc : look.found;
 }
 
 static bool confirmed(bool resume)
@@ -203,8 +221,9 @@ int command_resolve(const struct name_options *options)
 		return EXIT_USAGE;
 	}
 	print_what_it_means(options->name, options->resume);
-	if (options->resume && (check_host(options->name, &err) ||
-				check_disks(options->name, &err))) {
+	if (options->resume && check_host(options->name, &err))
+		return failed(options->name, &err);
+	if (options->resume && check_disks(options->name, &err)) {
 		log_error("%s: %s; end that one first, or --discard",
 			  options->name, err.text);
 		return EXIT_FAILURE;

@@ -31,23 +31,39 @@ static unsigned int processors_seen(const struct glance *each, uint32_t n,
 	return seen;
 }
 
+/*
+ * Who comes later on a processor has waited there while those before it were
+ * read, too; in a stop nobody is. @each is sorted.
+ */
+static void leave_out_reading(struct glance *each, uint32_t n)
+{
+	for (uint32_t i = n; i-- > 0;)
+		for (uint32_t j = 0; j < i; j++)
+			if (each[j].cpu == each[i].cpu)
+				each[i].out_ns -=
+					MIN(each[i].out_ns - each[0].out_ns,
+					    each[j].read_ns);
+}
+
 struct glance glance_total(struct glance *each, uint32_t n, uint64_t rest_ns,
 			   unsigned int hands, int cpu)
 {
-	uint32_t at_once = MIN(n, hands);
+	unsigned int at_once = MIN(hands, processors_seen(each, n, cpu));
 	struct glance total = { .read_ns = rest_ns };
-	uint64_t longest = rest_ns;
+	uint64_t longest = rest_ns, last = 0;
+	uint32_t first = MIN(n, at_once);
 
-	assert(at_once);
 	qsort(each, n, sizeof(each[0]), by_out);
-	total.out_ns = each[at_once - 1].out_ns +
-		       (n - at_once) * each[0].out_ns / at_once;
-	total.out_ns = MIN(total.out_ns, each[n - 1].out_ns);
+	leave_out_reading(each, n);
 	for (uint32_t i = 0; i < n; i++) {
+		if (i < first)
+			total.out_ns = MAX(total.out_ns, each[i].out_ns);
+		last = MAX(last, each[i].out_ns);
 		total.read_ns += each[i].read_ns;
 		longest = MAX(longest, each[i].read_ns);
 	}
-	hands = MIN(hands, processors_seen(each, n, cpu));
-	total.read_ns = MAX(total.read_ns / hands, longest);
+	total.out_ns += (n - first) * each[0].out_ns / first;
+	total.out_ns = MIN(total.out_ns, last);
+	total.read_ns = MAX(total.read_ns / at_once, longest);
 	return total;
 }

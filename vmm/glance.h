@@ -25,13 +25,14 @@ struct glance {
  * glance_total() - from the glances at @n vCPUs (at least one) to all of them.
  * @each: gets sorted.
  * @rest_ns: that reading what is not a vCPU's kept a processor busy.
- * @hands: that read at once, where they have a processor each; at least one.
+ * @hands: that work at once, where they have a processor each; at least one.
  * @cpu: of the one that reads the rest.
  *
  * Out: as long as the last of those that had a processor needed, and for the
  * others as often as they share one what the quickest of all needed; but no
- * longer than all needed as they are. Read: the work shared among the hands
- * and the processors that were seen, but no less than the longest piece of it.
+ * longer than all needed as they were, without the reading of those before.
+ * Read: the work shared among the hands, but no less than the longest piece of
+ * it. Processors are those that were seen at it.
  */
 struct glance glance_total(struct glance *each, uint32_t n, uint64_t rest_ns,
 			   unsigned int hands, int cpu);

@@ -13,19 +13,8 @@
 void irq_set_line(struct irq *irq, uint32_t gsi, bool level)
 {
 	struct kvm_irq_level line = { .irq = gsi, .level = level };
-	uint32_t bit = 1U << gsi;
 	struct error err;
 
-	/*
-	 * A line that is low already stays so, whatever the controllers' state
-	 * has been set to meanwhile; one that is high may have to be seen anew.
-	 */
-	if (!level && !(irq->high & bit))
-		return;
-	if (level)
-		irq->high |= bit;
-	else
-		irq->high &= ~bit;
 	if (KVM_IOCTL(irq->vm_fd, KVM_IRQ_LINE, &line, &err) < 0)
 		log_error("interrupt line %u: %s", gsi, err.text);
 }

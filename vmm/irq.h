@@ -11,12 +11,11 @@
 
 struct irq {
 	int vm_fd;
-	_Atomic uint32_t high; /* lines, by their GSI */
 };
 
 /**
  * irq_set_line() - drive a GSI of the in-kernel interrupt controllers.
- * @gsi: 0..23. One thread at a time for each.
+ * @gsi: 0..23.
  */
 void irq_set_line(struct irq *irq, uint32_t gsi, bool level);
 

@@ -135,12 +135,18 @@ static void on_coming(void *opaque)
 
 static void on_stayed_away(void *opaque)
 {
-	tell_status(opaque, STATUS_FAILED);
+	struct listener *l = opaque;
+
+	l->inst.came_by[0] = '\0';
+	tell_status(l, STATUS_FAILED);
 }
 
 static void on_rehearsed(void *opaque)
 {
-	tell_status(opaque, STATUS_REHEARSED);
+	struct listener *l = opaque;
+
+	l->inst.came_by[0] = '\0';
+	tell_status(l, STATUS_REHEARSED);
 }
 
 static int on_config(void *opaque, struct wire_config *config,

@@ -248,30 +248,11 @@ static int peek_vcpu(void *opaque, struct vcpu *vcpu, struct error *err)
 	uint64_t start = thread_clock_ns();
 	int rc;
 
+	glance->out_ns = clock_ns() - state->told_ns;
 	rc = save_vcpu(state, vcpu, err);
 	glance->read_ns = thread_clock_ns() - start;
 	glance->cpu = sched_getcpu();
 	return rc;
-}
-
-/* The same; nobody waits for this one's processor any longer than in a stop. */
-static int glance_out(void *opaque, struct vcpu *vcpu, struct error *err)
-{
-	struct vm_state *state = opaque;
-
-	(void)err;
-	state->glances[vcpu_index(vcpu)].out_ns = clock_ns() - state->told_ns;
-	return 0;
-}
-
-static int peek_vcpus(struct vm_state *state, struct error *err)
-{
-	struct crew *crew = state->vm->crew;
-	int rc;
-
-	state->told_ns = clock_ns();
-	rc = crew_errand(crew, glance_out, state, err);
-	return rc ? rc : crew_errand(crew, peek_vcpu, state, err);
 }
 
 int vm_state_peek(struct vm_state *state, struct vm_state_times *ret,
@@ -283,12 +264,13 @@ int vm_state_peek(struct vm_state *state, struct vm_state_times *ret,
 	int rc;
 
 	pthread_mutex_lock(&vm->lock);
-	rc = peek_vcpus(state, err);
-	start = clock_ns();
+	state->told_ns = clock_ns();
+	rc = crew_errand(vm->crew, peek_vcpu, state, err);
+	start = thread_clock_ns();
 	if (!rc)
 		rc = save_rest(state, err);
 	total = glance_total(state->glances, vm_vcpu_count(vm),
-			     clock_ns() - start, crew_hands(vm->crew),
+			     thread_clock_ns() - start, crew_hands(vm->crew),
 			     sched_getcpu());
 	/* Those who stand still already don't have to be stopped. */
 	ret->stop_ns = vm->holds ? 0 : total.out_ns;

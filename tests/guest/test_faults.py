@@ -175,8 +175,8 @@ def resolve_sees_the_guest_where_it_runs_on_this_host(world):
     relay.close()
     wait_until(lambda: a.status()["status"] == "uncertain", "uncertain")
     said = a.command("resolve", "bird", "--resume", status=1).err
-    check("bird: bird-2 on this host has the guest of this session; end that "
-          "one first, or --discard" in said, said)
+    check("bird: bird-2 on this host has it; --discard is what is right"
+          in said, said)
     check(not a.status()["running"], "it runs twice")
     a.command("resolve", "bird", "--discard")
     vm.expect_exit(124)

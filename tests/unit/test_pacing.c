@@ -144,6 +144,9 @@ START_TEST(one_small_round_that_was_late_says_nothing_of_the_link)
 	note(&p, 20, 9 * NS_PER_MS, 3);
 	note(&p, 20, 100 * NS_PER_US, 3);
 	ck_assert_uint_eq(pacing_bandwidth(&p), before);
+	/* Twice is no accident. */
+	note(&p, 20, 9 * NS_PER_MS, 3);
+	ck_assert_uint_lt(pacing_bandwidth(&p), before / 50);
 }
 END_TEST
 
