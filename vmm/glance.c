@@ -53,6 +53,7 @@ struct glance glance_total(struct glance *each, uint32_t n, uint64_t rest_ns,
 	uint64_t longest = rest_ns, last = 0;
 	uint32_t first = MIN(n, at_once);
 
+	assert(first);
 	qsort(each, n, sizeof(each[0]), by_out);
 	leave_out_reading(each, n);
 	for (uint32_t i = 0; i < n; i++) {

@@ -332,6 +332,29 @@ START_TEST(gathered_records_go_out_together_and_in_order)
 }
 END_TEST
 
+/* It must be the one that goes out without another to follow. */
+START_TEST(a_last_record_without_room_waits_until_all_is_gathered)
+{
+	static uint8_t big[64 * KIB - sizeof(struct wire_header)];
+	static uint8_t bytes[BYTES_MAX];
+	struct wire_end wire = open_wire(-1);
+	struct error err;
+
+	stream_gather(wire.stream, true);
+	ck_assert(!stream_send(wire.stream, WIRE_CONFIG, big, sizeof(big),
+			       soon(), &err));
+	ck_assert_uint_eq(wire.stream->bytes_sent, 0);
+	ck_assert(!stream_send(wire.stream, WIRE_PONG, NULL, 0, soon(), &err));
+	ck_assert_uint_eq(wire.stream->bytes_sent, 64 * KIB);
+	ck_assert_int_eq(recv(wire.fd, bytes, sizeof(bytes), MSG_DONTWAIT),
+			 64 * KIB);
+	ck_assert(!stream_gathered(wire.stream, soon(), &err));
+	ck_assert_int_eq(recv(wire.fd, bytes, sizeof(bytes), MSG_DONTWAIT),
+			 sizeof(struct wire_header));
+	close_wire(&wire);
+}
+END_TEST
+
 START_TEST(pages_land_where_they_belong_and_nowhere_else)
 {
 	struct runs runs = { { 2, 2 }, { { 0x3000, 1, 0 }, { 0x8000, 1, 0 } } };
@@ -403,5 +426,6 @@ UNIT_SUITE("stream", records_come_as_they_were_sent,
 	   a_peer_that_says_nothing_runs_into_the_deadline,
 	   an_interrupt_ends_a_wait, a_record_that_went_out_in_part_is_the_last,
 	   gathered_records_go_out_together_and_in_order,
+	   a_last_record_without_room_waits_until_all_is_gathered,
 	   pages_land_where_they_belong_and_nowhere_else,
 	   runs_outside_memory_are_refused_before_anything_is_written)

@@ -316,7 +316,8 @@ int main(int argc, char **argv)
 	struct sample from, to;
 
 	if (argc < 7 || argc > 6 + ROUNDS_MAX)
-		die("usage", "logged CPU VCPU_CPU MIB[,hugepages] KERNEL CMDLINE MS...");
+		die("usage",
+		    "logged CPU VCPU_CPU MIB[,hugepages] KERNEL CMDLINE MS...");
 	run_on(atoi(argv[1]));
 	open_host(&bench);
 	run_on(atoi(argv[2])); /* which the vCPU's thread inherits */
