@@ -184,16 +184,17 @@ static bool bandwidth(const struct pacing *p, uint64_t *bytes, uint64_t *ns)
 {
 	const struct pacing_round *last = &p->sized;
 
-	if (last->link_bytes)
-		sum_rounds(p, bytes, ns);
-	else
+	if (!last->link_bytes) {
 		middle_round(p, bytes, ns);
-	if (last->link_bytes && (!*bytes || scale(*ns, last->link_bytes,
-						  *bytes) < wire_ns(p, last))) {
+		return *bytes > 0;
+	}
+	sum_rounds(p, bytes, ns);
+	if (!*bytes ||
+	    scale(*ns, last->link_bytes, *bytes) < wire_ns(p, last)) {
 		*bytes = last->link_bytes;
 		*ns = wire_ns(p, last);
 	}
-	return *bytes > 0;
+	return true;
 }
 
 uint64_t pacing_bandwidth(const struct pacing *p)

@@ -224,6 +224,13 @@ json_t *client_ask(const char *name, const char *command, json_t *arguments,
 	return answer;
 }
 
+const char *client_text(json_t *answer, const char *key)
+{
+	const char *text = json_string_value(json_object_get(answer, key));
+
+	return text ? text : "";
+}
+
 int client_wait(struct client *client, int timeout_ms, int extra_fd,
 		struct error *err)
 {

@@ -63,6 +63,11 @@ json_t *client_ask(const char *name, const char *command, json_t *arguments,
 		   struct error *err);
 
 /**
+ * client_text() - the string @key of an answer; "" when it has none.
+ */
+const char *client_text(json_t *answer, const char *key);
+
+/**
  * client_wait() - wait for an event, or for @extra_fd.
  * @timeout_ms: -1 for none.
  * @extra_fd: returns when it is readable; -1 for none.

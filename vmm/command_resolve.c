@@ -20,19 +20,6 @@
 /* How long another VM may take to say whose guest it has. */
 #define LOOK_PATIENCE (1 * NS_PER_S)
 
-static const char *text_of(json_t *object, const char *key)
-{
-	const char *text = json_string_value(json_object_get(object, key));
-
-	return text ? text : "";
-}
-
-static int failed(const char *name, const struct error *err)
-{
-	log_error("%s: %s", name, err->text);
-	return EXIT_FAILURE;
-}
-
 static void print_what_to_check(const char *name, json_t *info)
 {
 	fprintf(stderr,
@@ -56,7 +43,7 @@ static void print_what_to_check(const char *name, json_t *info)
 		"written to them.\n"
 		"A guest that runs on both sides damages what it shares with "
 		"the world.\n",
-		name, text_of(info, "moving-to"), name, name);
+		name, client_text(info, "moving-to"), name, name);
 }
 
 /* Who has decided is told once more what that is right for. */
@@ -97,9 +84,10 @@ static int check_disks(const char *name, struct error *err)
 
 		if (json_is_true(json_object_get(image, "ro")))
 			continue;
-		rc = disk_look_for_writer(text_of(image, "file"), err);
+		rc = disk_look_for_writer(client_text(image, "file"), err);
 		if (rc == -EBUSY) {
-			error_prefix(err, "device %s", text_of(disk, "device"));
+			error_prefix(err, "device %s",
+				     client_text(disk, "device"));
 			break;
 		}
 		if (rc)
@@ -121,9 +109,9 @@ struct look {
 /* @info: of the VM @name. */
 static int compare(const struct look *look, const char *name, json_t *info)
 {
-	if (strcmp(text_of(info, "session"), look->session) != 0)
+	if (strcmp(client_text(info, "session"), look->session) != 0)
 		return 0;
-	if (!strcmp(text_of(info, "status"), "inmigrate"))
+	if (!strcmp(client_text(info, "status"), "inmigrate"))
 		return error_set(look->err, -EBUSY,
 				 "%s on this host may still take it; wait "
 				 "until it has let go",
@@ -165,7 +153,7 @@ static int check_host(const char *name, struct error *err)
 	if (!report)
 		return -EIO;
 	snprintf(look.session, sizeof(look.session), "%s",
-		 text_of(report, "session"));
+		 client_text(report, "session"));
 	json_decref(report);
 	if (!look.session[0])
 		return error_set(err, -EIO, "its move has no session");
@@ -196,7 +184,7 @@ static json_t *look_at_uncertain(const char *name, struct error *err)
 {
 	json_t *info = client_ask(name, "x-godwit-info", NULL, err);
 
-	if (!info || !strcmp(text_of(info, "status"), "uncertain"))
+	if (!info || !strcmp(client_text(info, "status"), "uncertain"))
 		return info;
 	json_decref(info);
 	error_set(err, -EPERM,
@@ -212,7 +200,7 @@ int command_resolve(const struct name_options *options)
 	bool decided = options->resume || options->discard;
 
 	if (!answer)
-		return failed(options->name, &err);
+		return command_failed(options->name, &err);
 	if (!decided)
 		print_what_to_check(options->name, answer);
 	json_decref(answer);
@@ -222,7 +210,7 @@ int command_resolve(const struct name_options *options)
 	}
 	print_what_it_means(options->name, options->resume);
 	if (options->resume && check_host(options->name, &err))
-		return failed(options->name, &err);
+		return command_failed(options->name, &err);
 	if (options->resume && check_disks(options->name, &err)) {
 		log_error("%s: %s; end that one first, or --discard",
 			  options->name, err.text);
@@ -236,7 +224,7 @@ int command_resolve(const struct name_options *options)
 		client_ask(options->name, "x-godwit-resolve",
 			   json_pack("{s:b}", "resume", options->resume), &err);
 	if (!answer)
-		return failed(options->name, &err);
+		return command_failed(options->name, &err);
 	json_decref(answer);
 	return EXIT_SUCCESS;
 }

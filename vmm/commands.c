@@ -25,7 +25,7 @@
 
 #define JSON_OUT (JSON_INDENT(2) | JSON_REAL_PRECISION(12))
 
-static int failed(const char *name, const struct error *err)
+int command_failed(const char *name, const struct error *err)
 {
 	log_error("%s: %s", name, err->text);
 	return EXIT_FAILURE;
@@ -35,13 +35,6 @@ static void print_json(json_t *json)
 {
 	json_dumpf(json, stdout, JSON_OUT);
 	putchar('\n');
-}
-
-static const char *text_of(json_t *object, const char *key)
-{
-	const char *text = json_string_value(json_object_get(object, key));
-
-	return text ? text : "";
 }
 
 static long long number_of(json_t *object, const char *key)
@@ -68,12 +61,12 @@ static int kill_vm(const char *name)
 	int rc;
 
 	if (client_open(name, &client, &err))
-		return failed(name, &err);
+		return command_failed(name, &err);
 	answer = client_call(&client, "quit", NULL, &err);
 	rc = answer ? client_wait_end(&client, &err) : -EIO;
 	json_decref(answer);
 	client_close(&client);
-	return rc ? failed(name, &err) : EXIT_SUCCESS;
+	return rc ? command_failed(name, &err) : EXIT_SUCCESS;
 }
 
 /* "": there was none. */
@@ -93,7 +86,7 @@ static void note_end(void *opaque, const char *name, json_t *data)
 {
 	bool *ended = opaque;
 
-	if (!strcmp(name, "MIGRATION") && is_over(text_of(data, "status")))
+	if (!strcmp(name, "MIGRATION") && is_over(client_text(data, "status")))
 		*ended = true;
 }
 
@@ -123,11 +116,11 @@ static int cancel_move(const char *name)
 	struct error err;
 
 	if (client_open(name, &client, &err))
-		return failed(name, &err);
+		return command_failed(name, &err);
 	client.on_event = note_end;
 	client.opaque = &ended;
 	migration = client_call(&client, "query-migrate", NULL, &err);
-	if (migration && is_over(text_of(migration, "status")))
+	if (migration && is_over(client_text(migration, "status")))
 		(void)error_set(&err, -ENOENT,
 				"no migration is under way; there is nothing "
 				"to cancel");
@@ -138,7 +131,7 @@ static int cancel_move(const char *name)
 	json_decref(migration);
 	json_decref(answer);
 	client_close(&client);
-	return answer ? EXIT_SUCCESS : failed(name, &err);
+	return answer ? EXIT_SUCCESS : command_failed(name, &err);
 }
 
 int command_simple(const char *command, const char *name)
@@ -164,7 +157,7 @@ int command_simple(const char *command, const char *name)
 			answer = client_ask(name, words[i].qmp, NULL, &err);
 	}
 	if (!answer)
-		return failed(name, &err);
+		return command_failed(name, &err);
 	json_decref(answer);
 	return EXIT_SUCCESS;
 }
@@ -175,8 +168,8 @@ int command_show(const struct name_options *options)
 	json_t *answer = client_ask(options->name, "x-godwit-show", NULL, &err);
 
 	if (!answer)
-		return failed(options->name, &err);
-	puts(text_of(answer, "line"));
+		return command_failed(options->name, &err);
+	puts(client_text(answer, "line"));
 	if (json_is_true(json_object_get(answer, "image-came-along")))
 		log_warn("the boot image came with the guest: copy the files "
 			 "under /proc before the VM ends");
@@ -189,8 +182,8 @@ int command_show(const struct name_options *options)
 /* @to: the address, while it is under way; else "". */
 static void print_migration(const char *name, json_t *migration, const char *to)
 {
-	const char *status = text_of(migration, "status");
-	const char *why = text_of(migration, "error-desc");
+	const char *status = client_text(migration, "status");
+	const char *why = client_text(migration, "error-desc");
 	char line[PROGRESS_MAX];
 
 	bool dry_run = json_is_true(json_object_get(migration, "dry-run"));
@@ -221,7 +214,7 @@ static void print_machine(const char *name, json_t *info)
 {
 	char size[UNITS_TEXT_MAX];
 
-	printf("%s: %s\n  process %lld", name, text_of(info, "status"),
+	printf("%s: %s\n  process %lld", name, client_text(info, "status"),
 	       number_of(info, "pid"));
 	if (number_of(info, "cpus"))
 		printf(", %lld vCPUs, %s\n", number_of(info, "cpus"),
@@ -260,21 +253,21 @@ int command_status(const struct name_options *options)
 	int rc;
 
 	if (client_open(options->name, &client, &err))
-		return failed(options->name, &err);
+		return command_failed(options->name, &err);
 	info = client_call(&client, "x-godwit-info", NULL, &err);
 	if (info)
 		migration = client_call(&client, "query-migrate", NULL, &err);
-	rc = migration ? EXIT_SUCCESS : failed(options->name, &err);
+	rc = migration ? EXIT_SUCCESS : command_failed(options->name, &err);
 	if (migration && options->json) {
 		json_object_set(info, "migration", migration);
 		print_json(info);
 	} else if (migration) {
 		print_machine(options->name, info);
 		print_balloon(info);
-		if (text_of(info, "reason")[0])
-			printf("  because %s\n", text_of(info, "reason"));
+		if (client_text(info, "reason")[0])
+			printf("  because %s\n", client_text(info, "reason"));
 		print_migration(options->name, migration,
-				text_of(info, "moving-to"));
+				client_text(info, "moving-to"));
 	}
 	json_decref(migration);
 	json_decref(info);
@@ -319,11 +312,11 @@ static void print_list(json_t *vms)
 	       "VCPUS", "MEMORY");
 	json_array_foreach(vms, i, vm)
 	{
-		const char *to = text_of(vm, "moving-to");
+		const char *to = client_text(vm, "moving-to");
 		char size[UNITS_TEXT_MAX];
 
-		printf("%-20s %-15s ", text_of(vm, "name"),
-		       text_of(vm, "status"));
+		printf("%-20s %-15s ", client_text(vm, "name"),
+		       client_text(vm, "status"));
 		if (number_of(vm, "pid"))
 			printf("%8lld ", number_of(vm, "pid"));
 		if (number_of(vm, "cpus"))
@@ -335,7 +328,7 @@ static void print_list(json_t *vms)
 				       ? "dry run"
 				       : "moves",
 			       to);
-		printf("%s\n", text_of(vm, "error"));
+		printf("%s\n", client_text(vm, "error"));
 	}
 }
 
@@ -355,7 +348,7 @@ int command_list(const struct name_options *options)
 	/* No directory: nothing has ever run. */
 	if (rc && rc != -ENOENT) {
 		json_decref(listing.vms);
-		return failed("list", &err);
+		return command_failed("list", &err);
 	}
 	object = json_pack("{s:o}", "vms", listing.vms);
 	if (options->json)

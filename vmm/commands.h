@@ -14,6 +14,13 @@
 #define EXIT_OVER      5 /* a dry run: not within --max-downtime */
 
 /**
+ * command_failed() - say of the VM @name what is wrong.
+ *
+ * Return: the exit status.
+ */
+int command_failed(const char *name, const struct error *err);
+
+/**
  * command_simple() - `pause`, `resume`, `reset`, `poweroff`, `kill`, `cancel`.
  */
 int command_simple(const char *command, const char *name);

@@ -37,8 +37,8 @@ int crew_create(const struct vcpu_env *env, uint32_t count, struct crew **ret,
 	tally_init(&crew->busy);
 	own.out = &crew->out;
 	own.busy = &crew->busy;
-	/* Not where they would keep one another from a processor. */
 	crew->helpers = MIN(count, MAX(processors(), 2U) - 1);
+	/* Not where they would keep one another from a processor. */
 	own.alert = count == 1 || count < processors();
 	own.help = help;
 	own.helper = crew;

@@ -161,21 +161,28 @@ def a_target_that_dies_while_it_runs_the_guest_takes_it_along(world):
     equal(len(move.vm.out.data), size, "bytes of a guest that was given up")
 
 
-@test
-def resolve_sees_the_guest_where_it_runs_on_this_host(world):
+def uncertain_on_one_host(world, record):
+    """A move from a host to itself, cut for good at a record."""
     a = world.host("a")
-    listener = a.listen()
+    listener = a.listen("--name", "nest")
     relay = world.relay(listener.address, faults=True)
-    gate = relay.hold("RUNNING")
+    gate = relay.hold(record)
     vm = a.run("heartbeat")
     vm.out.wait(r"\.")
     move = a.start_migrate(relay.address)
     gate.wait()
-    # There it runs, and can't be reached any more.
+    # First the address, or the source would ask again through it.
     relay.close()
+    gate.close()
     wait_until(lambda: a.status()["status"] == "uncertain", "uncertain")
+    return a, listener, vm, move
+
+
+@test
+def resolve_sees_the_guest_where_it_runs_on_this_host(world):
+    a, listener, vm, move = uncertain_on_one_host(world, "RUNNING")
     said = a.command("resolve", "bird", "--resume", status=1).err
-    check("bird: bird-2 on this host has it; --discard is what is right"
+    check("bird: nest on this host has it; --discard is what is right"
           in said, said)
     check(not a.status()["running"], "it runs twice")
     a.command("resolve", "bird", "--discard")
@@ -183,6 +190,19 @@ def resolve_sees_the_guest_where_it_runs_on_this_host(world):
     move.wait()
     listener.send(b"q")
     listener.expect_exit(0)
+
+
+@test
+def resolve_resumes_what_a_listener_on_this_host_has_let_go(world):
+    a, listener, vm, move = uncertain_on_one_host(world, "COMMIT")
+    listener.err.wait("no guest came: ")
+    # It has nothing of that move any more, and is no obstacle.
+    a.command("resolve", "bird", "--resume")
+    move.wait()
+    vm.out.wait_more(100)
+    equal(listener.console(), b"", "the console at the target")
+    vm.send(b"q")
+    vm.expect_exit(0)
 
 
 @test
