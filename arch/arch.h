@@ -142,6 +142,18 @@ int __must_check arch_vcpu_load(const struct kvm *kvm, int vcpu_fd,
 				const struct arch_clock_shift *shift,
 				struct error *err);
 
+/**
+ * arch_vcpu_prime() - write what of a state that is still to come may lie in a
+ * vCPU that waits for it: nothing of which anything comes, whatever the guest's
+ * memory holds by then. The load will find it there.
+ * @state: checked; of a while ago.
+ * @power_on: what it holds: it was made, and has not been loaded.
+ * @ret_held: what it holds then, for arch_vcpu_load().
+ */
+int __must_check arch_vcpu_prime(const struct kvm *kvm, int vcpu_fd,
+				 const void *state, const void *power_on,
+				 void *ret_held, struct error *err);
+
 size_t arch_vm_state_size(void);
 uint32_t arch_vm_state_version(void);
 int __must_check arch_vm_save(const struct kvm *kvm, int vm_fd, void *state,

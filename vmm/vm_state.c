@@ -140,6 +140,7 @@ void vm_state_free(struct vm_state *state)
 	}
 	free(state->slots);
 	free(state->glances);
+	free(state->primed_vcpus);
 	vm_stage_free(&state->stage);
 	free(state);
 }

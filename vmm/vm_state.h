@@ -120,6 +120,13 @@ int __must_check vm_state_rehearse(struct vm_state *state,
 				   uint64_t *ret_load_ns, struct error *err);
 
 /**
+ * vm_state_prime() - have the vCPUs hold what they can of a checked state ahead
+ * of its time (arch_vcpu_prime()), so that a pause loads only what has changed
+ * since. Once; the VM is held and has never run, and won't before it is loaded.
+ */
+int __must_check vm_state_prime(struct vm_state *state, struct error *err);
+
+/**
  * vm_state_load() - make a checked state the VM's own. The VM is held and has
  * never run.
  */

@@ -133,16 +133,23 @@ struct load_order {
 	struct arch_clock_shift shift;
 };
 
-/* A vCPU that was switched on, and has not run. */
+static void *primed_vcpu(const struct vm_state *state, uint32_t i)
+{
+	return state->primed_vcpus + i * arch_vcpu_state_size();
+}
+
+/* A vCPU that was switched on, perhaps primed, and has not run. */
 static int load_vcpu(void *opaque, struct vcpu *vcpu, struct error *err)
 {
 	struct load_order *order = opaque;
 	struct vm_state *state = order->state;
 	uint32_t i = vcpu_index(vcpu);
+	const void *held = state->primed_vcpus
+				   ? primed_vcpu(state, i)
+				   : vm_power_on_state(state->vm, i);
 
-	return arch_vcpu_load(
-		state->vm->host.kvm, vcpu_fd(vcpu), state->slots[i].state,
-		vm_power_on_state(state->vm, i), &order->shift, err);
+	return arch_vcpu_load(state->vm->host.kvm, vcpu_fd(vcpu),
+			      state->slots[i].state, held, &order->shift, err);
 }
 
 static const void *vm_part(const struct vm_state *state)
@@ -193,6 +200,33 @@ int vm_state_load(struct vm_state *state, struct error *err)
 					 err);
 	if (!rc)
 		commit_rest(state);
+	pthread_mutex_unlock(&vm->lock);
+	return rc;
+}
+
+/* ---- priming ---- */
+
+static int prime_vcpu(void *opaque, struct vcpu *vcpu, struct error *err)
+{
+	const struct vm_state *state = opaque;
+	uint32_t i = vcpu_index(vcpu);
+
+	return arch_vcpu_prime(
+		state->vm->host.kvm, vcpu_fd(vcpu), state->slots[i].state,
+		vm_power_on_state(state->vm, i), primed_vcpu(state, i), err);
+}
+
+int vm_state_prime(struct vm_state *state, struct error *err)
+{
+	struct vm *vm = state->vm;
+	int rc;
+
+	assert(!state->primed_vcpus);
+	state->primed_vcpus = calloc(vm_vcpu_count(vm), arch_vcpu_state_size());
+	if (!state->primed_vcpus)
+		return error_set(err, -ENOMEM, "VM state: out of memory");
+	pthread_mutex_lock(&vm->lock);
+	rc = crew_errand_helped(vm->crew, prime_vcpu, state, err);
 	pthread_mutex_unlock(&vm->lock);
 	return rc;
 }

@@ -9,6 +9,7 @@
 #include "arch/x86_64/vcpu_state.h"
 
 #define MSR_TSC		      0x10U
+#define MSR_TSC_ADJUST	      0x3bU
 #define MSR_ARCH_CAPABILITIES 0x10aU
 #define MSR_PAT		      0x277U
 #define MSR_MTRR_DEF_TYPE     0x2ffU

@@ -18,7 +18,6 @@
 #define CR0_PE	(1ULL << 0)
 #define CR0_NW	(1ULL << 29)
 #define CR0_CD	(1ULL << 30)
-#define CR0_PG	(1ULL << 31)
 #define CR0_ALL 0xe005003fULL
 
 #define CR4_PAE	    (1ULL << 5)
@@ -29,15 +28,14 @@
 /* EFER, SDM 3A 2.2.1, APM 2 3.1.7 */
 #define EFER_SCE      (1ULL << 0)
 #define EFER_LME      (1ULL << 8)
-#define EFER_LMA      (1ULL << 10)
 #define EFER_NX	      (1ULL << 11)
 #define EFER_LMSLE    (1ULL << 13)
 #define EFER_FFXSR    (1ULL << 14)
 #define EFER_TCE      (1ULL << 15)
 #define EFER_AUTOIBRS (1ULL << 21)
-#define EFER_ALL                                                              \
-	(EFER_SCE | EFER_LME | EFER_LMA | EFER_NX | EFER_LMSLE | EFER_FFXSR | \
-	 EFER_TCE | EFER_AUTOIBRS)
+#define EFER_ALL                                                     \
+	(EFER_SCE | EFER_LME | X86_EFER_LMA | EFER_NX | EFER_LMSLE | \
+	 EFER_FFXSR | EFER_TCE | EFER_AUTOIBRS)
 
 /* RFLAGS: always one, and those that are always zero, SDM 1 3.4.3 */
 #define RFLAGS_ONE  (1ULL << 1)
@@ -103,7 +101,7 @@ static int check_cr0(const struct x86_sregs *s, struct error *err)
 {
 	if (s->cr0 & ~CR0_ALL)
 		return bad(err, "cr0", s->cr0, "reserved bits are set");
-	if ((s->cr0 & CR0_PG) && !(s->cr0 & CR0_PE))
+	if ((s->cr0 & X86_CR0_PG) && !(s->cr0 & CR0_PE))
 		return bad(err, "cr0", s->cr0, "paging without protection");
 	if ((s->cr0 & CR0_NW) && !(s->cr0 & CR0_CD))
 		return bad(err, "cr0", s->cr0, "NW without CD");
@@ -117,7 +115,7 @@ static int check_cr3(const struct check *c, bool wide, struct error *err)
 
 	if (cpuid_has(c->model, 7, 1, CPUID_EAX, 26))
 		allowed |= CR3_LAM;
-	if ((wide || (s->cr0 & CR0_PG)) && (s->cr3 & ~allowed))
+	if ((wide || (s->cr0 & X86_CR0_PG)) && (s->cr3 & ~allowed))
 		return bad(err, "cr3", s->cr3,
 			   "beyond the guest's physical addresses");
 	return 0;
@@ -127,14 +125,14 @@ static int check_cr3(const struct check *c, bool wide, struct error *err)
 static int check_mode(const struct check *c, struct error *err)
 {
 	const struct x86_sregs *s = &c->s->sregs;
-	bool paging = s->cr0 & CR0_PG;
+	bool paging = s->cr0 & X86_CR0_PG;
 	bool wide = paging && (s->efer & EFER_LME);
 
 	if (s->cr4 & ~CR4_KNOWN)
 		return bad(err, "cr4", s->cr4, "reserved bits are set");
 	if (s->efer & ~EFER_ALL)
 		return bad(err, "efer", s->efer, "reserved bits are set");
-	if (!!(s->efer & EFER_LMA) != wide)
+	if (!!(s->efer & X86_EFER_LMA) != wide)
 		return bad(err, "efer", s->efer,
 			   "LMA doesn't agree with LME and paging");
 	if (wide && !(s->cr4 & CR4_PAE))
@@ -224,7 +222,7 @@ static int check_regs(const struct check *c, struct error *err)
 	if (!(r->rflags & RFLAGS_ONE) || (r->rflags & RFLAGS_ZERO))
 		return bad(err, "rflags", r->rflags,
 			   "reserved bits are not what they always are");
-	if ((r->rflags & RFLAGS_VM) && (c->s->sregs.efer & EFER_LMA))
+	if ((r->rflags & RFLAGS_VM) && (c->s->sregs.efer & X86_EFER_LMA))
 		return bad(err, "rflags", r->rflags,
 			   "virtual-8086 in long mode");
 	/* One bit more than canonical: execution can run off the end. */

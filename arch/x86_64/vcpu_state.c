@@ -563,7 +563,8 @@ static save_step *const save_steps[] = {
 /*
  * What a step writes of the state, so that it can be left out where the vCPU
  * holds that already. Those without a size decide for themselves: what they
- * write depends on the clock, too.
+ * write depends on the clock, too. And who has set the special registers has
+ * set some of the local APIC's (CR8 is four bits of its task priority).
  */
 #define FIELD(name)                            \
 	offsetof(struct x86_vcpu_state, name), \
@@ -573,17 +574,18 @@ static const struct {
 	load_step *load;
 	size_t at;
 	size_t size;
+	bool with_previous;
 } load_steps[] = {
-	{ load_mp_state, FIELD(mp_state) },
-	{ load_regs, FIELD(regs) },
-	{ load_sregs, FIELD(sregs) },
-	{ load_xsave, FIELD(xsave) },
-	{ load_xcrs, FIELD(xcr0) },
-	{ load_debugregs, FIELD(debugregs) },
-	{ load_lapic, FIELD(lapic) },
-	{ load_tsc, 0, 0 },
-	{ load_msrs, 0, 0 },
-	{ load_events, FIELD(events) },
+	{ load_mp_state, FIELD(mp_state), false },
+	{ load_regs, FIELD(regs), false },
+	{ load_sregs, FIELD(sregs), false },
+	{ load_lapic, FIELD(lapic), true },
+	{ load_xsave, FIELD(xsave), false },
+	{ load_xcrs, FIELD(xcr0), false },
+	{ load_debugregs, FIELD(debugregs), false },
+	{ load_tsc, 0, 0, false },
+	{ load_msrs, 0, 0, false },
+	{ load_events, FIELD(events), false },
 };
 
 static bool same(const void *state, const void *held, size_t at, size_t size)
@@ -610,10 +612,15 @@ int arch_vcpu_load(const struct kvm *kvm, int vcpu_fd, const void *state,
 	const struct vcpu_io io = {
 		.kvm = kvm, .fd = vcpu_fd, .held = held, .shift = shift
 	};
+	bool written = false;
 	int rc = 0;
 
-	for (size_t i = 0; rc >= 0 && i < ARRAY_SIZE(load_steps); i++)
-		if (!same(state, held, load_steps[i].at, load_steps[i].size))
+	for (size_t i = 0; rc >= 0 && i < ARRAY_SIZE(load_steps); i++) {
+		written = (written && load_steps[i].with_previous) ||
+			  !same(state, held, load_steps[i].at,
+				load_steps[i].size);
+		if (written)
 			rc = load_steps[i].load(&io, state, err);
+	}
 	return MIN(rc, 0);
 }

@@ -58,6 +58,10 @@ struct x86_regs {
 	uint64_t rip, rflags;
 };
 
+/* SDM 3A 2.5 and 2.2.1 */
+#define X86_CR0_PG   (1ULL << 31)
+#define X86_EFER_LMA (1ULL << 10)
+
 struct x86_sregs {
 	struct x86_segment seg[X86_NSEGMENTS];
 	uint64_t gdt_base, idt_base;

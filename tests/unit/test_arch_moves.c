@@ -90,11 +90,9 @@ static struct snapshot *save(struct rig *rig)
 	return snap;
 }
 
-/* @told: what @rig holds already is read first, and need not be written. */
-static struct arch_clock_shift load(struct rig *rig,
-				    const struct snapshot *snap, bool told)
+static struct arch_clock_shift
+load(struct rig *rig, const struct snapshot *snap, const struct snapshot *held)
 {
-	struct snapshot *held = told ? save(rig) : NULL;
 	struct arch_clock_shift shift;
 	struct error err = { 0 };
 
@@ -104,8 +102,21 @@ static struct arch_clock_shift load(struct rig *rig,
 		OK(arch_vcpu_load(&rig->kvm, rig->vcpu_fd[i], &snap->vcpu[i],
 				  held ? &held->vcpu[i] : NULL, &shift, &err));
 	OK(arch_vm_load_finish(&rig->kvm, rig->vm_fd, &snap->vm, &err));
-	free(held);
 	return shift;
+}
+
+/* @rig has just been made. Returns what it holds then. */
+static struct snapshot *prime(struct rig *rig, const struct snapshot *ahead)
+{
+	struct snapshot *fresh = save(rig);
+	struct snapshot *held = calloc(1, sizeof(*held));
+	struct error err = { 0 };
+
+	for (uint32_t i = 0; i < CPUS; i++)
+		OK(arch_vcpu_prime(&rig->kvm, rig->vcpu_fd[i], &ahead->vcpu[i],
+				   &fresh->vcpu[i], &held->vcpu[i], &err));
+	free(fresh);
+	return held;
 }
 
 static uint64_t *msr(struct x86_vcpu_state *s, uint32_t index)
@@ -160,10 +171,12 @@ static void assert_same(struct snapshot *before, struct snapshot *after,
 	ck_assert_mem_eq(&before->vm, &after->vm, sizeof(before->vm));
 }
 
-static void assert_loads(struct rig *rig, struct snapshot *before, bool told,
+/* @held: what @rig holds, as far as that is known, or NULL; freed. */
+static void assert_loads(struct rig *rig, struct snapshot *before,
+			 struct snapshot *held,
 			 void (*look)(struct rig *rig, struct snapshot *before))
 {
-	struct arch_clock_shift shift = load(rig, before, told);
+	struct arch_clock_shift shift = load(rig, before, held);
 	struct snapshot *after;
 
 	if (look)
@@ -171,11 +184,24 @@ static void assert_loads(struct rig *rig, struct snapshot *before, bool told,
 	after = save(rig);
 	assert_same(before, after, &shift);
 	free(after);
+	free(held);
+}
+
+/* After it was primed with what @ahead held. */
+static void assert_moves_primed(const struct kvm *kvm, struct snapshot *before,
+				const struct snapshot *ahead)
+{
+	struct rig rig = { .kvm = *kvm };
+
+	rig_init(&rig);
+	assert_loads(&rig, before, prime(&rig, ahead), NULL);
+	rig_fini(&rig);
 }
 
 /*
  * Into a fresh VM, which then is made a fresh one again; without and with its
- * being known what that holds. @look, when not NULL, at what was loaded.
+ * being known what that holds. And into one that holds some of it already, or
+ * what such a VM held at first. @look, when not NULL, at what was loaded.
  */
 static void assert_moves(const struct kvm *kvm, struct snapshot *before,
 			 void (*look)(struct rig *rig, struct snapshot *before))
@@ -186,8 +212,10 @@ static void assert_moves(const struct kvm *kvm, struct snapshot *before,
 
 		rig_init(&rig);
 		fresh = save(&rig);
-		assert_loads(&rig, before, told, look);
-		assert_loads(&rig, fresh, told, NULL);
+		assert_loads(&rig, before, told ? save(&rig) : NULL, look);
+		assert_loads(&rig, fresh, told ? save(&rig) : NULL, NULL);
+		assert_moves_primed(kvm, before, told ? before : fresh);
+		assert_moves_primed(kvm, fresh, before);
 		free(fresh);
 		rig_fini(&rig);
 	}
@@ -441,6 +469,123 @@ START_TEST(one_group_of_registers_moves_where_the_others_are_the_same)
 }
 END_TEST
 
+/*
+ * CR8 is the upper half of the task priority: who sets it takes away the lower,
+ * even where both are what they were.
+ */
+START_TEST(the_task_priority_survives_special_registers)
+{
+	struct snapshot *ahead, *before;
+	struct rig a;
+
+	if (!have_kvm(&a.kvm, __func__))
+		return;
+	rig_init(&a);
+	ahead = save(&a);
+	before = save(&a);
+	for (uint32_t i = 0; i < CPUS; i++) {
+		ahead->vcpu[i].sregs.cr8 = 3;
+		ahead->vcpu[i].lapic[0x80] = 0x35; /* TPR */
+		ahead->vcpu[i].lapic[0xa0] = 0x35; /* PPR */
+		before->vcpu[i] = ahead->vcpu[i];
+		before->vcpu[i].sregs.cr2 = 0x1000;
+	}
+	assert_moves_primed(&a.kvm, before, ahead);
+	free(before);
+	free(ahead);
+	rig_fini(&a);
+	kvm_close(&a.kvm);
+}
+END_TEST
+
+#define KVMCLOCK   0x4b564d01
+#define STEAL_TIME 0x4b564d03
+
+static void assert_zero(const uint8_t *bytes, size_t len)
+{
+	for (size_t i = 0; i < len; i++)
+		ck_assert_msg(!bytes[i], "byte %zu is 0x%x", i, bytes[i]);
+}
+
+/* Time goes by, and vCPUs are looked at, between priming and loading. */
+START_TEST(nothing_comes_of_what_is_primed)
+{
+	struct snapshot *ahead, *held, *later;
+	struct rig a, b;
+
+	if (!have_kvm(&a.kvm, __func__))
+		return;
+	b.kvm = a.kvm;
+	rig_init(&a);
+	run_program(&a);
+	ahead = save(&a);
+	for (uint32_t i = 0; i < CPUS; i++) {
+		struct x86_vcpu_state *s = &ahead->vcpu[i];
+
+		s->events.nmi_pending = 1;
+		*msr(s, KVMCLOCK) = 0x2001;
+		*msr(s, STEAL_TIME) = 0x3001;
+	}
+	/* The deadline has passed; and a timer that would soon run out. */
+	*msr(&ahead->vcpu[0], MSR_TSC_DEADLINE) = 1;
+	ahead->vcpu[1].lapic[0x320] = 0x41; /* LVT timer: one shot */
+	ahead->vcpu[1].lapic[0x380] = 0x10; /* initial count */
+	ahead->vcpu[1].lapic[0x390] = 0x10; /* current count */
+	ahead->vcpu[1].lapic[0xf1] = 1;	    /* enabled */
+	rig_init(&b);
+	held = prime(&b, ahead);
+	later = save(&b);
+	assert_zero(b.ram, RAM_SIZE);
+	for (uint32_t i = 0; i < CPUS; i++) {
+		struct x86_vcpu_state *s = &later->vcpu[i];
+
+		ck_assert_uint_eq(*msr(s, MSR_TSC_DEADLINE), 0);
+		ck_assert_uint_eq(s->events.nmi_pending, 0);
+		ck_assert_uint_eq(s->regs.rip, ahead->vcpu[i].regs.rip);
+		ck_assert_uint_eq(*msr(s, KVMCLOCK), 0x2001);
+		assert_zero(s->lapic + 0x200, 0x80); /* IRR */
+		ck_assert_uint_ge(*msr(s, MSR_TSC),
+				  *msr(&held->vcpu[i], MSR_TSC));
+		*msr(s, MSR_TSC) = *msr(&held->vcpu[i], MSR_TSC);
+		ck_assert_mem_eq(s, &held->vcpu[i], sizeof(*s));
+	}
+	/* In the mode that goes by the deadline, its page waits. */
+	ck_assert_uint_eq(later->vcpu[0].lapic[0x320], 0x40);
+	assert_zero(later->vcpu[1].lapic + 0x380, 4);
+	free(later);
+	free(held);
+	free(ahead);
+	rig_fini(&b);
+	rig_fini(&a);
+	kvm_close(&a.kvm);
+}
+END_TEST
+
+/* KVM reads PAE's page directory pointers as it is given CR3. */
+START_TEST(paging_that_starts_in_memory_is_not_primed)
+{
+	struct snapshot *ahead, *held;
+	struct rig a;
+
+	if (!have_kvm(&a.kvm, __func__))
+		return;
+	rig_init(&a);
+	ahead = save(&a);
+	ahead->vcpu[0].sregs.cr0 |= X86_CR0_PG | 1;
+	ahead->vcpu[0].sregs.cr3 = 0x1000;
+	ahead->vcpu[0].sregs.cr4 = 0x20; /* PAE */
+	ahead->vcpu[1].sregs.cr2 = 0x1000;
+	held = prime(&a, ahead);
+	ck_assert_uint_eq(held->vcpu[0].sregs.cr3, 0);
+	ck_assert_uint_eq(held->vcpu[0].sregs.cr0 & X86_CR0_PG, 0);
+	ck_assert_uint_eq(held->vcpu[1].sregs.cr2, 0x1000);
+	free(held);
+	free(ahead);
+	rig_fini(&a);
+	kvm_close(&a.kvm);
+}
+END_TEST
+
 START_TEST(msrs_that_are_no_state_are_refused)
 {
 	static const struct {
@@ -528,5 +673,8 @@ UNIT_SUITE("arch_moves", a_fresh_vm_moves_without_a_difference,
 	   a_vm_moves_on_a_host_without_xsave,
 	   full_registers_move_without_a_difference,
 	   one_group_of_registers_moves_where_the_others_are_the_same,
+	   the_task_priority_survives_special_registers,
+	   nothing_comes_of_what_is_primed,
+	   paging_that_starts_in_memory_is_not_primed,
 	   msrs_that_are_no_state_are_refused,
 	   msrs_that_no_guest_can_write_are_refused)
