@@ -154,6 +154,12 @@ int __must_check arch_vcpu_prime(const struct kvm *kvm, int vcpu_fd,
 				 const void *state, const void *power_on,
 				 void *ret_held, struct error *err);
 
+/**
+ * arch_vcpu_works() - does a vCPU in this state execute instructions? One that
+ * waits to be started, or for an interrupt, doesn't.
+ */
+bool arch_vcpu_works(const void *state);
+
 size_t arch_vm_state_size(void);
 uint32_t arch_vm_state_version(void);
 int __must_check arch_vm_save(const struct kvm *kvm, int vm_fd, void *state,

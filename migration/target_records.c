@@ -97,8 +97,6 @@ static int on_rehearsal_end(struct target *t, const struct record *record,
 		rc = vm_state_rehearse(t->vm_state, t->env.spares,
 				       transport_is_within_host(t->stream->fd),
 				       &t->times.load_ns, err);
-	if (!rc && !(t->hello.capabilities & WIRE_CAP_DRY_RUN))
-		rc = vm_state_prime(t->vm_state, err);
 	vm_state_reset(t->vm_state);
 	return rc ? rc : send_times(t, WIRE_REHEARSED, err);
 }

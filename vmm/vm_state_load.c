@@ -216,7 +216,7 @@ static int prime_vcpu(void *opaque, struct vcpu *vcpu, struct error *err)
 		vm_power_on_state(state->vm, i), primed_vcpu(state, i), err);
 }
 
-int vm_state_prime(struct vm_state *state, struct error *err)
+static int prime(struct vm_state *state, struct error *err)
 {
 	struct vm *vm = state->vm;
 	int rc;
@@ -284,19 +284,22 @@ struct stage_order {
 
 /*
  * On the thread of the VM's own vCPU, which has nothing to do yet. The stage's
- * was switched on as that was; where it has been loaded before, what is spared
- * was spared then, too.
+ * was switched on as that was, and has perhaps been loaded since. Then what
+ * there is to load is what there will be: all that a vCPU at work changes, and
+ * of another what can't be primed.
  */
 static int stage_load_vcpu(void *opaque, struct vcpu *vcpu, struct error *err)
 {
 	const struct stage_order *order = opaque;
 	const struct vm_state *state = order->state;
 	uint32_t i = vcpu_index(vcpu);
+	const void *now = state->slots[i].state;
+	const void *held = state->primed_vcpus && !arch_vcpu_works(now)
+				   ? primed_vcpu(state, i)
+				   : vm_power_on_state(state->vm, i);
 
 	return arch_vcpu_load(state->vm->host.kvm, state->stage.vcpu_fds[i],
-			      state->slots[i].state,
-			      vm_power_on_state(state->vm, i), &order->shift,
-			      err);
+			      now, held, &order->shift, err);
 }
 
 /* In the order, and on the threads, of vm_state_load(). */
@@ -338,6 +341,10 @@ int vm_state_rehearse(struct vm_state *state, struct spares *spares,
 	uint64_t a = 0, b = 0, c = 0;
 	int rc = stage_init(&state->stage, state->vm, spares, err);
 
+	if (!rc)
+		rc = stage_load(state, err);
+	if (!rc)
+		rc = prime(state, err);
 	if (!rc)
 		rc = stage_time(state, crowded, &a, err);
 	if (!rc)

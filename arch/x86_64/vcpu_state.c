@@ -48,6 +48,13 @@ uint32_t arch_vcpu_state_version(void)
 
 /* ---- MP state ---- */
 
+bool arch_vcpu_works(const void *state)
+{
+	const struct x86_vcpu_state *s = state;
+
+	return s->mp_state == KVM_MP_STATE_RUNNABLE;
+}
+
 static int save_mp_state(const struct vcpu_io *io, struct x86_vcpu_state *s,
 			 struct error *err)
 {
