@@ -135,7 +135,8 @@ struct arch_clock_shift {
 /**
  * arch_vcpu_load() - write the state of a stopped vCPU, on any thread.
  * @held: what arch_vcpu_save() has read of it, if it has neither run nor been
- * loaded since; what is the same is not written again. NULL: not known.
+ * loaded since, and no exception waited; what is the same is not written again.
+ * NULL: not known.
  */
 int __must_check arch_vcpu_load(const struct kvm *kvm, int vcpu_fd,
 				const void *state, const void *held,

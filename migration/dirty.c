@@ -12,11 +12,12 @@
  * sender, with KVM_CLEAR_DIRTY_LOG, so that such a page is sent once, and costs
  * the guest one fault less.
  *
- * KVM_DIRTY_LOG_INITIALLY_SET would spare the start the protecting of all
- * pages, for a page is then unprotected, and dirty, until it is cleared. But
- * those too that were never touched would have to be cleared once, and whose
- * hint is to be heeded even before the guest is asked (dirty.h): with 16 GiB of
- * which little was in use, the whole move took twice as long.
+ * With KVM_DIRTY_LOG_INITIALLY_SET the start would not protect all pages at
+ * once: each would be unprotected, and dirty, until it is cleared. But then
+ * pages that were never touched have to be cleared, too, so that a first write
+ * to them is noticed; and all of them before the guest is asked for hints
+ * (dirty.h). With 16 GiB of which little was in use, that made the whole move
+ * take twice as long.
  */
 #include <errno.h>
 #include <stdlib.h>

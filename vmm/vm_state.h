@@ -107,10 +107,11 @@ int __must_check vm_state_check(struct vm_state *state, struct error *err);
 /**
  * vm_state_rehearse() - load the KVM part of a checked state into a throwaway
  * VM of the same shape, on the threads that will do it in earnest. Unmaking
- * that takes KVM tens of milliseconds, so it waits for vm_state_free(). Once:
- * the VM's own vCPUs, which are held and have never run, then hold what they
- * can of it ahead of its time (arch_vcpu_prime()), and vm_state_load() loads
- * what has changed since.
+ * that takes KVM tens of milliseconds, so it waits for vm_state_free().
+ *
+ * May be called once. The VM's own vCPUs, which are held and have never run,
+ * then hold what they can of it ahead of its time (arch_vcpu_prime()), and
+ * vm_state_load() loads what has changed since.
  * @spares: NULL: nothing was made ahead.
  * @crowded: the guest itself still runs on this host, and takes processors that
  * it will leave to us in the pause: waiting for them doesn't count.

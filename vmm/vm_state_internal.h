@@ -43,7 +43,7 @@ struct vm_state {
 	struct vm *vm;
 	uint32_t nslots;
 	struct slot *slots;
-	struct stage stage;    /* of the last rehearsal */
+	struct stage stage;    /* of the rehearsal */
 	uint8_t *primed_vcpus; /* what they hold, an arch state each; or NULL */
 	struct glance *glances; /* at each vCPU, by the last peek … */
 	uint64_t told_ns;	/* … that was told of then */

@@ -284,9 +284,9 @@ struct stage_order {
 
 /*
  * On the thread of the VM's own vCPU, which has nothing to do yet. The stage's
- * was switched on as that was, and has perhaps been loaded since. Then what
- * there is to load is what there will be: all that a vCPU at work changes, and
- * of another what can't be primed.
+ * was switched on as that was, and has perhaps been loaded since. Then it is
+ * loaded again as if it were primed, where it will hardly have changed; and one
+ * that works as if it were not.
  */
 static int stage_load_vcpu(void *opaque, struct vcpu *vcpu, struct error *err)
 {

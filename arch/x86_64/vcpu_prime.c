@@ -4,32 +4,32 @@
  *
  * A vCPU that waits for its guest holds what that looked like a while ago,
  * while the guest's memory still comes in. Nothing may come of it: no timer
- * runs out, nothing waits to be delivered, and nothing is read from memory.
- * What that leaves out stays as it was switched on. KVM's own MSRs are no
- * exception: to the pages that they point to it writes when a vCPU is entered.
+ * runs out, nothing waits to be delivered, and guest memory is neither read nor
+ * written. What that leaves out stays as it was switched on.
+ *
+ * Two things are not as in a vCPU that was switched on, where a source leaves
+ * out later what it said at first, which none does: an MSR keeps the value that
+ * was primed, and so does PKRU (KVM_SET_XSAVE leaves it alone where the area
+ * has none). Both were checked.
  */
 #include <string.h>
 
 #include "arch/x86_64/msr.h"
 
-/* Offsets in the local APIC's page, SDM 3A 11.4.1 */
-#define LAPIC_ISR	    0x100 /* eight registers, 16 bytes apart */
-#define LAPIC_IRR	    0x200
-#define LAPIC_INITIAL_COUNT 0x380
+/*
+ * KVM's own MSRs point to memory. To kvmclock's page it writes when the vCPU is
+ * entered; to others some kernels do whenever one is left alone.
+ */
+#define MSR_KVM_FIRST	 0x4b564d00U
+#define MSR_KVM_KVMCLOCK 0x4b564d01U
+#define MSR_KVM_LAST	 0x4b564dffU
 
-/* Time goes on. */
 static bool msr_waits(uint32_t index)
 {
+	if (index >= MSR_KVM_FIRST && index <= MSR_KVM_LAST)
+		return index == MSR_KVM_KVMCLOCK;
 	return index != MSR_TSC && index != MSR_TSC_ADJUST &&
 	       index != MSR_TSC_DEADLINE;
-}
-
-static uint32_t lapic_register(const struct x86_vcpu_state *s, size_t at)
-{
-	uint32_t value;
-
-	memcpy(&value, s->lapic + at, sizeof(value));
-	return value;
 }
 
 /* The deadline, which starts the timer without a count, is an MSR. */
@@ -38,12 +38,12 @@ static bool lapic_waits(const struct x86_vcpu_state *s)
 	uint32_t pending = 0;
 
 	for (size_t i = 0; i < 8; i++)
-		pending |= lapic_register(s, LAPIC_ISR + 16 * i) |
-			   lapic_register(s, LAPIC_IRR + 16 * i);
-	return !pending && !lapic_register(s, LAPIC_INITIAL_COUNT);
+		pending |= x86_lapic_register(s, X86_LAPIC_ISR + 16 * i) |
+			   x86_lapic_register(s, X86_LAPIC_IRR + 16 * i);
+	return !pending && !x86_lapic_register(s, X86_LAPIC_INITIAL_COUNT);
 }
 
-/* PAE's page directory pointers may be read from memory, SDM 3A 4.4.1. */
+/* 32-bit paging may begin with a look at memory: PAE's, SDM 3A 4.4.1. */
 static bool sregs_wait(const struct x86_sregs *s)
 {
 	return !(s->cr0 & X86_CR0_PG) || (s->efer & X86_EFER_LMA);

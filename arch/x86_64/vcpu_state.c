@@ -28,6 +28,8 @@
 
 #define XCR0_RESET 1 /* x87 */
 
+#define LVT_TIMER_DEADLINE (1U << 18) /* SDM 3A 11.5.4 */
+
 struct vcpu_io {
 	const struct kvm *kvm;
 	int fd;
@@ -376,12 +378,30 @@ static int save_lapic(const struct vcpu_io *io, struct x86_vcpu_state *s,
 	return rc;
 }
 
+static bool timer_has_deadline(const struct x86_vcpu_state *s)
+{
+	return x86_lapic_register(s, X86_LAPIC_LVT_TIMER) & LVT_TIMER_DEADLINE;
+}
+
+/* A timer that goes by a deadline no longer loses the count it is given. */
+static bool mode_takes_count(const struct vcpu_io *io,
+			     const struct x86_vcpu_state *s)
+{
+	return io->held && timer_has_deadline(io->held) &&
+	       !timer_has_deadline(s);
+}
+
 static int load_lapic(const struct vcpu_io *io, const struct x86_vcpu_state *s,
 		      struct error *err)
 {
 	struct kvm_lapic_state lapic;
+	int rc = 0;
 
 	memcpy(&lapic, s->lapic, sizeof(lapic));
+	if (mode_takes_count(io, s))
+		rc = KVM_IOCTL(io->fd, KVM_SET_LAPIC, &lapic, err);
+	if (rc < 0)
+		return rc;
 	return KVM_IOCTL(io->fd, KVM_SET_LAPIC, &lapic, err);
 }
 

@@ -10,6 +10,8 @@
 #ifndef GODWIT_X86_64_VCPU_STATE_H
 #define GODWIT_X86_64_VCPU_STATE_H
 
+#include <string.h>
+
 #include "arch/arch.h"
 
 #define X86_MSRS_MAX   256
@@ -17,6 +19,12 @@
 #define X86_LAPIC_SIZE 1024U
 
 #define X86_VCPU_STATE_VERSION 1
+
+/* Offsets in the local APIC's page, SDM 3A 11.4.1 */
+#define X86_LAPIC_ISR		0x100 /* eight registers, 16 bytes apart */
+#define X86_LAPIC_IRR		0x200
+#define X86_LAPIC_LVT_TIMER	0x320
+#define X86_LAPIC_INITIAL_COUNT 0x380
 
 /* Segment attributes, packed as VMX packs access rights (SDM 3C 25.4.1). */
 enum x86_segment_attr {
@@ -124,6 +132,15 @@ struct x86_vcpu_state {
 	uint32_t reserved;	      /* 0, not on the wire */
 	uint8_t xsave[X86_XSAVE_MAX]; /* standard format, SDM 1 13.4 */
 };
+
+static inline uint32_t x86_lapic_register(const struct x86_vcpu_state *s,
+					  size_t at)
+{
+	uint32_t value;
+
+	memcpy(&value, s->lapic + at, sizeof(value));
+	return value;
+}
 
 _Static_assert(sizeof(struct x86_segment) == 16, "padding");
 _Static_assert(sizeof(struct x86_sregs) == 8 * 16 + 2 * 8 + 2 * 4 + 12 * 8,

@@ -61,9 +61,9 @@ struct watched {
 	uint64_t delay, delay_begin; /* ns spent waiting for a core */
 };
 
-/* How long guests, and this process, had waited for a core at a time. */
+/* How long guests had waited for a core, in all, at a time. */
 struct look {
-	uint64_t at, delay, own;
+	uint64_t at, delay;
 };
 
 static struct {
@@ -118,18 +118,6 @@ static bool read_delay(int fd, uint64_t *ret_ns)
 	return true;
 }
 
-static uint64_t own_delay(void)
-{
-	static int fd = -1;
-	uint64_t ns = 0;
-
-	if (fd < 0)
-		fd = open("/proc/self/schedstat", O_RDONLY | O_CLOEXEC);
-	if (fd >= 0)
-		(void)read_delay(fd, &ns);
-	return ns;
-}
-
 static struct look *look_back(unsigned int steps)
 {
 	return &observer.looks[(observer.next_look - 1 - steps) % LOOKS];
@@ -148,31 +136,35 @@ static void look_at_scheduler(void)
 		delay += w->delay - w->delay_begin;
 	}
 	observer.looks[observer.next_look++ % LOOKS] =
-		(struct look){ clock_now(), delay, own_delay() };
+		(struct look){ clock_now(), delay };
 }
 
-/*
- * A gap less what the scheduler took of it, and up to one look before it: from
- * the guest, or from us, who then saw late what was there in time. Part of that
- * may be the same time: the longer one counts.
- */
+/* A gap less what the scheduler took of it, and up to one look before it. */
 static uint64_t net(uint64_t gap, uint64_t start)
 {
-	const struct look *then, *now;
-	uint64_t taken;
+	uint64_t delay, taken;
 	unsigned int steps = 1;
 
 	if (gap < LONG_NS)
 		return gap;
 	look_at_scheduler();
-	now = look_back(0);
+	delay = look_back(0)->delay;
 	while (steps < LOOKS - 1 && look_back(steps)->at > start)
 		steps++;
-	then = look_back(steps);
-	taken = now->delay - then->delay;
-	if (now->own - then->own > taken)
-		taken = now->own - then->own;
+	taken = delay - look_back(steps)->delay;
 	return gap > taken ? gap - taken : 0;
+}
+
+static uint64_t own_delay(void)
+{
+	static int fd = -1;
+	uint64_t ns = 0;
+
+	if (fd < 0)
+		fd = open("/proc/self/schedstat", O_RDONLY | O_CLOEXEC);
+	if (fd >= 0)
+		(void)read_delay(fd, &ns);
+	return ns;
 }
 
 /* ---- signs of life ---- */
@@ -331,7 +323,7 @@ static void begin(void)
 /*
  * handover_ns: last byte of one ID to the first of another; 0 if there was
  * none. stall_ns: longest time between two bytes of one ID. *_net_ns: the same
- * (of stalls, the longest) without the guest's, or our, waiting for a core.
+ * (of stalls, the longest) without the guest's waiting for a core.
  * *_delay_ns: what the scheduler kept guests, and this process, waiting.
  */
 static void report(void)

@@ -13,12 +13,12 @@ HEAD = f"""\
 LEGEND = """\
 outside  last byte of the guest from one process to its first from the other,
          by the clock of a third; holds up to one beat (0.1 ms)
-net      the same without the guest's, or the watcher's, waiting for a core
+net      the same without the guest's waiting for a core
 guest    the longest time that the guest saw between two looks at the clock,
          whatever made it wait, from before the move to after it
 says     the pause, by the VMM itself; said before: what it had predicted
 stall    the longest time between two beats in one and the same process, less
-         such waiting, and no longer than guest says
+         the guest's waiting for a core, and no longer than guest says
 total    the whole move, by the VMM itself
 speed    pages that the guest wrote from before the move to after it, of what
          it writes otherwise; low when writing is slowed down by logging or
