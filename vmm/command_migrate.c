@@ -384,9 +384,9 @@ static int fate_of_kept(struct follow *follow, struct error *err)
 	} else if (!strcmp(status, "uncertain")) {
 		ret = EXIT_UNCERTAIN;
 		error_set(err, -EIO,
-			  "%s: %s; whether the guest is here is uncertain: "
+			  "%s: whether the guest is here is uncertain: "
 			  "type `godwit resolve %s` to see what to check",
-			  what, why.text, name);
+			  what, name);
 	} else {
 		error_set(err, -EIO, "%s: %s; the guest is here, %s", what,
 			  why.text, status);

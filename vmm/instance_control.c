@@ -231,8 +231,9 @@ static int migrate(void *opaque, const struct source_params *params,
 		   struct error *err)
 {
 	struct instance *inst = opaque;
+	int rc = need_certainty(inst, err);
 
-	return instance_migrate(inst, params, err);
+	return rc ? rc : instance_migrate(inst, params, err);
 }
 
 static int cancel(void *opaque, struct error *err)

@@ -8,6 +8,7 @@ relay tells the phase: it holds the record that begins it, so that what happens
 next happens there and nowhere else.
 """
 
+import json
 import os
 import signal
 
@@ -228,6 +229,12 @@ def migrate_says_4_when_it_stays_uncertain(world):
                           "does not say whether it runs there; type `godwit "
                           "resolve bird` to see what to check")
     move.expect_uncertain()
+    again = ("migrate", "bird", "--to", "unix:elsewhere")
+    equal(move.a.command(*again, status=4).err,
+          "godwit: bird: not moved: whether the guest is here is uncertain: "
+          "type `godwit resolve bird` to see what to check\n", "what is said")
+    said = json.loads(move.a.command(*again, "--json", status=4).out)["error"]
+    check(f"was handed over to {move.relay.address}" in said, said)
 
 
 @test
