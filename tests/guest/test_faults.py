@@ -207,6 +207,19 @@ def resolve_resumes_what_a_listener_on_this_host_has_let_go(world):
 
 
 @test
+def resolve_names_who_does_not_answer(world):
+    a, listener, vm, move = uncertain_on_one_host(world, "COMMIT")
+    listener.err.wait("no guest came: ")
+    sleeper = a.run("heartbeat", name="sleeper")
+    sleeper.out.wait(r"\.")
+    sleeper.stop()
+    said = a.command("resolve", "bird", "--resume").err
+    check("bird: whether sleeper has it is not known: " in said, said)
+    move.wait()
+    vm.out.wait_more(100)
+
+
+@test
 def a_migrate_that_is_told_to_end_leaves_the_move_going(world):
     move = Move(world, "ROUND")
     move.command.signal(signal.SIGTERM)
