@@ -138,18 +138,22 @@ static void *primed_vcpu(const struct vm_state *state, uint32_t i)
 	return state->primed_vcpus + i * arch_vcpu_state_size();
 }
 
-/* A vCPU that was switched on, perhaps primed, and has not run. */
+/* Of one that was switched on, perhaps primed, and has not run. */
+static const void *held_by_vcpu(const struct vm_state *state, uint32_t i)
+{
+	return state->primed_vcpus ? primed_vcpu(state, i)
+				   : vm_power_on_state(state->vm, i);
+}
+
 static int load_vcpu(void *opaque, struct vcpu *vcpu, struct error *err)
 {
 	struct load_order *order = opaque;
 	struct vm_state *state = order->state;
 	uint32_t i = vcpu_index(vcpu);
-	const void *held = state->primed_vcpus
-				   ? primed_vcpu(state, i)
-				   : vm_power_on_state(state->vm, i);
 
 	return arch_vcpu_load(state->vm->host.kvm, vcpu_fd(vcpu),
-			      state->slots[i].state, held, &order->shift, err);
+			      state->slots[i].state, held_by_vcpu(state, i),
+			      &order->shift, err);
 }
 
 static const void *vm_part(const struct vm_state *state)
@@ -294,9 +298,9 @@ static int stage_load_vcpu(void *opaque, struct vcpu *vcpu, struct error *err)
 	const struct vm_state *state = order->state;
 	uint32_t i = vcpu_index(vcpu);
 	const void *now = state->slots[i].state;
-	const void *held = state->primed_vcpus && !arch_vcpu_works(now)
-				   ? primed_vcpu(state, i)
-				   : vm_power_on_state(state->vm, i);
+	const void *held = arch_vcpu_works(now)
+				   ? vm_power_on_state(state->vm, i)
+				   : held_by_vcpu(state, i);
 
 	return arch_vcpu_load(state->vm->host.kvm, state->stage.vcpu_fds[i],
 			      now, held, &order->shift, err);

@@ -12,6 +12,7 @@
  * was primed, and so does PKRU (KVM_SET_XSAVE leaves it alone where the area
  * has none). Both were checked.
  */
+#include <asm/kvm_para.h>
 #include <string.h>
 
 #include "arch/x86_64/msr.h"
@@ -20,14 +21,13 @@
  * KVM's own MSRs point to memory. To kvmclock's page it writes when the vCPU is
  * entered; to others some kernels do whenever one is left alone.
  */
-#define MSR_KVM_FIRST	 0x4b564d00U
-#define MSR_KVM_KVMCLOCK 0x4b564d01U
-#define MSR_KVM_LAST	 0x4b564dffU
+#define MSR_KVM_FIRST 0x4b564d00U
+#define MSR_KVM_LAST  0x4b564dffU
 
 static bool msr_waits(uint32_t index)
 {
 	if (index >= MSR_KVM_FIRST && index <= MSR_KVM_LAST)
-		return index == MSR_KVM_KVMCLOCK;
+		return index == MSR_KVM_SYSTEM_TIME_NEW;
 	return index != MSR_TSC && index != MSR_TSC_ADJUST &&
 	       index != MSR_TSC_DEADLINE;
 }

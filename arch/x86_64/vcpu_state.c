@@ -383,7 +383,10 @@ static bool timer_has_deadline(const struct x86_vcpu_state *s)
 	return x86_lapic_register(s, X86_LAPIC_LVT_TIMER) & LVT_TIMER_DEADLINE;
 }
 
-/* A timer that goes by a deadline no longer loses the count it is given. */
+/*
+ * Out of deadline mode, KVM takes away the count that comes with the new mode;
+ * given once more, it stays.
+ */
 static bool mode_takes_count(const struct vcpu_io *io,
 			     const struct x86_vcpu_state *s)
 {

@@ -3,7 +3,27 @@
  * vCPUs that hold what they can of a state ahead of its time: what that is,
  * that nothing comes of it, and that what is loaded over it is all there is.
  */
+#include <asm/kvm_para.h>
+
 #include "tests/unit/arch_rig.h"
+
+#define LAPIC_TPR	    0x80
+#define LAPIC_PPR	    0xa0
+#define LAPIC_SPURIOUS	    0xf0
+#define LAPIC_CURRENT_COUNT 0x390
+#define LAPIC_DIVIDE	    0x3e0
+
+static uint32_t *lapic(struct x86_vcpu_state *s, size_t at)
+{
+	return (uint32_t *)(void *)(s->lapic + at);
+}
+
+/* Switched on by software, and the timer's clock undivided. */
+static void enable_lapic(struct x86_vcpu_state *s)
+{
+	*lapic(s, LAPIC_SPURIOUS) = 0x1ff;
+	*lapic(s, LAPIC_DIVIDE) = 0xb;
+}
 
 /*
  * CR8 is the upper half of the task priority: who sets it takes away the lower,
@@ -20,8 +40,8 @@ START_TEST(the_task_priority_survives_special_registers)
 	before = save(&a);
 	for (uint32_t i = 0; i < CPUS; i++) {
 		ahead->vcpu[i].sregs.cr8 = 3;
-		ahead->vcpu[i].lapic[0x80] = 0x35; /* TPR */
-		ahead->vcpu[i].lapic[0xa0] = 0x35; /* PPR */
+		*lapic(&ahead->vcpu[i], LAPIC_TPR) = 0x35;
+		*lapic(&ahead->vcpu[i], LAPIC_PPR) = 0x35;
 		before->vcpu[i] = ahead->vcpu[i];
 		before->vcpu[i].sregs.cr2 = 0x1000;
 	}
@@ -31,9 +51,6 @@ START_TEST(the_task_priority_survives_special_registers)
 	rig_end(&a);
 }
 END_TEST
-
-#define KVMCLOCK   0x4b564d01
-#define STEAL_TIME 0x4b564d03
 
 static void assert_zero(const uint8_t *bytes, size_t len)
 {
@@ -55,15 +72,15 @@ START_TEST(nothing_comes_of_what_is_primed)
 		struct x86_vcpu_state *s = &ahead->vcpu[i];
 
 		s->events.nmi_pending = 1;
-		*msr(s, KVMCLOCK) = 0x2001;
-		*msr(s, STEAL_TIME) = 0x3001;
+		*msr(s, MSR_KVM_SYSTEM_TIME_NEW) = 0x2001;
+		*msr(s, MSR_KVM_STEAL_TIME) = 0x3001;
 	}
 	/* The deadline has passed; and a timer that would soon run out. */
 	*msr(&ahead->vcpu[0], MSR_TSC_DEADLINE) = 1;
-	ahead->vcpu[1].lapic[0x320] = 0x41; /* LVT timer: one shot */
-	ahead->vcpu[1].lapic[0x380] = 0x10; /* initial count */
-	ahead->vcpu[1].lapic[0x390] = 0x10; /* current count */
-	ahead->vcpu[1].lapic[0xf1] = 1;	    /* enabled */
+	enable_lapic(&ahead->vcpu[1]);
+	*lapic(&ahead->vcpu[1], X86_LAPIC_LVT_TIMER) = 0x41; /* one shot */
+	*lapic(&ahead->vcpu[1], X86_LAPIC_INITIAL_COUNT) = 0x10;
+	*lapic(&ahead->vcpu[1], LAPIC_CURRENT_COUNT) = 0x10;
 	rig_init(&b);
 	held = prime(&b, ahead);
 	later = save(&b);
@@ -74,16 +91,17 @@ START_TEST(nothing_comes_of_what_is_primed)
 		ck_assert_uint_eq(*msr(s, MSR_TSC_DEADLINE), 0);
 		ck_assert_uint_eq(s->events.nmi_pending, 0);
 		ck_assert_uint_eq(s->regs.rip, ahead->vcpu[i].regs.rip);
-		ck_assert_uint_eq(*msr(s, KVMCLOCK), 0x2001);
-		ck_assert_uint_eq(*msr(s, STEAL_TIME), 0);
+		ck_assert_uint_eq(*msr(s, MSR_KVM_SYSTEM_TIME_NEW), 0x2001);
+		ck_assert_uint_eq(*msr(s, MSR_KVM_STEAL_TIME), 0);
 		ck_assert_uint_ge(*msr(s, MSR_TSC),
 				  *msr(&held->vcpu[i], MSR_TSC));
 		*msr(s, MSR_TSC) = *msr(&held->vcpu[i], MSR_TSC);
 		ck_assert_mem_eq(s, &held->vcpu[i], sizeof(*s));
 	}
 	/* In the mode that goes by the deadline, its page waits. */
-	ck_assert_uint_eq(later->vcpu[0].lapic[0x320], 0x40);
-	assert_zero(later->vcpu[1].lapic + 0x380, 4);
+	ck_assert_uint_eq(*lapic(&later->vcpu[0], X86_LAPIC_LVT_TIMER),
+			  0x40040);
+	ck_assert_uint_eq(*lapic(&later->vcpu[1], X86_LAPIC_INITIAL_COUNT), 0);
 	free(later);
 	free(held);
 	free(ahead);
@@ -92,86 +110,69 @@ START_TEST(nothing_comes_of_what_is_primed)
 }
 END_TEST
 
-#define LVT_TIMER     0x320
-#define INITIAL_COUNT 0x380
-#define CURRENT_COUNT 0x390
-
-static uint32_t *lapic(struct x86_vcpu_state *s, size_t at)
-{
-	return (uint32_t *)(void *)(s->lapic + at);
-}
-
-/* Switched on by software, and the timer's clock undivided. */
-static void enable_lapic(struct x86_vcpu_state *s)
-{
-	*lapic(s, 0xf0) = 0x1ff;
-	*lapic(s, 0x3e0) = 0xb;
-}
-
-/* A mode in which the other count is none makes KVM forget that one. */
+/* Out of deadline mode KVM takes away the count that it is given. */
 START_TEST(a_timer_that_has_changed_its_mode_since_counts_on)
 {
 	struct snapshot *ahead, *before, *after;
-	struct rig a, b;
+	struct rig a;
 
 	if (!rig_begin(&a, __func__))
 		return;
-	b.kvm = a.kvm;
 	ahead = save(&a);
 	before = save(&a);
 	for (uint32_t i = 0; i < CPUS; i++) {
 		enable_lapic(&ahead->vcpu[i]);
-		*lapic(&ahead->vcpu[i], LVT_TIMER) = 0x40040; /* deadline */
+		*lapic(&ahead->vcpu[i], X86_LAPIC_LVT_TIMER) =
+			0x40040; /* deadline */
 		enable_lapic(&before->vcpu[i]);
-		*lapic(&before->vcpu[i], LVT_TIMER) = i ? 0x20040 : 0x40;
-		*lapic(&before->vcpu[i], INITIAL_COUNT) = 0xffffffff;
-		*lapic(&before->vcpu[i], CURRENT_COUNT) = 0xfffffffe;
+		*lapic(&before->vcpu[i], X86_LAPIC_LVT_TIMER) =
+			i ? 0x20040 : 0x40;
+		*lapic(&before->vcpu[i], X86_LAPIC_INITIAL_COUNT) = 0xffffffff;
+		*lapic(&before->vcpu[i], LAPIC_CURRENT_COUNT) = 0xfffffffe;
 	}
-	rig_init(&b);
-	after = prime(&b, ahead);
-	ck_assert_uint_eq(*lapic(&after->vcpu[0], LVT_TIMER), 0x40040);
-	(void)load(&b, before, after);
+	after = prime(&a, ahead);
+	ck_assert_uint_eq(*lapic(&after->vcpu[0], X86_LAPIC_LVT_TIMER),
+			  0x40040);
+	(void)load(&a, before, after);
 	free(after);
-	after = save(&b);
+	after = save(&a);
 	for (uint32_t i = 0; i < CPUS; i++) {
-		ck_assert_uint_eq(*lapic(&after->vcpu[i], INITIAL_COUNT),
-				  0xffffffff);
-		ck_assert_uint_gt(*lapic(&after->vcpu[i], CURRENT_COUNT),
+		ck_assert_uint_eq(
+			*lapic(&after->vcpu[i], X86_LAPIC_INITIAL_COUNT),
+			0xffffffff);
+		ck_assert_uint_gt(*lapic(&after->vcpu[i], LAPIC_CURRENT_COUNT),
 				  0x10000000);
 	}
 	free(after);
 	free(before);
 	free(ahead);
-	rig_fini(&b);
 	rig_end(&a);
 }
 END_TEST
 
 START_TEST(interrupts_are_not_primed)
 {
-	static const size_t kinds[] = { 0x100, 0x200 }; /* ISR, IRR */
+	static const size_t kinds[] = { X86_LAPIC_ISR, X86_LAPIC_IRR };
 	struct snapshot *ahead, *held, *later;
-	struct rig a, b;
+	struct rig a;
 
 	if (!rig_begin(&a, __func__))
 		return;
-	b.kvm = a.kvm;
 	ahead = save(&a);
-	rig_init(&b);
 	for (uint32_t i = 0; i < CPUS; i++) {
 		enable_lapic(&ahead->vcpu[i]);
 		*lapic(&ahead->vcpu[i], kinds[i] + 0x20) = 1;
 	}
-	held = prime(&b, ahead);
-	later = save(&b);
+	held = prime(&a, ahead);
+	later = save(&a);
 	for (uint32_t i = 0; i < CPUS; i++) {
 		ck_assert_uint_eq(*lapic(&later->vcpu[i], kinds[i] + 0x20), 0);
-		ck_assert_uint_ne(*lapic(&later->vcpu[i], 0xf0), 0x1ff);
+		ck_assert_uint_ne(*lapic(&later->vcpu[i], LAPIC_SPURIOUS),
+				  0x1ff);
 	}
 	free(later);
 	free(held);
 	free(ahead);
-	rig_fini(&b);
 	rig_end(&a);
 }
 END_TEST
@@ -249,20 +250,17 @@ static void make_long_mode(struct x86_vcpu_state *s)
 START_TEST(a_vcpu_primed_in_long_mode_starts_in_real_mode)
 {
 	struct snapshot *ahead, *before;
-	struct rig a, b;
+	struct rig a;
 
 	if (!rig_begin(&a, __func__))
 		return;
-	b.kvm = a.kvm;
 	ahead = save(&a);
 	before = save(&a);
 	for (uint32_t i = 0; i < CPUS; i++)
 		make_long_mode(&ahead->vcpu[i]);
 	assert_moves(&a.kvm, ahead, NULL);
-	rig_init(&b);
-	assert_loads(&b, before, prime(&b, ahead), NULL);
-	run_program(&b);
-	rig_fini(&b);
+	assert_loads(&a, before, prime(&a, ahead), NULL);
+	run_program(&a);
 	free(before);
 	free(ahead);
 	rig_end(&a);
